@@ -1,0 +1,1 @@
+"""What Dagster sees: thin definitions that call the pure modules and the resources."""

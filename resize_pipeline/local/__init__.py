@@ -1,0 +1,1 @@
+"""The local stack: real Kafka and real MinIO as child processes, without Docker."""

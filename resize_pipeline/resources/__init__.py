@@ -1,0 +1,1 @@
+"""The MinIO and Kafka clients as Dagster resources: the only files that import those clients."""

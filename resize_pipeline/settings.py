@@ -1,0 +1,209 @@
+"""Every setting of the project, read from the environment and from `.env`.
+
+An exported variable wins over `.env`, which wins over the credentials that `resize-pipeline
+provision` left in `LOCAL_DIR`. Nothing else in the package reads the environment.
+"""
+
+import datetime as dt
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resize_pipeline.errors import UserError
+
+CREDENTIALS_FILE = "credentials.env"
+MIB = 2**20
+PORT_MAX = 65535
+
+
+class Settings(BaseSettings):
+    """The settings, each named as its environment variable in lower case.
+
+    Sizes are bytes, durations seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    minio_endpoint: str = "http://127.0.0.1:9000"
+    """Address of the S3 server; the scheme decides whether TLS is used."""
+    minio_access_key: SecretStr | None = None
+    """Access key of the pipeline's user."""
+    minio_secret_key: SecretStr | None = None
+    """Secret key of the pipeline's user."""
+    minio_region: str = "us-east-1"
+    """Region that requests are signed for."""
+    minio_ca_file: Path | None = None
+    """PEM file of the CA that signed the server's certificate."""
+    minio_root_user: SecretStr = SecretStr("minio")
+    """Administrator's access key: of the local server, or for provisioning a foreign one."""
+    minio_root_password: SecretStr = SecretStr("minio123")
+    """Administrator's secret key."""
+    source_bucket: str = "images"
+    """The only bucket that pictures are read from."""
+    source_suffixes: str = ".jpg,.jpeg,.png,.webp,.gif,.tif,.tiff,.avif"
+    """Key suffixes that the bucket notification selects, in lower and in upper case."""
+
+    notify_kafka_target: str = "resize_pipeline"
+    """Identifier of MinIO's Kafka target, as in `notify_kafka:IDENTIFIER`."""
+    notify_kafka_brokers: str | None = None
+    """Kafka's address as MinIO sees it, when that is not `KAFKA_BOOTSTRAP_SERVERS`."""
+    notify_kafka_queue_dir: Path | None = None
+    """Folder on MinIO's host where events wait while Kafka is down."""
+
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    """Kafka's addresses, separated by commas."""
+    kafka_topic: str = "minio-events"
+    """Topic that MinIO's notifications go to."""
+    kafka_topic_partitions: Annotated[int, Field(ge=1)] = 3
+    """Partitions of a topic that provisioning creates."""
+    kafka_replication_factor: Annotated[int, Field(ge=-1)] = -1
+    """Replicas of a topic that provisioning creates; -1 is the broker's default."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to Kafka."""
+    kafka_ssl_cafile: Path | None = None
+    """PEM file of the CA that signed the brokers' certificates."""
+    kafka_ssl_certfile: Path | None = None
+    """PEM file of the client's certificate."""
+    kafka_ssl_keyfile: Path | None = None
+    """PEM file of the client's key."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """SASL mechanism, used when the security protocol has SASL."""
+    kafka_sasl_username: str | None = None
+    """SASL user."""
+    kafka_sasl_password: SecretStr | None = None
+    """SASL password."""
+
+    renditions_file: Path = Path("renditions.yaml")
+    """The rendition specs."""
+    partitions: Literal["hourly", "daily"] = "hourly"
+    """Length of a Dagster partition."""
+    partitions_start: dt.date = dt.date(2026, 1, 1)
+    """First day that has partitions (UTC); older objects belong to the first partition."""
+
+    run_max_objects: Annotated[int, Field(ge=1)] = 500
+    """Most events that the sensor gives one run."""
+    run_max_bytes: Annotated[int, Field(ge=1)] = 4096 * MIB
+    """Most bytes of originals that the sensor gives one run."""
+    sensor_max_unfinished_runs: Annotated[int, Field(ge=1)] = 4
+    """The sensor waits while it has this many unfinished runs."""
+    batch_max_objects: Annotated[int, Field(ge=1)] = 32
+    """Most objects that are in memory at once."""
+    batch_max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
+    """Most bytes of originals that are in memory at once."""
+    source_max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
+    """A larger source object is rejected; never more than this is downloaded."""
+    source_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    """A picture with more pixels is rejected before it is decoded."""
+    contact_sheets: bool = True
+    """Whether materializations carry a contact sheet."""
+    contact_sheet_max_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
+    """Largest contact sheet that is stored with a materialization."""
+
+    local_stack: bool = True
+    """Whether `up` starts those of Kafka and MinIO whose address is on this machine."""
+    local_dir: Path = Path(".local")
+    """Data, logs and credentials of the local stack."""
+    ui_host: str = "127.0.0.1"
+    """Address that the Dagster UI listens on."""
+    ui_port: Annotated[int, Field(ge=1, le=PORT_MAX)] = 3000
+    """Port of the Dagster UI."""
+    minio_bin: Path | None = None
+    """A MinIO server to run in place of the one on PATH or in the cache."""
+
+    @field_validator("minio_endpoint")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+            msg = f"{value!r} is not of the form http://HOST:PORT or https://HOST:PORT"
+            raise ValueError(msg)
+        return value.rstrip("/")
+
+    @property
+    def minio_address(self) -> tuple[str, int]:
+        """Host and port of the S3 server."""
+        parts = urlsplit(self.minio_endpoint)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def kafka_address(self) -> tuple[str, int]:
+        """Host and port of the first bootstrap server; Kafka's own default port is 9092."""
+        host, _, port = self.kafka_bootstrap_servers.split(",")[0].strip().rpartition(":")
+        return (host.strip("[]"), int(port)) if host and port.isdigit() else (port, 9092)
+
+    @property
+    def suffixes(self) -> list[str]:
+        """The source suffixes as a list, lower case, each with its dot."""
+        return [suffix.strip().lower() for suffix in self.source_suffixes.split(",") if suffix]
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Topic for events that can never succeed."""
+        return f"{self.kafka_topic}.dead-letters"
+
+    @property
+    def runs_local_minio(self) -> bool:
+        """Whether `up` starts MinIO."""
+        return self.local_stack and is_loopback(self.minio_address[0])
+
+    @property
+    def runs_local_kafka(self) -> bool:
+        """Whether `up` starts Kafka."""
+        return self.local_stack and is_loopback(self.kafka_address[0])
+
+    def to_environment(self) -> dict[str, str]:
+        """Give the settings as environment variables, secrets in clear, for child processes."""
+        environment: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            if isinstance(value, Path):
+                value = value.absolute()
+            if value is not None:
+                environment[name.upper()] = str(value)
+        return environment
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        UserError: a value is wrong; the message names the variable and what is allowed.
+    """
+    # LOCAL_DIR decides where the credentials are, so it is read first.
+    try:
+        local_dir = Settings(_env_file=".env").local_dir  # pyright: ignore[reportCallIssue]
+        return Settings(_env_file=(local_dir / CREDENTIALS_FILE, ".env"))  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        msg = f"wrong settings, in the environment or in .env: {problems}"
+        raise UserError(msg) from error
+
+
+def export_secrets(settings: Settings) -> None:
+    """Put secrets that came from files into the environment, where `dg.EnvVar` looks for them."""
+    for name in ("minio_access_key", "minio_secret_key", "kafka_sasl_password"):
+        secret: SecretStr | None = getattr(settings, name)
+        if secret is not None:
+            os.environ.setdefault(name.upper(), secret.get_secret_value())
