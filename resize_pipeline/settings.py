@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_url(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
             msg = f"{value!r} is not of the form http://HOST:PORT or https://HOST:PORT"
             raise ValueError(msg)
         return value.rstrip("/")

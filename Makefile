@@ -1,0 +1,50 @@
+# Everything runs in .venv, which is made from requirements.lock by uv; uv is installed there when
+# the machine has none.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
+STAMP := .venv/.installed
+
+.PHONY: help demo up down provision test test-unit lint format lock
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Upload pictures to a real MinIO and watch them become renditions
+	@$(BIN)/resize-pipeline demo
+
+up: $(STAMP) ## Start Kafka, MinIO and Dagster and keep them running (Ctrl-C stops)
+	@$(BIN)/resize-pipeline up
+
+down: $(STAMP) ## Stop what `make up` started
+	@$(BIN)/resize-pipeline down
+
+test: $(STAMP) lint ## Run all tests, on a real Kafka and a real MinIO
+	$(BIN)/pytest
+
+test-unit: $(STAMP) ## Run the tests that need no server, in under a minute
+	$(BIN)/pytest tests/unit tests/dagster
+
+lint: $(STAMP) ## Check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(STAMP) ## Pin the newest allowed versions of all dependencies
+	$(UV) pip compile --quiet --universal --generate-hashes --upgrade --all-extras --group dev \
+	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("resize_pipeline needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON to a newer one" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@echo "installing dependencies into .venv"
+	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --require-hashes --requirement requirements.lock
+	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
+	@touch $@

@@ -1,0 +1,62 @@
+"""The one `Definitions` of the project; `build_definitions` is the seam for tests."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from resize_pipeline.defs.assets import build_raw_images, build_renditions
+from resize_pipeline.defs.jobs import build_job
+from resize_pipeline.defs.partitions import build_partitions
+from resize_pipeline.defs.sensors import build_sensor
+from resize_pipeline.renditions import load_renditions
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.resources.pipeline import PipelineResource
+from resize_pipeline.resources.scratch import ScratchIOManager
+from resize_pipeline.settings import Settings, export_secrets, load_settings
+
+
+def build_definitions(
+    settings: Settings, *, resources: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Build the definitions.
+
+    Args:
+        settings: what they are built from. Secrets are left out: `dg.EnvVar` names their variables.
+        resources: replaces the resources of these names.
+
+    Raises:
+        UserError: the rendition specs are missing or wrong.
+    """
+    renditions = load_renditions(settings.renditions_file, settings.source_bucket)
+    partitions = build_partitions(settings)
+    return dg.Definitions(
+        assets=[build_raw_images(settings, partitions), build_renditions(renditions, partitions)],
+        jobs=[build_job(renditions)],
+        sensors=[build_sensor(partitions)],
+        resources={
+            "minio": MinioResource.from_settings(
+                settings,
+                access_key=dg.EnvVar("MINIO_ACCESS_KEY"),
+                secret_key=dg.EnvVar("MINIO_SECRET_KEY"),
+            ),
+            "kafka": KafkaResource.from_settings(
+                settings, sasl_password=dg.EnvVar("KAFKA_SASL_PASSWORD")
+            ),
+            "pipeline": PipelineResource.from_settings(settings),
+            "io_manager": ScratchIOManager(),
+            **(resources or {}),
+        },
+        # Steps hand pictures on in memory: they share a process.
+        executor=dg.in_process_executor,
+    )
+
+
+def _load() -> dg.Definitions:
+    settings = load_settings()
+    export_secrets(settings)
+    return build_definitions(settings)
+
+
+defs = _load()

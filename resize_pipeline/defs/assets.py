@@ -1,0 +1,69 @@
+"""The assets: the source bucket as it is, and one asset for each rendition, made together."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from resize_pipeline.defs.ops import build_publish, download, plan, resize, upload
+from resize_pipeline.defs.partitions import TimePartitions
+from resize_pipeline.renditions import Rendition
+from resize_pipeline.settings import Settings
+
+RAW_IMAGES = "raw_images"
+GROUP = "images"
+
+
+def build_raw_images(settings: Settings, partitions: TimePartitions) -> dg.AssetSpec:
+    """Describe the source bucket, which others fill."""
+    return dg.AssetSpec(
+        RAW_IMAGES,
+        description=(
+            f"Pictures in the bucket `{settings.source_bucket}`, by when they were last modified. "
+            f"MinIO announces each on the Kafka topic `{settings.kafka_topic}`."
+        ),
+        partitions_def=partitions,
+        group_name=GROUP,
+        kinds={"s3", "kafka"},
+        metadata={"uri": f"s3://{settings.source_bucket}"},
+    )
+
+
+def build_renditions(
+    renditions: Sequence[Rendition], partitions: TimePartitions
+) -> dg.AssetsDefinition:
+    """Build the asset of each rendition; a run makes those that are selected, decoding once."""
+    publish = build_publish(renditions)
+
+    @dg.graph_multi_asset(
+        name="renditions",
+        ins={"source": dg.AssetIn(key=RAW_IMAGES, dagster_type=dg.Nothing)},
+        outs={
+            rendition.name: dg.AssetOut(
+                is_required=False,
+                description=_description(rendition),
+                code_version=rendition.digest,
+                kinds={"pillow", "s3"},
+            )
+            for rendition in renditions
+        },
+        partitions_def=partitions,
+        can_subset=True,
+        group_name=GROUP,
+    )
+    def graph(source: object) -> dict[str, object]:
+        planned, batches = plan(source)
+        uploaded = batches.map(download).map(resize).map(upload)
+        published = publish(planned, uploaded.collect())
+        if len(renditions) == 1:
+            return {renditions[0].name: published}
+        return {rendition.name: getattr(published, rendition.name) for rendition in renditions}
+
+    return graph
+
+
+def _description(rendition: Rendition) -> str:
+    return (
+        f"Every picture fitted {rendition.fit} {rendition.width} x {rendition.height} pixels, "
+        f"never enlarged, quality {rendition.quality}, in "
+        f"`s3://{rendition.bucket}/{rendition.prefix}` under its own key."
+    )

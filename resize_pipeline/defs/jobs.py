@@ -1,0 +1,24 @@
+"""The job that makes renditions."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from resize_pipeline.renditions import Rendition
+
+JOB_NAME = "resize_images_job"
+
+
+def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
+    """Build the job over all renditions."""
+    return dg.define_asset_job(
+        JOB_NAME,
+        selection=dg.AssetSelection.assets(*(rendition.name for rendition in renditions)),
+        description=(
+            "Downloads, resizes and uploads the images that Kafka events or the run's "
+            "configuration name, or every image of the run's partition."
+        ),
+        # Steps hand pictures on in memory, so a run is repeated from its start.
+        tags={"dagster/retry_strategy": "ALL_STEPS"},
+    )

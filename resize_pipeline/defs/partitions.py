@@ -1,0 +1,36 @@
+"""The partitions: hours (or days) in which objects were last modified, in UTC."""
+
+import datetime as dt
+
+import dagster as dg
+
+from resize_pipeline.settings import Settings
+
+TimePartitions = dg.HourlyPartitionsDefinition | dg.DailyPartitionsDefinition
+
+
+def build_partitions(settings: Settings) -> TimePartitions:
+    """Build the partitions definition, which ends with the current hour or day."""
+    # end_offset=1: without it the current hour has no partition until it is over.
+    if settings.partitions == "daily":
+        return dg.DailyPartitionsDefinition(
+            start_date=settings.partitions_start.isoformat(), end_offset=1
+        )
+    return dg.HourlyPartitionsDefinition(
+        start_date=settings.partitions_start.strftime("%Y-%m-%d-00:00"), end_offset=1
+    )
+
+
+def partition_key_at(partitions: TimePartitions, time: dt.datetime | None, now: dt.datetime) -> str:
+    """Give the key of the partition that a time falls into.
+
+    A time before the first or after the last partition belongs to that one: a run requested for
+    a key that does not exist would make the tick fail for ever.
+
+    Args:
+        partitions: what `build_partitions` returned.
+        time: aware; None counts as `now`.
+        now: aware; the last partition is the one that holds it.
+    """
+    clamped = min(max(time or now, partitions.start), now)
+    return clamped.astimezone(dt.UTC).strftime(partitions.fmt)

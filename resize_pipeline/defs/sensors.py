@@ -1,0 +1,128 @@
+"""The sensor that turns waiting Kafka messages into runs.
+
+Dagster stores cursor and run requests of a tick together or not at all, so a tick that fails
+changes nothing. Run keys are left out: a used key would block a replay from a reset cursor.
+"""
+
+import datetime as dt
+import itertools
+import time
+
+import dagster as dg
+
+from resize_pipeline.defs.jobs import JOB_NAME
+from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
+from resize_pipeline.events import ObjectCreated, ObjectRemoved, parse_message
+from resize_pipeline.offsets import (
+    Cursor,
+    Limits,
+    Plan,
+    TopicState,
+    Waiting,
+    lag,
+    plan_ranges,
+    starting_offsets,
+)
+from resize_pipeline.resources.kafka import KafkaResource, Message
+from resize_pipeline.resources.pipeline import PipelineResource
+
+SENSOR_NAME = "minio_events_sensor"
+LONG_POLL_S = 4.0
+"""How long a tick waits for a first message; the daemon evaluates every 5 s at best."""
+TICK_BUDGET_S = 20.0
+"""When a tick stops reading, well below the 60 s after which Dagster cuts it off."""
+RUN_PRIORITY = "10"
+"""Above the 0 of manual runs and backfills, so that live uploads go first in the queue."""
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
+    """Build the sensor."""
+
+    @dg.sensor(
+        name=SENSOR_NAME,
+        job_name=JOB_NAME,
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reads MinIO's notifications from Kafka and requests a run for what is new.",
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext, kafka: KafkaResource, pipeline: PipelineResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        deadline = time.monotonic() + TICK_BUDGET_S
+        unfinished = context.instance.get_runs_count(
+            dg.RunsFilter(statuses=UNFINISHED, tags={"dagster/sensor_name": SENSOR_NAME})
+        )
+        free = pipeline.sensor_max_unfinished_runs - unfinished
+        if free <= 0:
+            return dg.SkipReason(
+                f"{unfinished} runs of this sensor are unfinished, as many as "
+                "SENSOR_MAX_UNFINISHED_RUNS allows: waiting for one to end"
+            )
+        cursor = Cursor.parse(context.cursor)
+        state = kafka.topic_state(pipeline.kafka_topic)
+        start, gaps = starting_offsets(cursor, state)
+        for gap in gaps:
+            context.log.warning(f"gap in {state.topic}: {gap}")
+        if not lag(start, state):
+            kafka.wait(state.topic, start, LONG_POLL_S)
+            state = kafka.topic_state(pipeline.kafka_topic)
+
+        now = dt.datetime.now(dt.UTC)
+        position: dict[int, int] = {}
+        waiting: dict[int, list[Waiting]] = {partition: [] for partition in start}
+        end = {partition: end for partition, (_, end) in state.watermarks.items()}
+        messages = kafka.read(state.topic, start, end, position=position)
+        for message in itertools.islice(messages, free * pipeline.run_max_objects):
+            group, weight = _weigh(message, pipeline.source_bucket, partitions, now)
+            waiting[message.partition].append(Waiting(message.offset, group, weight))
+            if time.monotonic() > deadline:
+                break
+        limits = Limits(pipeline.run_max_objects, pipeline.run_max_bytes, free)
+        plans, next_offsets = plan_ranges(start, waiting, position, limits)
+        after = Cursor(topic=state.topic, topic_id=state.topic_id, next_offsets=next_offsets)
+        left = lag(next_offsets, state)
+        context.log.info(
+            f"{state.topic}: {sum(plan.messages for plan in plans)} messages in "
+            f"{len(plans)} runs, lag {left}"
+        )
+        requests = [_request(plan, state, left) for plan in plans]
+        return dg.SensorResult(
+            run_requests=requests,
+            cursor=after.model_dump_json(),
+            skip_reason=None if requests else f"no new messages in {state.topic}, lag {left}",
+        )
+
+    return sensor
+
+
+def _weigh(
+    message: Message, source_bucket: str, partitions: TimePartitions, now: dt.datetime
+) -> tuple[str, int]:
+    sent = dt.datetime.fromtimestamp(max(message.timestamp, 0) / 1000, dt.UTC)
+    events = parse_message(message.value, source_bucket=source_bucket)
+    times = [event.time for event in events if isinstance(event, ObjectCreated | ObjectRemoved)]
+    weight = sum(event.size for event in events if isinstance(event, ObjectCreated))
+    return partition_key_at(partitions, next(filter(None, times), sent), now), weight
+
+
+def _request(plan: Plan, state: TopicState, left: int) -> dg.RunRequest:
+    ranges = [str(offsets) for offsets in plan.ranges]
+    config = {"topic_id": state.topic_id, "offset_ranges": ranges}
+    return dg.RunRequest(
+        partition_key=plan.group,
+        run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},
+        tags={
+            "dagster/priority": RUN_PRIORITY,
+            "resize_pipeline/topic": state.topic,
+            "resize_pipeline/offsets": ",".join(ranges),
+            "resize_pipeline/lag": str(left),
+        },
+    )

@@ -1,0 +1,128 @@
+"""From the bytes of a Kafka message to what happened to which object.
+
+Understood are MinIO's notification and the plain S3 `Records` document, which has no `Key` at the
+top level and no `s3:` before the event's name. Everything in a message is a stranger's text: what
+can't be understood becomes `Malformed` with a reason, never an exception.
+"""
+
+import datetime as dt
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+KEY_MAX_BYTES = 1024
+"""Longest object key, in bytes of UTF-8 (Amazon S3 User Guide, "Naming Amazon S3 objects")."""
+
+WITHOUT_NEW_BYTES = frozenset({"PutRetention", "PutLegalHold", "PutTagging", "DeleteTagging"})
+"""Kinds of `s3:ObjectCreated` that MinIO sends for changes that leave the bytes as they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectCreated:
+    """An object, or a new version of it, was written.
+
+    `size` (bytes), `etag` and `version_id` are what the event claims: the bucket is the truth.
+    """
+
+    key: str
+    time: dt.datetime | None
+    size: int
+    etag: str | None
+    version_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRemoved:
+    """An object or one of its versions was removed, or a delete marker was."""
+
+    key: str
+    time: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A valid message that asks for nothing, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A message that can't be understood, and why."""
+
+    reason: str
+
+
+Event = ObjectCreated | ObjectRemoved | Ignored | Malformed
+
+
+def parse_message(value: bytes | None, *, source_bucket: str) -> list[Event]:
+    """Parse the value of one Kafka message.
+
+    Args:
+        value: the message's value; None for a tombstone.
+        source_bucket: events of other buckets are ignored.
+
+    Returns:
+        The events, at least one; MinIO puts exactly one in a message.
+    """
+    if value is None:
+        return [Ignored("tombstone")]
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        return [Malformed(f"not JSON: {type(error).__name__}")]
+    if not isinstance(document, dict):
+        return [Malformed("not a JSON object")]
+    if document.get("Event") == "s3:TestEvent":
+        return [Ignored("s3:TestEvent")]
+    records = document.get("Records")
+    if not isinstance(records, list) or not records:
+        return [Malformed("no Records")]
+    return [_parse_record(record, source_bucket) for record in records]
+
+
+def _parse_record(record: Any, source_bucket: str) -> Event:
+    try:
+        name = record["eventName"].removeprefix("s3:")
+        bucket = record["s3"]["bucket"]["name"]
+        entity = record["s3"]["object"]
+        key = unquote_plus(entity["key"], errors="strict")
+        length = len(key.encode())
+    except (KeyError, TypeError, AttributeError) as error:
+        return Malformed(f"a record without event name, bucket or key: {type(error).__name__}")
+    except UnicodeError:
+        return Malformed("the key is not UTF-8")
+    if not key or length > KEY_MAX_BYTES:
+        return Malformed(f"a key of {length} bytes, allowed are 1 to {KEY_MAX_BYTES}")
+    if bucket != source_bucket:
+        return Ignored("another bucket")
+    kind, _, detail = name.partition(":")
+    time = _time(record.get("eventTime"))
+    if kind == "ObjectRemoved":
+        return ObjectRemoved(key=key, time=time)
+    if kind != "ObjectCreated":
+        return Ignored("another kind of event")
+    if detail in WITHOUT_NEW_BYTES:
+        return Ignored("no new bytes")
+    size = entity.get("size", 0)  # MinIO leaves a size of 0 out.
+    return ObjectCreated(
+        key=key,
+        time=time,
+        size=size if isinstance(size, int) and size >= 0 else 0,
+        etag=_text(entity.get("eTag")),
+        version_id=_text(entity.get("versionId")),
+    )
+
+
+def _time(value: Any) -> dt.datetime | None:
+    try:
+        time = dt.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

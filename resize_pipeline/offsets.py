@@ -1,0 +1,228 @@
+"""Where the sensor stands in the topic, and which ranges of offsets to hand out next. Pure.
+
+An offset range is half-open, [start, end), as Kafka counts: `end` is the next offset to read.
+Ranges of one partition follow one another without a hole, so that every offset is somebody's.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from resize_pipeline.errors import UserError
+
+
+class OffsetRange(BaseModel):
+    """The offsets [start, end) of one partition of a topic."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    partition: int = Field(ge=0)
+    start: int = Field(ge=0)
+    end: int = Field(ge=0)
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.start}-{self.end}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read PARTITION:START-END.
+
+        Raises:
+            UserError: the text has another form.
+        """
+        match = re.fullmatch(r"(\d+):(\d+)-(\d+)", text.strip())
+        if not match:
+            msg = f"offset range {text!r} is not of the form PARTITION:START-END, such as 0:120-240"
+            raise UserError(msg)
+        partition, start, end = map(int, match.groups())
+        return cls(partition=partition, start=start, end=end)
+
+
+class Cursor(BaseModel):
+    """The sensor's position: the next offset of each partition of one incarnation of a topic."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    topic: str
+    topic_id: str
+    next_offsets: dict[int, int]
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self | None:
+        """Read a cursor as Dagster stores it.
+
+        Raises:
+            UserError: the text is no cursor of this version.
+        """
+        if not text:
+            return None
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            msg = (
+                f"the sensor's cursor {text[:200]!r} can't be read: reset it with "
+                "`dagster sensor cursor minio_events_sensor --delete`, which replays the topic"
+            )
+            raise UserError(msg) from error
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """What Kafka says of a topic: its id, and the first and the next offset of each partition."""
+
+    topic: str
+    topic_id: str
+    watermarks: Mapping[int, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets [start, end) that can't be read any more, and why."""
+
+    partition: int
+    start: int
+    end: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"partition {self.partition} offsets {self.start}-{self.end}: {self.reason}"
+
+
+def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int, int], list[Gap]]:
+    """Decide where to read on: at the cursor, or at the earliest event where that can't be.
+
+    Returns:
+        The next offset of each partition, and the gaps between the cursor and there.
+    """
+    if cursor is None or (cursor.topic, cursor.topic_id) != (state.topic, state.topic_id):
+        # A gap of the old incarnation has no end that anyone could still ask for.
+        gaps = (
+            []
+            if cursor is None or cursor.topic != state.topic
+            else [
+                Gap(partition, offset, offset, f"topic {cursor.topic} was recreated")
+                for partition, offset in cursor.next_offsets.items()
+            ]
+        )
+        return {partition: first for partition, (first, _) in state.watermarks.items()}, gaps
+    offsets: dict[int, int] = {}
+    gaps = []
+    for partition, (first, end) in state.watermarks.items():
+        offset = cursor.next_offsets.get(partition, first)
+        if offset < first:
+            gaps.append(Gap(partition, offset, first, "deleted by retention"))
+            offset = first
+        elif offset > end:
+            gaps.append(Gap(partition, end, offset, "the log was truncated"))
+            offset = end
+        offsets[partition] = offset
+    return offsets, gaps
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message that waits to be planned: its offset, what it is grouped by, and its weight."""
+
+    offset: int
+    group: str
+    weight: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """The ranges of one run, all of one group, with the sums of their messages and weights."""
+
+    group: str
+    ranges: list[OffsetRange] = field(default_factory=list[OffsetRange])
+    messages: int = 0
+    weight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one planning: messages and weight of a plan, and number of plans."""
+
+    messages: int
+    weight: int
+    plans: int
+
+
+def plan_ranges(
+    start: Mapping[int, int],
+    waiting: Mapping[int, Sequence[Waiting]],
+    position: Mapping[int, int],
+    limits: Limits,
+) -> tuple[list[Plan], dict[int, int]]:
+    """Cut what waits into plans, each of one group.
+
+    Groups never go back within a partition: a message of an earlier group rides with the current
+    one, because a few late events would otherwise cost a run each.
+
+    Args:
+        start: the next offset of each partition.
+        waiting: the messages that were read from there on, by partition, in order.
+        position: where reading stopped, by partition. It can lie beyond the last message + 1,
+            because transaction markers and compaction leave offsets without a message.
+        limits: a message heavier than `limits.weight` gets a plan of its own.
+
+    Returns:
+        The plans, earliest group first, and the next offset of each partition after them.
+    """
+    queues = {partition: _ascending(messages) for partition, messages in waiting.items()}
+    taken = dict.fromkeys(queues, 0)
+    next_offsets = dict(start)
+    plans: list[Plan] = []
+    while len(plans) < limits.plans:
+        heads = [
+            queue[taken[partition]].group
+            for partition, queue in queues.items()
+            if taken[partition] < len(queue)
+        ]
+        if not heads:
+            break
+        plan = Plan(group=min(heads))
+        for partition in sorted(queues):
+            queue = queues[partition]
+            first = index = taken[partition]
+            while index < len(queue) and queue[index].group == plan.group:
+                if plan.messages and (
+                    plan.messages >= limits.messages
+                    or plan.weight + queue[index].weight > limits.weight
+                ):
+                    break
+                plan.messages += 1
+                plan.weight += queue[index].weight
+                index += 1
+            if index > first:
+                end = queue[index].offset if index < len(queue) else position[partition]
+                plan.ranges.append(
+                    OffsetRange(partition=partition, start=next_offsets[partition], end=end)
+                )
+                next_offsets[partition] = end
+                taken[partition] = index
+        plans.append(plan)
+    for partition, queue in queues.items():
+        if taken[partition] == len(queue):
+            next_offsets[partition] = position[partition]
+    return plans, next_offsets
+
+
+def _ascending(messages: Iterable[Waiting]) -> list[Waiting]:
+    result: list[Waiting] = []
+    latest = ""
+    for message in messages:
+        latest = max(latest, message.group)
+        result.append(Waiting(message.offset, latest, message.weight))
+    return result
+
+
+def lag(next_offsets: Mapping[int, int], state: TopicState) -> int:
+    """Count the offsets between a position and the end of the topic."""
+    return sum(
+        end - max(first, next_offsets.get(partition, first))
+        for partition, (first, end) in state.watermarks.items()
+    )

@@ -1,0 +1,265 @@
+"""MinIO, or any S3 server, as a Dagster resource: list, stat, download and upload objects."""
+
+import datetime as dt
+import io
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
+
+import certifi
+import dagster as dg
+import urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error, ServerError
+from pydantic import PrivateAttr
+
+from resize_pipeline.errors import PermanentError, TransientError, UserError
+from resize_pipeline.settings import MIB, Settings
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+POOL_SIZE = 32
+PUT_PART_MIN = 5 * MIB
+"""Smallest part size that minio-py accepts (S3's own limit)."""
+
+DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "MethodNotAllowed"})
+"""MethodNotAllowed is what S3 answers for a version that is a delete marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as a listing or a stat shows it; `metadata` keys are lower case, without prefix."""
+
+    key: str
+    etag: str
+    version_id: str | None
+    size: int
+    last_modified: dt.datetime
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An object's bytes with what identifies them."""
+
+    key: str
+    etag: str
+    version_id: str | None
+    data: bytes
+
+
+class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
+    """An S3 server and the user to be there."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    region: str = "us-east-1"
+    ca_file: str | None = None
+    _client: Minio | None = PrivateAttr(default=None)
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, *, access_key: str, secret_key: str
+    ) -> "MinioResource":
+        """Build the resource.
+
+        Args:
+            settings: where the server is.
+            access_key: the key itself, or the `dg.EnvVar` that names it in definitions.
+            secret_key: likewise.
+        """
+        return cls(
+            endpoint=settings.minio_endpoint,
+            access_key=access_key,
+            secret_key=secret_key,
+            region=settings.minio_region,
+            ca_file=None if settings.minio_ca_file is None else str(settings.minio_ca_file),
+        )
+
+    @property
+    def client(self) -> Minio:
+        """The client; it may be used by many threads at once."""
+        if self._client is None:
+            url = urlsplit(self.endpoint)
+            self._client = Minio(
+                url.netloc,
+                access_key=self.access_key,
+                secret_key=self.secret_key,
+                secure=url.scheme == "https",
+                region=self.region,
+                http_client=http_client(self.ca_file),
+            )
+        return self._client
+
+    @contextmanager
+    def errors(self, bucket: str) -> Generator[None]:
+        """Turn the client's errors into one line that names the endpoint and the remedy.
+
+        Raises:
+            TransientError: the server can't be reached, or asks to try again later.
+            UserError: the bucket is missing, or the server refuses these credentials.
+        """
+        try:
+            yield
+        except S3Error as error:
+            if error.code == "NoSuchBucket":
+                msg = (
+                    f"MinIO at {self.endpoint} has no bucket {bucket!r}: run "
+                    "`resize-pipeline provision`, or change SOURCE_BUCKET or RENDITIONS_FILE"
+                )
+                raise UserError(msg) from error
+            if error.code in DENIED:
+                msg = (
+                    f"MinIO at {self.endpoint} refuses access to bucket {bucket!r} ({error.code}): "
+                    "check MINIO_ACCESS_KEY, MINIO_SECRET_KEY and the user's policy"
+                )
+                raise UserError(msg) from error
+            msg = f"MinIO at {self.endpoint} answered {error.code} for bucket {bucket!r}: try again"
+            raise TransientError(msg) from error
+        except (ServerError, MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+            msg = (
+                f"MinIO at {self.endpoint} does not answer ({type(error).__name__}): "
+                "start it, or set MINIO_ENDPOINT"
+            )
+            raise TransientError(msg) from error
+
+    def list_objects(
+        self, bucket: str, prefix: str = "", *, with_metadata: bool = False
+    ) -> Iterator[ObjectInfo]:
+        """List a bucket, in order of keys, as a stream.
+
+        Args:
+            bucket: the bucket.
+            prefix: only keys that start with it.
+            with_metadata: ask for user metadata too, which only MinIO gives in a listing.
+
+        Raises:
+            TransientError: the server can't be reached.
+            UserError: the bucket is missing or refused.
+        """
+        with self.errors(bucket):
+            for item in self.client.list_objects(
+                bucket, prefix=prefix, recursive=True, include_user_meta=with_metadata
+            ):
+                yield ObjectInfo(
+                    key=cast("str", item.object_name),
+                    etag=item.etag or "",
+                    version_id=item.version_id,
+                    size=item.size or 0,
+                    last_modified=cast("dt.datetime", item.last_modified),
+                    metadata=_user_metadata(cast("Mapping[str, str]", item.metadata or {})),
+                )
+
+    def stat(self, bucket: str, key: str) -> ObjectInfo | None:
+        """Look at an object; None when it is not there.
+
+        Raises:
+            TransientError: the server can't be reached.
+            UserError: the bucket is missing or refused.
+        """
+        with self.errors(bucket):
+            try:
+                found = self.client.stat_object(bucket, key)
+            except S3Error as error:
+                if error.code in MISSING:
+                    return None
+                raise
+        return ObjectInfo(
+            key=key,
+            etag=found.etag or "",
+            version_id=found.version_id,
+            size=found.size or 0,
+            last_modified=cast("dt.datetime", found.last_modified),
+            metadata=_user_metadata(cast("Mapping[str, str]", found.metadata or {})),
+        )
+
+    def download(self, bucket: str, key: str, *, max_bytes: int) -> Download | None:
+        """Read an object into memory; None when it is not there.
+
+        Args:
+            bucket: the bucket.
+            key: the object's key.
+            max_bytes: never more than this is read, whatever size an event claims.
+
+        Raises:
+            PermanentError: the object is larger than `max_bytes`.
+            TransientError: the server can't be reached, or the connection broke.
+            UserError: the bucket is missing or refused.
+        """
+        with self.errors(bucket):
+            try:
+                response = self.client.get_object(bucket, key)
+            except S3Error as error:
+                if error.code in MISSING:
+                    return None
+                raise
+            try:
+                size = int(response.headers.get("content-length", 0))
+                if size > max_bytes:
+                    # Not to be drained: closing drops the connection with the rest of the object.
+                    response.close()
+                    msg = f"{size} bytes, more than SOURCE_MAX_BYTES={max_bytes}"
+                    raise PermanentError(msg)
+                data = response.read()
+            finally:
+                response.release_conn()
+        return Download(
+            key=key,
+            etag=response.headers.get("etag", "").strip('"'),
+            version_id=response.headers.get("x-amz-version-id"),
+            data=data,
+        )
+
+    def upload(
+        self, bucket: str, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str]
+    ) -> None:
+        """Write an object in one request: it is there whole or not at all.
+
+        Raises:
+            TransientError: the server can't be reached.
+            UserError: the bucket is missing or refused.
+        """
+        with self.errors(bucket):
+            self.client.put_object(
+                bucket,
+                key,
+                io.BytesIO(data),
+                len(data),
+                content_type=content_type,
+                metadata=dict(metadata),
+                # One part, because an interrupted multipart upload leaves its parts behind.
+                part_size=max(len(data), PUT_PART_MIN),
+            )
+
+
+def http_client(ca_file: str | None) -> urllib3.PoolManager:
+    """Build the HTTP client of a MinIO client.
+
+    minio-py's own waits 5 minutes for an answer and retries longer than a tick may take.
+    """
+    return urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+        retries=urllib3.Retry(
+            total=3,
+            backoff_factor=0.2,
+            status_forcelist=[500, 502, 503, 504],
+            raise_on_status=False,
+        ),
+        maxsize=POOL_SIZE,
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=ca_file or certifi.where(),
+    )
+
+
+def _user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    # A stat gives all headers; a listing gives them as X-Amz-Meta-*, in the case they were sent.
+    prefix = "x-amz-meta-"
+    return {
+        name.lower().removeprefix(prefix): value
+        for name, value in headers.items()
+        if name.lower().startswith(prefix)
+    }

@@ -1,0 +1,46 @@
+"""The settings that ops and sensor work by, as a Dagster resource that the UI shows."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import dagster as dg
+
+from resize_pipeline.renditions import Rendition, load_renditions
+from resize_pipeline.settings import Settings
+
+
+class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
+    """Where pictures come from, what is made of them, and how much of it at once.
+
+    The fields are those of `Settings`, which says what each means; sizes are bytes.
+    """
+
+    source_bucket: str
+    kafka_topic: str
+    renditions_file: str
+    run_max_objects: int
+    run_max_bytes: int
+    sensor_max_unfinished_runs: int
+    batch_max_objects: int
+    batch_max_bytes: int
+    source_max_bytes: int
+    source_max_pixels: int
+    contact_sheets: bool
+    contact_sheet_max_bytes: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Build the resource."""
+        values: dict[str, Any] = {name: getattr(settings, name) for name in cls.model_fields}
+        values["renditions_file"] = str(settings.renditions_file.absolute())
+        return cls(**values)
+
+    @cached_property
+    def renditions(self) -> tuple[Rendition, ...]:
+        """The rendition specs.
+
+        Raises:
+            UserError: the file is missing or wrong.
+        """
+        return load_renditions(Path(self.renditions_file), self.source_bucket)
