@@ -1,11 +1,13 @@
 """The command line, `resize-pipeline`: each command calls the module that does the work."""
 
 import sys
+import time
 
 import typer
 from rich.console import Console
 
 from resize_pipeline.errors import ResizePipelineError
+from resize_pipeline.settings import load_settings
 
 app = typer.Typer(
     help="Resized renditions of every image in a MinIO bucket, driven by Kafka events.",
@@ -19,6 +21,49 @@ stack_app = typer.Typer(
 app.add_typer(stack_app, name="stack")
 
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+@stack_app.command("up")
+def stack_up() -> None:
+    """Start Kafka and MinIO and keep them until Ctrl-C or `stack down`."""
+    # Here and below: a command imports what it runs, so that the others start without it.
+    from resize_pipeline.local.stack import running_stack  # noqa: PLC0415
+
+    settings = load_settings()
+    started = time.monotonic()
+    with running_stack(settings) as supervisor:
+        for service in supervisor.services:
+            host, port = service.address or ("", 0)
+            errors.print(f"{service.name} {service.version} answers on {host}:{port}")
+        errors.print(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
+        supervisor.wait()
+        errors.print("stopping")
+
+
+@stack_app.command("down")
+def stack_down() -> None:
+    """Stop what `stack up` or `up` started with this LOCAL_DIR, and wait until it is gone."""
+    from resize_pipeline.local.stack import stop_stack  # noqa: PLC0415
+
+    was_running = stop_stack(load_settings())
+    errors.print("stopped" if was_running else "nothing was running")
+
+
+@stack_app.command("status")
+def stack_status() -> None:
+    """Show whether every server answers; exit code 1 if one does not."""
+    from rich.table import Table  # noqa: PLC0415
+
+    from resize_pipeline.local.status import stack_status as statuses_of  # noqa: PLC0415
+
+    statuses = statuses_of(load_settings())
+    table = Table("server", "state", "address", "pid", "version", box=None)
+    for status in statuses:
+        pid = str(status.pid) if status.pid else ""
+        table.add_row(status.name, status.state, status.address, pid, status.version)
+    Console(markup=False, highlight=False).print(table)
+    if not all(status.answers for status in statuses):
+        raise typer.Exit(1)
 
 
 def main() -> None:

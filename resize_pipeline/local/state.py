@@ -1,0 +1,106 @@
+"""What `up` leaves in LOCAL_DIR for `down` and `status`: who runs, and since when.
+
+A process is named by its id and its start time, so that a later process with the same id is
+never taken for it.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ValidationError
+
+from resize_pipeline.errors import UserError
+
+START_TIME_TOLERANCE_S = 2.0
+"""The start time is the boot time plus ticks, and setting the clock moves the boot time."""
+
+
+class ProcessIdentity(BaseModel):
+    """A process: its id and its start time (seconds since 1970)."""
+
+    pid: int
+    started_at: float
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessIdentity | None":
+        """Identify a running process; None when there is no such process."""
+        try:
+            return cls(pid=pid, started_at=psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return None
+
+    def find(self) -> psutil.Process | None:
+        """Find the process; None when it has ended, even if another now has its id."""
+        try:
+            process = psutil.Process(self.pid)
+            is_same = abs(process.create_time() - self.started_at) < START_TIME_TOLERANCE_S
+            is_alive = is_same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if is_alive else None
+
+
+class ServiceState(BaseModel):
+    """A service that the supervisor runs."""
+
+    name: str
+    guard: ProcessIdentity
+    process: ProcessIdentity | None
+    address: tuple[str, int] | None
+    version: str
+
+
+class StackState(BaseModel):
+    """A supervisor and its services."""
+
+    supervisor: ProcessIdentity
+    services: list[ServiceState] = []
+
+    def processes(self) -> list[psutil.Process]:
+        """Give those of all its processes that are still there."""
+        identities = [self.supervisor]
+        for service in self.services:
+            identities += [service.guard, *([service.process] if service.process else [])]
+        return [process for identity in identities if (process := identity.find())]
+
+    def write(self, path: Path) -> None:
+        """Write the state, so that a reader sees the old one or the new one, whole."""
+        draft = path.with_suffix(".new")
+        draft.write_text(self.model_dump_json(indent=2))
+        draft.replace(path)
+
+
+def read_state(path: Path) -> StackState | None:
+    """Read the state that a supervisor left; None when there is none or it is damaged."""
+    try:
+        return StackState.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+@contextlib.contextmanager
+def exclusive(lock_file: Path, busy: str) -> Generator[None]:
+    """Hold a lock that the kernel lets go of when this process ends, however it ends.
+
+    Args:
+        lock_file: created when missing, never removed.
+        busy: the message when another process holds it.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    with lock_file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(busy) from error
+        yield
+
+
+def current_process() -> ProcessIdentity:
+    """Identify this process."""
+    return ProcessIdentity(pid=os.getpid(), started_at=psutil.Process().create_time())

@@ -1,0 +1,77 @@
+"""What runs in LOCAL_DIR and whether it answers."""
+
+from dataclasses import dataclass
+
+from resize_pipeline.local.kafka import kafka_answers
+from resize_pipeline.local.minio import minio_answers
+from resize_pipeline.local.ports import is_listening
+from resize_pipeline.local.stack import state_file
+from resize_pipeline.local.state import ServiceState, read_state
+from resize_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """One line of `stack status`.
+
+    Attributes:
+        name: the server.
+        state: running, foreign, stopped or not answering.
+        address: host:port, empty for a service without one.
+        pid: process id, None when it is not ours.
+        version: empty when it is not ours.
+        answers: whether it answered a request just now.
+    """
+
+    name: str
+    state: str
+    address: str
+    pid: int | None
+    version: str
+    answers: bool
+
+
+def stack_status(settings: Settings) -> list[ServerStatus]:
+    """Ask every server of the stack whether it is there."""
+    state = read_state(state_file(settings))
+    ours = {service.name: service for service in (state.services if state else [])}
+    tls = settings.minio_endpoint.startswith("https:")
+    statuses = [
+        _status(
+            "kafka",
+            settings.kafka_address,
+            answers=kafka_answers(settings.kafka_address)
+            if settings.kafka_security_protocol == "PLAINTEXT"
+            else is_listening(settings.kafka_address),
+            service=ours.pop("kafka", None),
+        ),
+        _status(
+            "minio",
+            settings.minio_address,
+            answers=minio_answers(settings.minio_address, tls=tls),
+            service=ours.pop("minio", None),
+        ),
+    ]
+    for service in ours.values():
+        is_alive = service.process is not None and service.process.find() is not None
+        answers = is_alive and (service.address is None or is_listening(service.address))
+        statuses.append(_status(service.name, service.address, answers=answers, service=service))
+    return statuses
+
+
+def _status(
+    name: str, address: tuple[str, int] | None, *, answers: bool, service: ServiceState | None
+) -> ServerStatus:
+    process = service.process.find() if service and service.process else None
+    if process:
+        state = "running" if answers else "not answering"
+    else:
+        state = "foreign" if answers else "stopped"
+    return ServerStatus(
+        name=name,
+        state=state,
+        address=f"{address[0]}:{address[1]}" if address else "",
+        pid=process.pid if process else None,
+        version=service.version if service and process else "",
+        answers=answers,
+    )

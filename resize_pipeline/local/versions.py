@@ -1,0 +1,20 @@
+"""The versions that the local stack runs, pinned in this one place."""
+
+KAFKA_VERSION = "4.3.1"
+KAFKA_SCALA_VERSION = "2.13"
+LOG4J_VERSION = "2.25.4"
+"""The log4j that this Kafka brings; its slf4j binding has to match."""
+
+KAFKA_COORDINATES = (
+    f"org.apache.kafka:kafka_{KAFKA_SCALA_VERSION}:{KAFKA_VERSION}",
+    # Kafka's artifacts leave the binding to its tarball; without it nothing at all is logged.
+    # The mark keeps its parent from managing versions: it would bring an older kafka-clients.
+    f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J_VERSION}!",
+)
+
+# The last commit of community MinIO, as a Go pseudo-version.
+MINIO_MODULE = "github.com/minio/minio"
+MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
+MINIO_COMMIT = "7aac2a2c5b7c"
+MINIO_COMMIT_TIME = "2026-02-12T20:18:48Z"
+MINIO_RELEASE_TAG = "DEVELOPMENT.2026-02-12T20-18-48Z"
