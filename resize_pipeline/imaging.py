@@ -1,6 +1,8 @@
 """Bytes of a picture and rendition specs in, bytes of the renditions out. No I/O."""
 
 import io
+import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -22,14 +24,40 @@ CONTENT_TYPES = {
 }
 """The formats that are decoded and encoded, by Pillow's names, with their media types."""
 
+# Losses below are in dB of PSNR after JPEG quality 80 against a full decode and one Lanczos step,
+# on sharp's benchmark photograph and, worse because sharper, on four of Kodak's test pictures.
+
 DRAFT_MARGIN = 1.5
-"""The JPEG decoder may scale down by 2, 4 or 8 as long as this many times the target is left."""
+"""How many times the target must be left when the JPEG decoder scales down by 2, 4 or 8.
+
+Loss on the photograph and on the worst of Kodak's: 0.25 and 2.1 at 1.06, 0.16 and 1.3 at 1.2, 0.08
+and 0.4 at 1.5, 0.06 and 0.2 at 1.75. At 1.5 a 12 megapixel photograph is still halved for 1280.
+"""
 
 CHAIN_MARGIN = 1.5
-"""A rendition is made from an earlier one that is at least this many times as large."""
+"""How many times as large an earlier rendition must be for another to be made from it.
+
+Saves most of the scaling; the loss stays below 0.1, as an unencoded Lanczos result is the source.
+"""
 
 FAST_FILTER_MARGIN = 2.0
-"""The decoded picture is scaled with Hamming when it is at least this many times as large."""
+"""From this ratio on the decoded picture is scaled with bicubic in place of Lanczos.
+
+At a ratio of 2.13 it takes 58 ms in place of 95 and loses 0.14 on the photograph; Hamming takes 41
+and loses 0.4 there and up to 1.4 on Kodak's.
+"""
+
+REDUCING_GAP = 2.0
+"""Large ratios average whole pixels first, up to this many times the target.
+
+At a ratio of 8 Lanczos takes 12 ms in place of 50 and loses 0.04.
+"""
+
+OPAQUE_FROM = 128
+"""GIF knows no half transparency: from this alpha on a pixel is opaque."""
+
+# A picture that is larger than allowed must not be decoded; Pillow would only warn.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 # What every plugin shares; loading them here, once, keeps threads from racing for it.
 Image.init()
@@ -108,20 +136,22 @@ def render(data: bytes, renditions: Sequence[Rendition], *, max_pixels: int) -> 
     Raises:
         PermanentError: the data is not a picture that can be decoded, or one too large.
     """
-    image = _decoding(data, lambda: _open(data, max_pixels))
+    image = _decoding(data, max_pixels, lambda: _open(data, max_pixels))
     picture_format = "JPEG" if image.format == "MPO" else str(image.format)
+    if picture_format != "JPEG":
+        # A PNG's EXIF may come after its pixels, and a TIFF turns itself when it is loaded.
+        _decoding(data, max_pixels, image.load)
     orientation = _orientation(image)
     oriented = _turned(image.size, orientation)
     sizes = [fitted_size(oriented, (spec.width, spec.height)) for spec in renditions]
-    largest = max(sizes, default=oriented)
 
     box = None
-    if isinstance(image, ImageFile.ImageFile) and picture_format == "JPEG":
-        width, height = _turned(largest, orientation)
+    if picture_format == "JPEG" and sizes:
+        width, height = _turned(max(sizes), orientation)
         least = (round(width * DRAFT_MARGIN), round(height * DRAFT_MARGIN))
-        drafted = image.draft(None, least)
-        box = drafted[1] if drafted else None
-    _decoding(data, image.load)
+        # The box is the picture without the fraction of a pixel that drafting rounds up.
+        _, box = cast("ImageFile.ImageFile", image).draft(None, least) or (None, None)
+    _decoding(data, max_pixels, image.load)
     icc_profile: object = image.info.get("icc_profile")
     source = _working_mode(image)
     transpose = _TRANSPOSE.get(orientation)
@@ -136,7 +166,7 @@ def render(data: bytes, renditions: Sequence[Rendition], *, max_pixels: int) -> 
             if one.width >= width * CHAIN_MARGIN and one.height >= height * CHAIN_MARGIN
         ]
         if near:
-            result = near[-1].resize(size, Image.Resampling.LANCZOS)
+            result = near[-1].resize(size, Image.Resampling.LANCZOS, None, REDUCING_GAP)
         else:
             result = _scaled(source, _turned(size, orientation), box)
             if transpose is not None:
@@ -191,20 +221,22 @@ def fitted_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    # Pillow's own limit is one for the whole process: it is only ever raised, so that calls with
-    # different limits do not disturb each other. It stays on for what the header does not tell,
-    # as the size of a TIFF's tiles.
+    # Pillow's own limit is one for the whole process, so it is only ever raised and the exact check
+    # is made here. It stays on for what Pillow allocates before or besides, as a TIFF's tiles.
     if Image.MAX_IMAGE_PIXELS is None or max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     image = Image.open(io.BytesIO(data), formats=tuple(CONTENT_TYPES))
     pixels = image.width * image.height
     if pixels > max_pixels:
-        msg = f"{pixels} pixels, more than SOURCE_MAX_PIXELS={max_pixels}"
-        raise PermanentError(msg)
+        raise _too_large(pixels, max_pixels)
     return image
 
 
-def _decoding(data: bytes, step: Callable[[], T]) -> T:
+def _too_large(pixels: object, max_pixels: int) -> PermanentError:
+    return PermanentError(f"{pixels} pixels, more than SOURCE_MAX_PIXELS={max_pixels}")
+
+
+def _decoding(data: bytes, max_pixels: int, step: Callable[[], T]) -> T:
     """Run a step of decoding; whatever a plugin raises is the data's fault, save for memory."""
     try:
         return step()
@@ -214,8 +246,9 @@ def _decoding(data: bytes, step: Callable[[], T]) -> T:
         first = f"first bytes {data[:8]!r}" if data else "it is empty"
         msg = f"not a picture that can be decoded ({first})"
         raise PermanentError(msg) from error
-    except Image.DecompressionBombError as error:
-        raise PermanentError(str(error)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = re.findall(r"\d+", str(error))[0]
+        raise _too_large(pixels, max_pixels) from error
     except Exception as error:
         if "out of memory" in str(error):
             raise MemoryError(str(error)) from error
@@ -225,9 +258,6 @@ def _decoding(data: bytes, step: Callable[[], T]) -> T:
 
 
 def _orientation(image: Image.Image) -> int:
-    # A TIFF turns itself when it is loaded, and its size is that of the turned picture before.
-    if image.format == "TIFF":
-        return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  The picture is good, whatever its metadata does to the parser.
@@ -252,7 +282,7 @@ def _working_mode(image: Image.Image) -> Image.Image:
     mode = _WORKING_MODES.get(image.mode, image.mode)
     if image.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
-    return image.convert(mode)
+    return image if mode == image.mode else image.convert(mode)
 
 
 def _scaled(
@@ -260,8 +290,8 @@ def _scaled(
 ) -> Image.Image:
     margin = min(source.width / size[0], source.height / size[1])
     fast = margin >= FAST_FILTER_MARGIN
-    resample = Image.Resampling.HAMMING if fast else Image.Resampling.LANCZOS
-    return source.resize(size, resample, box)
+    resample = Image.Resampling.BICUBIC if fast else Image.Resampling.LANCZOS
+    return source.resize(size, resample, box, REDUCING_GAP)
 
 
 def _encode(image: Image.Image, picture_format: str, quality: int, icc_profile: object) -> bytes:
@@ -273,9 +303,14 @@ def _encode(image: Image.Image, picture_format: str, quality: int, icc_profile: 
         options["quality"] = quality
     if picture_format == "TIFF":
         options["compression"] = "tiff_lzw"
-    if picture_format == "GIF" and bare.mode == "LA":
-        # The GIF writer would drop the transparency.
-        bare = bare.convert("RGBA")
+    if picture_format == "GIF" and "A" in bare.getbands():
+        # The GIF writer would make several transparent colours, of which GIF has one.
+        transparent = bare.getchannel("A").point(
+            [255 * (alpha < OPAQUE_FROM) for alpha in range(256)]
+        )
+        bare = bare.convert("RGB").quantize(255)
+        bare.paste(255, mask=transparent)
+        options["transparency"] = 255
     # A profile of another colour space than the pixels' would give wrong colours.
     if isinstance(icc_profile, bytes) and icc_profile[16:20] == _ICC_COLOUR_SPACES.get(bare.mode):
         options["icc_profile"] = icc_profile

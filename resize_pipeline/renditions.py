@@ -31,28 +31,15 @@ PREFIX_MAX_BYTES = 512
 # Dagster refuses these as names of outputs (dagster/_core/definitions/utils.py, DISALLOWED_NAMES),
 # and Python's keywords with them; `raw_images` is the asset that renditions are made from.
 RESERVED_NAMES = frozenset(
-    [
-        "context",
-        "conf",
-        "config",
-        "meta",
-        "arg_dict",
-        "dict",
-        "input_arg_dict",
-        "output_arg_dict",
-        "int",
-        "str",
-        "float",
-        "bool",
-        "input",
-        "output",
-        "type",
-        "raw_images",
-    ]
+    {"context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"}
+    | {"int", "str", "float", "bool", "input", "output", "type", "raw_images"}
 )
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*(\.\.|\.-|-\.))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 2
+_REPR.maxstring = 100
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -61,7 +48,7 @@ def _checked_name(value: str) -> str:
         msg = "must be letters, digits and underscores and start with a letter"
         raise ValueError(msg)
     if keyword.iskeyword(value) or value in RESERVED_NAMES:
-        msg = "is reserved by Python, by Dagster or by this project; take another name"
+        msg = "is reserved by Python, by Dagster or by this project, take another name"
         raise ValueError(msg)
     return value
 
@@ -153,7 +140,7 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
             )
             continue
         if "name" in fields:
-            problems.append(f"rendition {_shown(name)}, name: not a field; the key is the name")
+            problems.append(f"rendition {_shown(name)}, name: not a field, the key is the name")
             continue
         try:
             renditions.append(Rendition.model_validate({"name": name, **fields}))
@@ -161,13 +148,13 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
             problems += [f"rendition {_shown(name)}, {problem}" for problem in _problems(error)]
     problems += [
         f"rendition {one.name!r}, bucket: {one.bucket!r} is SOURCE_BUCKET, so the pipeline would "
-        "read its own output; must be another bucket"
+        "read its own output, must be another bucket"
         for one in renditions
         if one.bucket == source_bucket
     ]
     problems += [
         f"renditions {one.name!r} and {two.name!r}, prefix: {one.prefix!r} and {two.prefix!r} in "
-        f"bucket {one.bucket!r} are equal or nested; must be apart, or the buckets different"
+        f"bucket {one.bucket!r} are equal or nested, must be apart, or the buckets different"
         for one, two in combinations(renditions, 2)
         if one.bucket == two.bucket
         and (one.prefix.startswith(two.prefix) or two.prefix.startswith(one.prefix))
@@ -236,7 +223,7 @@ def _problems(error: ValidationError) -> list[str]:
         value = _shown(problem["input"])
         match problem["type"]:
             case "missing":
-                problems.append(f"{field}: missing; must be given")
+                problems.append(f"{field}: missing, must be given")
             case "extra_forbidden":
                 allowed = ", ".join(name for name in Rendition.model_fields if name != "name")
                 problems.append(f"{field}: {value}: no such field; must be one of {allowed}")
@@ -250,4 +237,4 @@ def _problems(error: ValidationError) -> list[str]:
 
 def _shown(value: object) -> str:
     """Show a value in one short line, however large or self-referring it is."""
-    return reprlib.repr(value)
+    return _REPR.repr(value)

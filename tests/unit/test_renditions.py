@@ -1,0 +1,226 @@
+from pathlib import Path
+
+import pytest
+
+from resize_pipeline import renditions
+from resize_pipeline.errors import UserError
+from resize_pipeline.renditions import Rendition, load_renditions
+
+SHIPPED = Path(__file__).parents[2] / "renditions.yaml"
+
+
+def rendition(**fields) -> Rendition:
+    return Rendition(**{"name": "large", "width": 1280, "height": 1280, "bucket": "out", **fields})
+
+
+def load(tmp_path, text: str | bytes) -> tuple[Rendition, ...]:
+    path = tmp_path / "renditions.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load_renditions(path, "images")
+
+
+def refusal(tmp_path, text: str | bytes) -> str:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "renditions.yaml" in message
+    return message
+
+
+def one(**fields) -> str:
+    """A spec file of one rendition `large`; a field that is None is left out."""
+    fields = {"width": 1280, "height": 1280, "bucket": "processed", **fields}
+    lines = [f"    {name}: {value}" for name, value in fields.items() if value is not None]
+    return "\n".join(["renditions:", "  large:", *lines])
+
+
+def test_the_shipped_file_has_the_documented_renditions_in_order():
+    loaded = load_renditions(SHIPPED, "images")
+    assert [(one.name, one.width, one.height, one.bucket, one.quality) for one in loaded] == [
+        ("large", 1280, 1280, "processed", 80),
+        ("medium", 640, 640, "processed-medium", 80),
+        ("thumbnail", 160, 160, "processed-thumbnail", 80),
+    ]
+    assert {(one.fit, one.prefix) for one in loaded} == {("inside", "")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"width": 0}, ["width", "0", "greater than or equal to 1"]),
+        ({"width": 16384}, ["width", "16384", "16383"]),
+        ({"height": -5}, ["height", "-5", "greater than or equal to 1"]),
+        ({"height": "tall"}, ["height", "'tall'", "valid integer"]),
+        ({"width": "true"}, ["width", "True", "valid integer"]),
+        ({"width": None}, ["width", "missing"]),
+        ({"bucket": None}, ["bucket", "missing"]),
+        ({"quality": 101}, ["quality", "101", "100"]),
+        ({"quality": 0}, ["quality", "0", "1"]),
+        ({"fit": "stretch"}, ["fit", "'stretch'", "'inside'"]),
+        ({"colour": "red"}, ["colour", "'red'", "width, height, fit, quality, bucket, prefix"]),
+        ({"name": "other"}, ["name", "the key is the name"]),
+        ({"bucket": "Not_A_Bucket"}, ["bucket", "'Not_A_Bucket'", "3 to 63"]),
+        ({"bucket": "10.0.0.1"}, ["bucket", "'10.0.0.1'", "not an IP address"]),
+        ({"bucket": "a..b"}, ["bucket", "'a..b'", "S3 bucket name"]),
+        ({"bucket": "ab"}, ["bucket", "'ab'", "3 to 63"]),
+        ({"bucket": "images"}, ["bucket", "'images'", "SOURCE_BUCKET", "another bucket"]),
+        ({"prefix": "/small"}, ["prefix", "'/small'", "leading slash"]),
+        ({"prefix": "a/../b/"}, ["prefix", "'a/../b/'", "'../'"]),
+        ({"prefix": "x" * 513}, ["prefix", "512"]),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(tmp_path, fields, words):
+    message = refusal(tmp_path, one(**fields))
+    for word in ["'large'", *words]:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "name", ["4k", "with-dash", "with space", "é", "class", "input", "raw_images"]
+)
+def test_a_name_that_dagster_would_refuse_is_refused(tmp_path, name):
+    message = refusal(tmp_path, one().replace("large", name))
+    assert f"rendition {name!r}, name: {name!r}" in message
+
+
+def test_a_name_that_is_a_number_in_yaml_is_refused(tmp_path):
+    assert "rendition 160, name: 160 must be a valid string" in refusal(
+        tmp_path, one().replace("large", "160")
+    )
+
+
+def test_every_problem_is_in_the_one_message(tmp_path):
+    text = one(width=0, quality=0) + "\n  small: 3\n  tiny: {width: 1, height: 1, bucket: images}"
+    message = refusal(tmp_path, text)
+    for problem in ("'large', width: 0", "'large', quality: 0", "'small': 3", "'tiny', bucket"):
+        assert problem in message
+    assert message.count("; ") == 3
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "allowed"),
+    [
+        (("", ""), False),
+        (("", "small/"), False),
+        (("a/", "a/b/"), False),
+        (("a/b", "a/"), False),
+        (("a/", "a/"), False),
+        (("a/", "b/"), True),
+        (("a/b/", "a/c/"), True),
+    ],
+)
+def test_renditions_of_one_bucket_need_prefixes_apart(tmp_path, prefixes, allowed):
+    lines = [
+        f"  r{index}: {{width: 9, height: 9, bucket: shared, prefix: '{prefix}'}}"
+        for index, prefix in enumerate(prefixes)
+    ]
+    text = "\n".join(["renditions:", *lines])
+    if allowed:
+        assert [one.prefix for one in load(tmp_path, text)] == list(prefixes)
+    else:
+        message = refusal(tmp_path, text)
+        for word in ("'r0'", "'r1'", "prefix", "'shared'", *map(repr, prefixes)):
+            assert word in message
+
+
+def test_equal_prefixes_in_different_buckets_are_fine(tmp_path):
+    text = one(prefix="a/") + "\n  other: {width: 1, height: 1, bucket: elsewhere, prefix: a/}"
+    assert len(load(tmp_path, text)) == 2
+
+
+def test_a_missing_file_names_the_setting(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.yaml: .*No such file.*RENDITIONS_FILE"):
+        load_renditions(tmp_path / "absent.yaml", "images")
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="RENDITIONS_FILE"):
+        load_renditions(tmp_path, "images")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "# nothing\n", "renditions:", "renditions: {}", "renditions: [large]", "other: {}", "[1]"],
+)
+def test_a_file_without_renditions_is_refused(tmp_path, text):
+    assert "'renditions'" in refusal(tmp_path, text)
+
+
+def test_an_unknown_top_level_key_is_refused(tmp_path):
+    assert "the one key 'renditions'" in refusal(tmp_path, one() + "\nrendition: {}")
+
+
+def test_a_syntax_error_names_its_line(tmp_path):
+    assert ", line 3: " in refusal(tmp_path, "renditions:\n  large:\n    width: 1: 2\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        (one() + "\n  large: {width: 1, height: 1, bucket: other}", "'large'", 6),
+        (one() + "\n    width: 640", "'width'", 6),
+        (one() + "\nrenditions: {}", "'renditions'", 6),
+    ],
+)
+def test_a_repeated_key_is_refused_with_its_line(tmp_path, text, key, line):
+    message = refusal(tmp_path, text)
+    assert f"line {line}: {key} is given twice" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe\x00",
+        b"renditions: \x00",
+        b"\x80",
+        "renditions: {large: {width: 2024-99-99}}",
+        "[" * 5000,
+        "renditions: {? [a] : 1}",
+        "renditions: !!python/object/apply:os.system [id]",
+        "renditions: &a {large: *a}",
+        "x" * (renditions.FILE_MAX_BYTES + 1),
+    ],
+)
+def test_what_is_not_a_spec_at_all_is_one_clear_line(tmp_path, text):
+    assert len(refusal(tmp_path, text)) < 600
+
+
+def test_nested_aliases_do_not_blow_up_the_message(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    assert len(refusal(tmp_path, "\n".join(lines))) < 600
+
+
+def test_the_digest_is_stable():
+    # A change here makes every rendition ever made outdated: raise RENDERER_VERSION on purpose.
+    assert rendition(bucket="processed").digest == "087e1ee9f0305b82"
+    assert rendition(bucket="processed", fit="inside", quality=80, prefix="").digest == (
+        "087e1ee9f0305b82"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": 1279}, {"height": 1279}, {"quality": 79}, {"bucket": "other"}, {"prefix": "a/"}],
+)
+def test_the_digest_changes_with_whatever_changes_bytes_or_place(change):
+    assert rendition(**change).digest != rendition().digest
+
+
+def test_the_digest_changes_with_the_renderer(monkeypatch):
+    before = rendition().digest
+    monkeypatch.setattr(renditions, "RENDERER_VERSION", renditions.RENDERER_VERSION + 1)
+    assert rendition().digest != before
+
+
+def test_the_digest_does_not_change_with_the_name():
+    assert rendition(name="other").digest == rendition().digest
+
+
+@pytest.mark.parametrize(
+    "key", ["rose.jpg", "deeper/path/rose.jpg", "a b+c%20d.png", "日本/é\u0301🌹.webp", "a//b", " "]
+)
+def test_a_key_stays_as_it_is_behind_the_prefix(key):
+    assert rendition().key_for(key) == key
+    assert rendition(prefix="small/").key_for(key) == "small/" + key
