@@ -2,6 +2,8 @@
 
 import sys
 import time
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -63,6 +65,33 @@ def stack_status() -> None:
         table.add_row(status.name, status.state, status.address, pid, status.version)
     Console(markup=False, highlight=False).print(table)
     if not all(status.answers for status in statuses):
+        raise typer.Exit(1)
+
+
+@app.command()
+def provision(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be changed, and change nothing.")
+    ] = False,
+    credentials_file: Annotated[
+        Path | None, typer.Option(help="Where a new MinIO user's credentials go, with mode 0600.")
+    ] = None,
+) -> None:
+    """Make topics, buckets, notifications and the pipeline's MinIO user what they should be.
+
+    Changes only what differs, so it can be run at any time. Exit code 1 if something is left that
+    needs an administrator.
+    """
+    from resize_pipeline.provisioning import provision as run_provision  # noqa: PLC0415
+
+    steps = run_provision(
+        load_settings(),
+        dry_run=dry_run,
+        credentials_file=credentials_file,
+        report=lambda step: typer.echo(step.text()),
+    )
+    if any(step.state == "needs administrator" for step in steps):
         raise typer.Exit(1)
 
 

@@ -1,0 +1,156 @@
+"""Talking to MinIO as its administrator, and telling a refusal from other errors."""
+
+import json
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio, MinioAdmin
+from minio.credentials.providers import StaticProvider
+from minio.error import MinioAdminException, S3Error
+
+from resize_pipeline.errors import TransientError
+from resize_pipeline.resources.minio import DENIED, MinioResource, http_client
+from resize_pipeline.settings import Settings
+
+STATUS_BUSY = 500
+"""From this HTTP status on the server is at fault, and later it may do better."""
+
+
+class AdminError(Exception):
+    """The admin API answered with an error.
+
+    Attributes:
+        code: MinIO's error code; empty when the answer is not MinIO's.
+        message: what MinIO says about it.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if code else message)
+        self.code = code
+        self.message = message
+
+
+class DeniedError(AdminError):
+    """These credentials may not do it, or this server has no MinIO admin API."""
+
+
+class Server:
+    """The MinIO server with the administrator's credentials."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.endpoint = settings.minio_endpoint
+        self._settings = settings
+        url = urlsplit(settings.minio_endpoint)
+        self.admin = MinioAdmin(
+            endpoint=url.netloc,
+            credentials=StaticProvider(
+                settings.minio_root_user.get_secret_value(),
+                settings.minio_root_password.get_secret_value(),
+            ),
+            region=settings.minio_region,
+            secure=url.scheme == "https",
+            http_client=http_client(_ca_file(settings)),
+        )
+
+    def call(self, method: Callable[..., str], *args: Any, **options: Any) -> str:
+        """Call a method of `admin`.
+
+        Raises:
+            DeniedError: the credentials do not allow it, or the server is not MinIO.
+            AdminError: MinIO refused for another reason.
+            TransientError: the server can't be reached or is not ready.
+        """
+        try:
+            return method(*args, **options)
+        except UnboundLocalError as error:
+            # minio-py 7.2 hides the server's answer behind this one in config_get.
+            if isinstance(error.__context__, MinioAdminException):
+                raise self._error(error.__context__) from error
+            raise
+        except MinioAdminException as error:
+            raise self._error(error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self.away(error) from error
+
+    def resource(self, access_key: str, secret_key: str) -> MinioResource:
+        """Give the S3 side of the server with these credentials."""
+        return MinioResource.from_settings(
+            self._settings, access_key=access_key, secret_key=secret_key
+        )
+
+    def authenticates(self, access_key: str, secret_key: str) -> bool:
+        """Tell whether the server knows these credentials, whatever they allow.
+
+        Raises:
+            TransientError: the server can't be reached.
+        """
+        try:
+            self.resource(access_key, secret_key).client.list_buckets()
+        except S3Error as error:
+            return error.code == "AccessDenied"
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self.away(error) from error
+        return True
+
+    def s3(self) -> Minio:
+        """Give an S3 client: the administrator's, or the pipeline's own if that is all we have.
+
+        Raises:
+            TransientError: the server can't be reached.
+        """
+        settings = self._settings
+        root = (
+            settings.minio_root_user.get_secret_value(),
+            settings.minio_root_password.get_secret_value(),
+        )
+        access_key, secret_key = settings.minio_access_key, settings.minio_secret_key
+        if access_key is None or secret_key is None or self.authenticates(*root):
+            return self.resource(*root).client
+        return self.resource(access_key.get_secret_value(), secret_key.get_secret_value()).client
+
+    def away(self, error: Exception) -> TransientError:
+        """Give the error for a server that can't be reached."""
+        return TransientError(
+            f"MinIO at {self.endpoint} does not answer ({type(error).__name__}): "
+            "start it, or set MINIO_ENDPOINT"
+        )
+
+    def _error(self, error: MinioAdminException) -> Exception:
+        # minio-py keeps status and body to itself, but gives both to pickle.
+        status, body = error.__reduce__()[1]
+        code, message = parse_error(body)
+        if code in DENIED:
+            return DeniedError(code, message)
+        if not code and int(status) < STATUS_BUSY:
+            return DeniedError("", f"HTTP {status}, so it has no MinIO admin API")
+        if not code:
+            return TransientError(
+                f"MinIO at {self.endpoint} answered HTTP {status}: try again, or look at its log"
+            )
+        return AdminError(code, message)
+
+
+def parse_error(body: str) -> tuple[str, str]:
+    """Read an answer of MinIO's admin API: code and message, empty when it is not one."""
+    try:
+        answer: object = json.loads(body)
+    except ValueError:
+        return "", ""
+    if not isinstance(answer, dict):
+        return "", ""
+    fields = cast("dict[str, object]", answer)
+    return str(fields.get("Code", "")), str(fields.get("Message", ""))
+
+
+def refusal(server: Server, error: Exception) -> str:
+    """Say in words that the administrator's credentials do not reach."""
+    code = error.code if isinstance(error, AdminError | S3Error) else ""
+    if code in {"InvalidAccessKeyId", "SignatureDoesNotMatch"}:
+        return f"MinIO at {server.endpoint} does not know MINIO_ROOT_USER with this password"
+    return f"MinIO at {server.endpoint} refuses ({code or error})"
+
+
+def _ca_file(settings: Settings) -> str | None:
+    return None if settings.minio_ca_file is None else str(settings.minio_ca_file)

@@ -1,0 +1,260 @@
+"""The buckets, and the notification rules of the source bucket."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from minio import Minio
+from minio.error import S3Error
+from minio.notificationconfig import NotificationConfig, QueueConfig, SuffixFilterRule
+
+from resize_pipeline.errors import UserError
+from resize_pipeline.provisioning.access import Server, refusal
+from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed
+from resize_pipeline.provisioning.target import arn, is_arn_of
+from resize_pipeline.renditions import Rendition
+from resize_pipeline.resources.minio import DENIED
+from resize_pipeline.settings import Settings
+
+EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+NOTIFICATION_MISSING = frozenset({"NoSuchBucket"})
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChanges:
+    """What becomes of a bucket's notification: the whole new one, and how it differs."""
+
+    config: NotificationConfig
+    added: tuple[QueueConfig, ...]
+    removed: tuple[QueueConfig, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed)
+
+
+def wanted_rules(suffixes: Sequence[str], target: str) -> list[QueueConfig]:
+    """Give the rules that select the pictures: S3 compares suffixes with their case.
+
+    Args:
+        suffixes: key suffixes in lower case, each with its dot; none selects every object.
+        target: name of MinIO's Kafka target.
+    """
+    cases = dict.fromkeys(case for suffix in suffixes for case in (suffix, suffix.upper()))
+    return [
+        QueueConfig(
+            queue=arn(target),
+            events=list(EVENTS),
+            suffix_filter_rule=SuffixFilterRule(suffix) if suffix else None,
+        )
+        for suffix in cases or {"": None}
+    ]
+
+
+def rule_changes(
+    existing: NotificationConfig, wanted: Iterable[QueueConfig], target: str
+) -> RuleChanges:
+    """Decide on the notification: others' rules stay, ours become the wanted ones.
+
+    A rule is ours when it goes to our target. Its id is not compared.
+    """
+    wanted = list(wanted)
+    ours = [rule for rule in existing.queue_config_list if is_arn_of(rule.queue or "", target)]
+    others = [rule for rule in existing.queue_config_list if rule not in ours]
+    keys = {_key(rule) for rule in wanted}
+    kept = [rule for rule in ours if _key(rule) in keys]
+    # A rule that is there twice is kept once.
+    kept = list({_key(rule): rule for rule in kept}.values())
+    added = [rule for rule in wanted if _key(rule) not in {_key(one) for one in kept}]
+    return RuleChanges(
+        replace(existing, queue_config_list=[*others, *kept, *added]),
+        tuple(added),
+        tuple(rule for rule in ours if rule not in kept),
+    )
+
+
+def _key(rule: QueueConfig) -> tuple[frozenset[str], str, str]:
+    return (
+        frozenset(rule.events),
+        rule.prefix_filter_rule.value if rule.prefix_filter_rule else "",
+        rule.suffix_filter_rule.value if rule.suffix_filter_rule else "",
+    )
+
+
+def describe_rule(rule: QueueConfig) -> str:
+    """Say which rule it is."""
+    _, prefix, suffix = _key(rule)
+    return (
+        f"{rule.config_id or 'rule without id'} ({','.join(rule.events)}, prefix {prefix!r}, "
+        f"suffix {suffix!r}, to {rule.queue})"
+    )
+
+
+def clashing_rules(
+    others: Iterable[QueueConfig], wanted: Iterable[QueueConfig]
+) -> list[QueueConfig]:
+    """Find others' rules that select objects and events that ours select too.
+
+    MinIO allows that and sends to both; other servers refuse it.
+    """
+    wanted = list(wanted)
+    return [other for other in others if any(_overlap(other, rule) for rule in wanted)]
+
+
+def _overlap(one: QueueConfig, two: QueueConfig) -> bool:
+    _, prefix_one, suffix_one = _key(one)
+    _, prefix_two, suffix_two = _key(two)
+    stems_one, stems_two = (
+        [event.removesuffix("*") for event in rule.events] for rule in (one, two)
+    )
+    return (
+        (prefix_one.startswith(prefix_two) or prefix_two.startswith(prefix_one))
+        and (suffix_one.endswith(suffix_two) or suffix_two.endswith(suffix_one))
+        and any(a.startswith(b) or b.startswith(a) for a in stems_one for b in stems_two)
+    )
+
+
+def ensure_buckets(
+    settings: Settings,
+    renditions: Sequence[Rendition],
+    server: Server,
+    client: Minio,
+    report: Report,
+    *,
+    dry_run: bool,
+) -> None:
+    """Make the source bucket and the renditions' buckets.
+
+    Raises:
+        TransientError: MinIO can't be reached.
+        UserError: a bucket's name belongs to somebody else.
+    """
+    for bucket in dict.fromkeys([settings.source_bucket, *(one.bucket for one in renditions)]):
+        try:
+            with server.resource("", "").errors(bucket), _keep_denied():
+                if client.bucket_exists(bucket):
+                    report(Step("ok", f"bucket {bucket}"))
+                    continue
+                if not dry_run:
+                    _make_bucket(client, bucket, server)
+                report(changed(f"bucket {bucket}: create", dry_run=dry_run))
+        except _Refused as error:
+            report(
+                Step(
+                    "needs administrator",
+                    f"bucket {bucket}: {refusal(server, error.cause)}; an administrator runs",
+                    (f"mc mb --ignore-existing {ALIAS}/{bucket}",),
+                )
+            )
+
+
+def _make_bucket(client: Minio, bucket: str, server: Server) -> None:
+    try:
+        client.make_bucket(bucket)
+    except S3Error as error:
+        if error.code == "BucketAlreadyOwnedByYou":
+            return
+        if error.code == "BucketAlreadyExists":
+            msg = (
+                f"bucket {bucket!r} on {server.endpoint} belongs to another account: choose "
+                "another name in SOURCE_BUCKET or in the renditions"
+            )
+            raise UserError(msg) from error
+        raise
+
+
+def ensure_notification(
+    settings: Settings, server: Server, client: Minio, report: Report, *, dry_run: bool
+) -> None:
+    """Make the source bucket tell our target of every picture that comes or goes.
+
+    Raises:
+        TransientError: MinIO can't be reached.
+        UserError: the server refuses the rules, because of others on the bucket.
+    """
+    bucket, target = settings.source_bucket, settings.notify_kafka_target
+    title = f"notification of bucket {bucket}"
+    wanted = wanted_rules(settings.suffixes, target)
+    changes = rule_changes(NotificationConfig(), wanted, target)
+    try:
+        with server.resource("", "").errors(bucket), _keep_denied():
+            existing = _read_notification(client, bucket)
+            changes = rule_changes(existing, wanted, target)
+            if not changes:
+                report(Step("ok", f"{title}: {len(wanted)} rules to {arn(target)}"))
+                return
+            if not dry_run:
+                _write_notification(client, bucket, changes, target)
+            report(
+                changed(
+                    f"{title}: {len(changes.added)} rules added, {len(changes.removed)} removed, "
+                    f"{len(changes.config.queue_config_list) - len(changes.added)} kept",
+                    dry_run=dry_run,
+                )
+            )
+    except _Refused as error:
+        report(
+            Step(
+                "needs administrator",
+                f"{title}: {refusal(server, error.cause)}; an administrator runs",
+                tuple(
+                    f"mc event add {ALIAS}/{bucket} {arn(target)} --event put,delete"
+                    + (
+                        f" --suffix {shlex.quote(rule.suffix_filter_rule.value)}"
+                        if rule.suffix_filter_rule
+                        else ""
+                    )
+                    for rule in changes.added
+                ),
+            )
+        )
+
+
+def _read_notification(client: Minio, bucket: str) -> NotificationConfig:
+    try:
+        return client.get_bucket_notification(bucket)
+    except S3Error as error:
+        # In a dry run the bucket may not be there yet.
+        if error.code in NOTIFICATION_MISSING:
+            return NotificationConfig()
+        raise
+
+
+def _write_notification(client: Minio, bucket: str, changes: RuleChanges, target: str) -> None:
+    try:
+        client.set_bucket_notification(bucket, changes.config)
+    except S3Error as error:
+        if error.code in DENIED:
+            raise
+        others = [
+            rule
+            for rule in changes.config.queue_config_list
+            if not is_arn_of(rule.queue or "", target)
+        ]
+        # MinIO checks all rules, and one whose target is gone makes it refuse the others.
+        suspects = others if "ARN" in str(error) else clashing_rules(others, changes.added)
+        named = "; ".join(describe_rule(rule) for rule in suspects) or "none of others"
+        msg = (
+            f"bucket {bucket!r} refuses notifications to {arn(target)} ({error.code}: "
+            f"{error.message}); rules in the way: {named}: remove them with `mc event rm`, or "
+            "use another SOURCE_BUCKET"
+        )
+        raise UserError(msg) from error
+
+
+class _Refused(Exception):  # noqa: N818
+    """Carries a refusal past the resource's translation of errors."""
+
+    def __init__(self, cause: S3Error) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _keep_denied:  # noqa: N801
+    """Turn a refusal into `_Refused`, which is reported and not raised."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, S3Error) and error.code in DENIED:
+            raise _Refused(error) from error

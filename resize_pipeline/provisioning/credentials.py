@@ -1,0 +1,83 @@
+"""The file that holds the pipeline's credentials for MinIO."""
+
+import os
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from resize_pipeline.errors import UserError
+
+ACCESS_KEY = "MINIO_ACCESS_KEY"
+SECRET_KEY = "MINIO_SECRET_KEY"  # noqa: S105
+
+
+def read_credentials(path: Path | None) -> tuple[str, str] | None:
+    """Read access key and secret key from a file; None when it does not hold both.
+
+    Raises:
+        UserError: the file is there and can't be read.
+    """
+    values = dict(
+        line.removeprefix("export ").split("=", 1) for line in _lines(path) if "=" in line
+    )
+    access_key, secret_key = values.get(ACCESS_KEY), values.get(SECRET_KEY)
+    return (_unquoted(access_key), _unquoted(secret_key)) if access_key and secret_key else None
+
+
+@contextmanager
+def written_credentials(path: Path, access_key: str, secret_key: str) -> Generator[None]:
+    """Put the credentials into a file, once what is done within has succeeded.
+
+    The secret is on disk before the server gets it, so a full disk can't lose it, and the file is
+    replaced in one step. Other lines of an existing file stay. Nobody but the owner can ever read
+    it.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    path = path.resolve()
+    text = merge_lines(_lines(path), {ACCESS_KEY: access_key, SECRET_KEY: secret_key})
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # mkstemp creates with O_EXCL and mode 0600.
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        msg = f"{path} can't be written ({error.strerror}): choose another --credentials-file"
+        raise UserError(msg) from error
+    try:
+        yield
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def merge_lines(lines: list[str], values: Mapping[str, str]) -> str:
+    """Give a file's text with these variables set and all its other lines as they were."""
+    kept = [
+        line
+        for line in lines
+        if line.removeprefix("export ").split("=", 1)[0].strip() not in values
+    ]
+    return "".join(f"{line}\n" for line in [*kept, *(f"{k}={v}" for k, v in values.items())])
+
+
+def _lines(path: Path | None) -> list[str]:
+    try:
+        return [] if path is None else path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} can't be read ({error}): choose another --credentials-file"
+        raise UserError(msg) from error
+
+
+def _unquoted(value: str) -> str:
+    return value.strip().strip("\"'")

@@ -1,0 +1,271 @@
+"""The Kafka topics: the one that MinIO writes to, and the dead letters."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from resize_pipeline.errors import TransientError
+from resize_pipeline.provisioning.steps import Report, Step, changed
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.settings import MIB, Settings
+
+RETENTION_MS = 7 * 24 * 3600 * 1000
+"""Retention of the source topic in milliseconds: how long a run may be repeated."""
+MAX_MESSAGE_BYTES_DEFAULT = 1_048_588
+"""Kafka's own default of `max.message.bytes`, for a topic that is not there yet."""
+DEAD_LETTER_HEADROOM = MIB
+"""A dead letter holds the whole message and its reason, so it may be this much larger."""
+
+AT_LEAST = frozenset({"retention.ms", "max.message.bytes"})
+"""Configs that are only ever raised: to shorten a retention would delete messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it should be, or as it is."""
+
+    name: str
+    partitions: int
+    configs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicChanges:
+    """What to do to a topic: `partitions` is the new number, None when it stays."""
+
+    create: bool = False
+    partitions: int | None = None
+    configs: Mapping[str, str] | None = None
+
+    def __bool__(self) -> bool:
+        return self.create or self.partitions is not None or bool(self.configs)
+
+
+def source_topic(settings: Settings) -> TopicSpec:
+    """Give the topic that MinIO's notifications go to."""
+    return TopicSpec(
+        settings.kafka_topic,
+        settings.kafka_topic_partitions,
+        {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS)},
+    )
+
+
+def dead_letter_topic(settings: Settings, source_max_message_bytes: int) -> TopicSpec:
+    """Give the topic of dead letters, which must hold any message of the source topic.
+
+    Args:
+        settings: where the name is from.
+        source_max_message_bytes: the source topic's effective `max.message.bytes`.
+    """
+    return TopicSpec(
+        settings.dead_letter_topic,
+        1,
+        {
+            "cleanup.policy": "compact",
+            "max.message.bytes": str(source_max_message_bytes + DEAD_LETTER_HEADROOM),
+        },
+    )
+
+
+def topic_changes(wanted: TopicSpec, actual: TopicSpec | None) -> TopicChanges:
+    """Decide what to do to a topic; `actual` is None when there is none."""
+    if actual is None:
+        return TopicChanges(create=True, partitions=wanted.partitions, configs=wanted.configs)
+    return TopicChanges(
+        partitions=wanted.partitions if actual.partitions < wanted.partitions else None,
+        configs={
+            name: value
+            for name, value in wanted.configs.items()
+            if not _suffices(name, actual.configs.get(name), value)
+        },
+    )
+
+
+def _suffices(name: str, actual: str | None, wanted: str) -> bool:
+    if actual is None:
+        return False
+    if name not in AT_LEAST:
+        return actual == wanted
+    # -1 is no limit at all.
+    return int(actual) < 0 or int(actual) >= int(wanted)
+
+
+def describe_changes(
+    wanted: TopicSpec, actual: TopicSpec | None, changes: TopicChanges
+) -> tuple[str, ...]:
+    """Say in words what `topic_changes` decided."""
+    configs = ", ".join(f"{name}={value}" for name, value in (changes.configs or {}).items())
+    if actual is None:
+        return (f"create with {_partitions(wanted.partitions)}, {configs}",)
+    words: list[str] = []
+    if changes.partitions is not None:
+        words.append(f"{actual.partitions} to {_partitions(changes.partitions)}")
+    if configs:
+        words.append(f"set {configs}")
+    return tuple(words)
+
+
+def commands(
+    wanted: TopicSpec, changes: TopicChanges, *, bootstrap_servers: str, replication_factor: int
+) -> tuple[str, ...]:
+    """Give the changes as commands of Kafka's own tools.
+
+    Args:
+        wanted: the topic.
+        changes: what to do to it.
+        bootstrap_servers: Kafka's addresses.
+        replication_factor: replicas of a new topic; -1 is the broker's default.
+    """
+    topics = f"kafka-topics.sh --bootstrap-server {shlex.quote(bootstrap_servers)}"
+    name = shlex.quote(wanted.name)
+    configs = [f"{key}={value}" for key, value in (changes.configs or {}).items()]
+    if changes.create:
+        replication = (
+            f" --replication-factor {replication_factor}" if replication_factor > 0 else ""
+        )
+        flags = "".join(f" --config {config}" for config in configs)
+        partitions = f"--partitions {wanted.partitions}"
+        return (f"{topics} --create --topic {name} {partitions}{replication}{flags}",)
+    lines: list[str] = []
+    if changes.partitions is not None:
+        lines.append(f"{topics} --alter --topic {name} --partitions {changes.partitions}")
+    if configs:
+        lines.append(
+            f"kafka-configs.sh --bootstrap-server {shlex.quote(bootstrap_servers)} --alter "
+            f"--entity-type topics --entity-name {name} --add-config {','.join(configs)}"
+        )
+    return tuple(lines)
+
+
+def ensure_topics(settings: Settings, report: Report, *, dry_run: bool) -> None:
+    """Make the source topic and the dead-letter topic what they should be.
+
+    Raises:
+        TransientError: Kafka can't be reached or did not do as it was told.
+        UserError: Kafka refuses these credentials altogether.
+    """
+    password = settings.kafka_sasl_password
+    kafka = KafkaResource.from_settings(
+        settings, sasl_password=None if password is None else password.get_secret_value()
+    )
+    with kafka.admin() as admin:
+        source = _ensure_topic(
+            admin, settings, source_topic(settings), "topic", report, dry_run=dry_run
+        )
+        largest = int(source.configs.get("max.message.bytes", MAX_MESSAGE_BYTES_DEFAULT))
+        _ensure_topic(
+            admin,
+            settings,
+            dead_letter_topic(settings, largest),
+            "dead-letter topic",
+            report,
+            dry_run=dry_run,
+        )
+
+
+# The type stubs for kafka-python describe 2.x, so its admin client is Any here.
+def _ensure_topic(
+    admin: Any,
+    settings: Settings,
+    wanted: TopicSpec,
+    kind: str,
+    report: Report,
+    *,
+    dry_run: bool,
+) -> TopicSpec:
+    """Make one topic what it should be, and give it as it is afterwards, with all its configs."""
+    title = f"{kind} {wanted.name}"
+    # What can't be looked at is taken as absent: the commands then hold everything.
+    changes = topic_changes(wanted, None)
+    try:
+        actual = _read_topic(admin, wanted.name)
+        changes = topic_changes(wanted, actual)
+        if not changes:
+            extra = (
+                f", more than the {wanted.partitions} wanted: left as they are"
+                if actual is not None and actual.partitions > wanted.partitions
+                else ""
+            )
+            partitions = actual.partitions if actual is not None else wanted.partitions
+            report(Step("ok", f"{title}: {_partitions(partitions)}{extra}"))
+            return actual or wanted
+        words = "; ".join(describe_changes(wanted, actual, changes))
+        if not dry_run:
+            _apply(admin, settings, wanted, changes)
+        report(changed(f"{title}: {words}", dry_run=dry_run))
+        return (None if dry_run else _read_topic(admin, wanted.name)) or actual or wanted
+    except kafka_errors.AuthorizationError as error:
+        report(
+            Step(
+                "needs administrator",
+                f"{title}: Kafka at {settings.kafka_bootstrap_servers} refuses "
+                f"({type(error).__name__}); with the rights for it, run",
+                commands(
+                    wanted,
+                    changes,
+                    bootstrap_servers=settings.kafka_bootstrap_servers,
+                    replication_factor=settings.kafka_replication_factor,
+                ),
+            )
+        )
+        return wanted
+
+
+def _read_topic(admin: Any, name: str) -> TopicSpec | None:
+    description = cast("dict[str, Any]", admin.describe_topics([name])[0])
+    error = kafka_errors.for_code(description["error_code"])
+    if error is kafka_errors.UnknownTopicOrPartitionError:
+        return None
+    if error is not kafka_errors.NoError:
+        raise error(name)
+    found = admin.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all"
+    )
+    configs = cast("dict[str, dict[str, Any]]", found["topic"][name])
+    if not configs:
+        # kafka-python drops the error code of this answer; a topic always has configs.
+        raise kafka_errors.TopicAuthorizationFailedError(name)
+    return TopicSpec(
+        name,
+        len(description["partitions"]),
+        {key: str(config["value"]) for key, config in configs.items()},
+    )
+
+
+def _apply(admin: Any, settings: Settings, wanted: TopicSpec, changes: TopicChanges) -> None:
+    if changes.create:
+        admin.create_topics(
+            {
+                wanted.name: {
+                    "num_partitions": wanted.partitions,
+                    "replication_factor": settings.kafka_replication_factor,
+                    "configs": dict(wanted.configs),
+                }
+            },
+            wait_for_metadata=True,
+        )
+        return
+    if changes.partitions is not None:
+        admin.create_partitions({wanted.name: changes.partitions})
+    if changes.configs:
+        resource = ConfigResource(
+            ConfigResourceType.TOPIC, wanted.name, configs=dict(changes.configs)
+        )
+        # Errors come back as text, not as exceptions.
+        result = str(admin.alter_configs([resource])["topic"][wanted.name])
+        if "AuthorizationFailed" in result:
+            raise kafka_errors.TopicAuthorizationFailedError(wanted.name)
+        if result != "OK":
+            msg = (
+                f"Kafka at {settings.kafka_bootstrap_servers} did not change topic "
+                f"{wanted.name!r}: {result}: look at the broker's log"
+            )
+            raise TransientError(msg)
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition{'' if count == 1 else 's'}"
