@@ -25,6 +25,23 @@ app.add_typer(stack_app, name="stack")
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command()
+def up() -> None:
+    """Start the local stack and Dagster, and keep them until Ctrl-C or `down`."""
+    from resize_pipeline.local.dagster import ui_url  # noqa: PLC0415
+    from resize_pipeline.local.pipeline import running_pipeline  # noqa: PLC0415
+
+    started = time.monotonic()
+    with running_pipeline(load_settings(), errors.print) as pipeline:
+        settings = pipeline.settings
+        errors.print(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
+        errors.print(f"Dagster  {ui_url(settings)}")
+        errors.print(f"MinIO    {settings.minio_endpoint}, bucket {settings.source_bucket}")
+        errors.print(f"Kafka    {settings.kafka_bootstrap_servers}, topic {settings.kafka_topic}")
+        pipeline.supervisor.wait()
+        errors.print("stopping")
+
+
 @stack_app.command("up")
 def stack_up() -> None:
     """Start Kafka and MinIO and keep them until Ctrl-C or `stack down`."""
@@ -32,6 +49,9 @@ def stack_up() -> None:
     from resize_pipeline.local.stack import running_stack  # noqa: PLC0415
 
     settings = load_settings()
+    if not settings.runs_local_kafka and not settings.runs_local_minio:
+        errors.print("nothing to start: Kafka and MinIO are both elsewhere")
+        return
     started = time.monotonic()
     with running_stack(settings) as supervisor:
         for service in supervisor.services:
@@ -42,9 +62,10 @@ def stack_up() -> None:
         errors.print("stopping")
 
 
+@app.command()
 @stack_app.command("down")
-def stack_down() -> None:
-    """Stop what `stack up` or `up` started with this LOCAL_DIR, and wait until it is gone."""
+def down() -> None:
+    """Stop what `up` or `stack up` started with this LOCAL_DIR, and wait until it is gone."""
     from resize_pipeline.local.stack import stop_stack  # noqa: PLC0415
 
     was_running = stop_stack(load_settings())

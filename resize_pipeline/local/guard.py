@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     with contextlib.suppress(OSError):
         control.sendall(f"{program.pid}\n".encode())
 
-    while program.poll() is None:
+    while _reap(program):
         readable, _, _ = select.select([control, wake_up], [], [])
         if wake_up in readable and signal.SIGTERM in wake_up.recv(512):
             break
@@ -97,8 +97,7 @@ def _end_everything(program: subprocess.Popen[bytes], grace_s: float) -> None:
         strays |= _descendants(os.getpid())
         _signal_all(program.pid, strays, number)
         while time.monotonic() < deadline:
-            program.poll()
-            _reap_orphans(program.pid)
+            _reap(program)
             strays = {pid for pid in strays | _descendants(os.getpid()) if _is_alive(pid)}
             if program.returncode is not None and not strays and not _group_exists(program.pid):
                 return
@@ -134,11 +133,25 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _reap_orphans(program_pid: int) -> None:
-    """Collect dead descendants that were handed to the guard, leaving the program to Popen."""
-    for pid in _descendants(os.getpid()) - {program_pid}:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+def _reap(program: subprocess.Popen[bytes]) -> bool:
+    """Collect the program if it has ended, and dead orphans that were handed to the guard.
+
+    Returns:
+        Whether the program still runs.
+    """
+    # Only a subreaper, thus only Linux, is handed any.
+    while sys.platform == "linux":
+        # The program's own exit code is for Popen to collect.
+        program.poll()
+        try:
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            break
+        if dead is None:
+            break
+        if dead.si_pid != program.pid:
+            os.waitpid(dead.si_pid, 0)
+    return program.poll() is None
 
 
 def _descendants(root: int) -> set[int]:

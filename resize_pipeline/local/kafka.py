@@ -28,6 +28,8 @@ JVM_OPTIONS = (
     # One partition leader on a desk machine: starts faster and takes less than G1.
     "-XX:+UseSerialGC",
     "-Djava.awt.headless=true",
+    # Nobody looks at the counters that it would keep in /tmp.
+    "-XX:-UsePerfData",
     # Kafka's compression is native code and its mapped files use Unsafe; Java 25 warns of both.
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
@@ -152,17 +154,21 @@ def _format(command: list[str], home: Path, address: tuple[str, int], controller
     config = home / "format.properties"
     config.write_text(server_properties(scratch, address, controller_port))
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    result = subprocess.run(
-        [
-            *(*command, "kafka.tools.StorageTool", "format", "--standalone"),
-            *(f"--cluster-id={cluster_id}", f"--config={config}"),
-        ],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=FORMAT_TIMEOUT_S,
-    )
+    try:
+        result = subprocess.run(
+            [
+                *(*command, "kafka.tools.StorageTool", "format", "--standalone"),
+                *(f"--cluster-id={cluster_id}", f"--config={config}"),
+            ],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=FORMAT_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        msg = f"kafka's storage could not be formatted within {FORMAT_TIMEOUT_S:.0f} s"
+        raise ServiceError(msg) from error
     if result.returncode != 0:
         msg = f"kafka's storage could not be formatted (exit code {result.returncode}):\n"
         raise ServiceError(msg + (result.stderr or result.stdout).strip())

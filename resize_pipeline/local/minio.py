@@ -87,7 +87,7 @@ def minio_program(settings: Settings) -> Path:
     if installed:
         return Path(installed).absolute()
     system = f"{platform.system()}-{platform.machine()}".lower()
-    return cached(cache_dir() / "minio" / f"minio-{MINIO_VERSION}-{system}", _build)
+    return cached(cache_dir() / "minio" / f"{MINIO_VERSION}-{system}", _build) / "minio"
 
 
 def minio_answers(address: tuple[str, int], *, tls: bool = False) -> bool:
@@ -121,7 +121,7 @@ def _version_of(program: Path) -> str:
 
 
 def _build(scratch: Path) -> Path:
-    """Build MinIO in a scratch folder and return the program.
+    """Build MinIO in a scratch folder and return the folder that holds nothing but `minio`.
 
     Raises:
         UserError: the build failed; the message names the log.
@@ -143,7 +143,7 @@ def _build(scratch: Path) -> Path:
         said = next(reversed([line for line in tail(log_file) if line.strip()]), "no output")
         msg = f"MinIO could not be built (exit code {code}): {said.strip()}; log: {log_file}"
         raise UserError(msg)
-    return program
+    return program.parent
 
 
 def _go_install() -> list[str]:

@@ -15,11 +15,13 @@ import psutil
 from resize_pipeline.errors import UserError
 from resize_pipeline.local.kafka import kafka_service
 from resize_pipeline.local.minio import minio_service
+from resize_pipeline.local.ports import check_free
 from resize_pipeline.local.state import StackState, exclusive, read_state
-from resize_pipeline.local.supervisor import Supervisor
+from resize_pipeline.local.supervisor import Service, Supervisor
 from resize_pipeline.settings import Settings
 
 STOP_TIMEOUT_S = 60.0
+GONE_POLL_S = 0.05
 LEFTOVER_TIMEOUT_S = 30.0
 """Guards of a supervisor that was killed need this long at most."""
 
@@ -53,18 +55,27 @@ def running_stack(settings: Settings) -> Generator[Supervisor]:
     with exclusive(lock, busy=_busy(settings)):
         # Of a supervisor that was killed; its guards may still be at it.
         leftover = read_state(state_file(settings))
-        if leftover and not _wait_until_gone(leftover.processes(), LEFTOVER_TIMEOUT_S):
+        if leftover and not _wait_until_gone(leftover, LEFTOVER_TIMEOUT_S):
             pids = ", ".join(str(process.pid) for process in leftover.processes())
             msg = f"processes of an earlier start do not end: {pids}; kill them and try again"
             raise UserError(msg)
         with Supervisor(state_file(settings)) as supervisor:
-            services = []
-            if settings.runs_local_kafka:
-                services.append(kafka_service(settings))
-            if settings.runs_local_minio:
-                services.append(minio_service(settings))
-            supervisor.start(services)
+            supervisor.start(_services(settings))
             yield supervisor
+
+
+def _services(settings: Settings) -> list[Service]:
+    """Prepare the servers, asking first for what is quickly found wrong."""
+    if settings.runs_local_minio:
+        check_free("minio", settings.minio_address, "MINIO_ENDPOINT")
+    if settings.runs_local_kafka:
+        check_free("kafka", settings.kafka_address, "KAFKA_BOOTSTRAP_SERVERS")
+    services: list[Service] = []
+    if settings.runs_local_minio:
+        services.append(minio_service(settings))
+    if settings.runs_local_kafka:
+        services.append(kafka_service(settings))
+    return services
 
 
 def stop_stack(settings: Settings) -> bool:
@@ -77,8 +88,7 @@ def stop_stack(settings: Settings) -> bool:
         UserError: it may not be stopped by this user, or does not end.
     """
     state = read_state(state_file(settings))
-    processes = state.processes() if state else []
-    if not state or not processes:
+    if not state or not state.processes():
         state_file(settings).unlink(missing_ok=True)
         return False
     supervisor = state.supervisor.find()
@@ -88,8 +98,8 @@ def stop_stack(settings: Settings) -> bool:
         except psutil.AccessDenied as error:
             msg = f"the stack is another user's (pid {supervisor.pid}): stop it as that user"
             raise UserError(msg) from error
-    if not _wait_until_gone(processes, STOP_TIMEOUT_S):
-        pids = ", ".join(str(process.pid) for process in processes if process.is_running())
+    if not _wait_until_gone(state, STOP_TIMEOUT_S):
+        pids = ", ".join(str(process.pid) for process in state.processes())
         msg = f"these processes did not end within {STOP_TIMEOUT_S:.0f} s: {pids}"
         raise UserError(msg)
     state_file(settings).unlink(missing_ok=True)
@@ -121,7 +131,11 @@ def _busy(settings: Settings) -> str:
     )
 
 
-def _wait_until_gone(processes: list[psutil.Process], timeout_s: float) -> bool:
+def _wait_until_gone(state: StackState, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    _, alive = psutil.wait_procs(processes, timeout=max(0.0, deadline - time.monotonic()))
-    return not alive
+    # Not psutil.wait_procs: for that a zombie nobody collects, as in many containers, is alive.
+    while state.processes():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(GONE_POLL_S)
+    return True

@@ -16,7 +16,7 @@ class ServerStatus:
 
     Attributes:
         name: the server.
-        state: running, foreign, stopped or not answering.
+        state: running (ours, and answering), foreign (answering), not answering or stopped.
         address: host:port, empty for a service without one.
         pid: process id, None when it is not ours.
         version: empty when it is not ours.
@@ -44,12 +44,14 @@ def stack_status(settings: Settings) -> list[ServerStatus]:
             if settings.kafka_security_protocol == "PLAINTEXT"
             else is_listening(settings.kafka_address),
             service=ours.pop("kafka", None),
+            is_foreign=not settings.runs_local_kafka,
         ),
         _status(
             "minio",
             settings.minio_address,
             answers=minio_answers(settings.minio_address, tls=tls),
             service=ours.pop("minio", None),
+            is_foreign=not settings.runs_local_minio,
         ),
     ]
     for service in ours.values():
@@ -60,13 +62,20 @@ def stack_status(settings: Settings) -> list[ServerStatus]:
 
 
 def _status(
-    name: str, address: tuple[str, int] | None, *, answers: bool, service: ServiceState | None
+    name: str,
+    address: tuple[str, int] | None,
+    *,
+    answers: bool,
+    service: ServiceState | None,
+    is_foreign: bool = False,
 ) -> ServerStatus:
     process = service.process.find() if service and service.process else None
-    if process:
-        state = "running" if answers else "not answering"
+    if process and answers:
+        state = "running"
+    elif answers:
+        state = "foreign"
     else:
-        state = "foreign" if answers else "stopped"
+        state = "not answering" if process or is_foreign else "stopped"
     return ServerStatus(
         name=name,
         state=state,

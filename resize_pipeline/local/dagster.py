@@ -1,0 +1,158 @@
+"""Dagster's webserver and daemon as services of the supervisor."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from resize_pipeline.errors import UserError
+from resize_pipeline.instance import dagster_environment
+from resize_pipeline.local.supervisor import Service
+from resize_pipeline.settings import Settings
+
+PROBE_TIMEOUT_S = 2.0
+START_TIMEOUT_S = 90.0
+
+LOCATIONS_QUERY = """
+{ workspaceOrError { ... on Workspace { locationEntries {
+    name loadStatus
+    locationOrLoadError { __typename ... on PythonError { message } }
+} } } }
+"""
+HEARTBEATS_QUERY = """
+{ instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } } }
+"""
+
+
+def dagster_services(settings: Settings) -> list[Service]:
+    """Prepare the webserver and the daemon.
+
+    Raises:
+        UserError: there is no dagster.yaml or no workspace.yaml here.
+    """
+    workspace = Path("workspace.yaml").absolute()
+    if not workspace.is_file():
+        msg = f"no workspace.yaml in {workspace.parent}: run this in the project's folder"
+        raise UserError(msg)
+    ours = settings.to_environment()
+    # Administrators' keys are for provisioning only.
+    for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
+        ours.pop(name)
+    environment = os.environ | ours | dagster_environment(settings)
+    # Not the project's folder: Dagster would let its .env win over what is exported.
+    folder = settings.local_dir.absolute() / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = settings.local_dir.absolute() / "logs"
+    started = time.time()
+
+    def service(
+        name: str, argv: list[str], ready: Callable[[], bool], address: tuple[str, int] | None
+    ) -> Service:
+        return Service(
+            name=name,
+            argv=[sys.executable, "-m", *argv, "-w", str(workspace)],
+            env=environment,
+            cwd=folder,
+            log_file=logs / f"{name}.log",
+            ready=ready,
+            start_timeout_s=START_TIMEOUT_S,
+            address=address,
+            setting="UI_PORT" if address else None,
+            version=version("dagster"),
+        )
+
+    host, port = settings.ui_host, settings.ui_port
+    return [
+        service(
+            "webserver",
+            ["dagster_webserver", "-h", host, "-p", str(port)],
+            lambda: locations_loaded(settings),
+            (host, port),
+        ),
+        service(
+            "daemon", ["dagster._daemon", "run"], lambda: daemons_alive(settings, started), None
+        ),
+    ]
+
+
+def prepare_instance(settings: Settings) -> None:
+    """Make the instance's storage, once.
+
+    Two processes that find empty SQLite files at the same time would both set them up, and one
+    of them would fail.
+
+    Raises:
+        UserError: the storage can't be made.
+    """
+    environment = dagster_environment(settings)
+    if Path(environment["DAGSTER_STORAGE_DIR"], "history", "runs.db").exists():
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "instance", "info"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        msg = f"Dagster's instance can't be set up: {done.stderr.strip().splitlines()[-1:]}"
+        raise UserError(msg)
+
+
+def ui_url(settings: Settings) -> str:
+    """Give the address of the Dagster UI."""
+    host = f"[{settings.ui_host}]" if ":" in settings.ui_host else settings.ui_host
+    return f"http://{host}:{settings.ui_port}"
+
+
+def locations_loaded(settings: Settings) -> bool:
+    """Ask the webserver whether every code location is loaded.
+
+    Raises:
+        UserError: one can't be loaded; the message is its error.
+    """
+    data = _graphql(settings, LOCATIONS_QUERY)
+    if data is None:
+        return False
+    entries = data["workspaceOrError"].get("locationEntries", [])
+    for entry in entries:
+        loaded = entry["locationOrLoadError"] or {}
+        if loaded.get("__typename") == "PythonError":
+            msg = f"code location {entry['name']} can't be loaded: {loaded['message'].strip()}"
+            raise UserError(msg)
+    return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
+
+
+def daemons_alive(settings: Settings, since: float) -> bool:
+    """Ask the webserver whether every daemon that the instance needs has sent a heartbeat.
+
+    Args:
+        settings: where the webserver is.
+        since: Unix time; heartbeats before it are of an earlier daemon.
+    """
+    data = _graphql(settings, HEARTBEATS_QUERY)
+    if data is None:
+        return False
+    statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all(
+        (status["lastHeartbeatTime"] or 0) >= since for status in statuses if status["required"]
+    )
+
+
+def _graphql(settings: Settings, query: str) -> dict[str, Any] | None:
+    request = urllib.request.Request(  # noqa: S310 - the scheme is http
+        f"{ui_url(settings)}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_S) as response:  # noqa: S310
+            return json.load(response)["data"]
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,45 @@
+"""All of it running: the local stack, provisioned, with Dagster's webserver and daemon."""
+
+import contextlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from resize_pipeline.local.dagster import dagster_services, prepare_instance
+from resize_pipeline.local.stack import running_stack
+from resize_pipeline.local.supervisor import Supervisor
+from resize_pipeline.provisioning import provision
+from resize_pipeline.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What runs, and the settings that it runs by, with the pipeline user's credentials."""
+
+    supervisor: Supervisor
+    settings: Settings
+
+
+@contextlib.contextmanager
+def running_pipeline(settings: Settings, say: Callable[[str], None]) -> Generator[Pipeline]:
+    """Run the pipeline for the duration of a `with` block.
+
+    Args:
+        settings: which servers are local, and where all others are.
+        say: told in a line what is going on, because the first start takes minutes.
+
+    Raises:
+        UserError: a port is taken, a file is missing, or a server refuses what is needed.
+        ServiceError: a service ended or was not ready in time.
+    """
+    with running_stack(settings) as supervisor:
+        for service in supervisor.services:
+            host, port = service.address or ("", 0)
+            say(f"{service.name} {service.version} answers on {host}:{port}")
+        for step in provision(settings):
+            if step.state != "ok":
+                say(step.text())
+        # Provisioning may have made the pipeline's user.
+        settings = load_settings()
+        prepare_instance(settings)
+        supervisor.start(dagster_services(settings))
+        yield Pipeline(supervisor, settings)

@@ -1,0 +1,46 @@
+"""What all tests share: an environment of their own, and one real stack for those that want it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resize_pipeline.local.ports import free_port
+from resize_pipeline.local.stack import running_stack
+from resize_pipeline.settings import Settings
+
+ROOT_USER = "root-of-tests"
+ROOT_PASSWORD = "password-of-root"
+
+# At import, for some modules read the settings when they are imported. MINIO_BIN says where a
+# program is and not how the project behaves: it is handed to the stack, which has to have one.
+MINIO_BIN = os.environ.get("MINIO_BIN")
+for name in Settings.model_fields:
+    os.environ.pop(name.upper(), None)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test in an empty folder: no `.env` and no `.local` of the developer."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Run one real Kafka and one real MinIO for the whole session, and give their settings.
+
+    The keys are those of MinIO's root. Tests share it: use buckets and topics of your own.
+    """
+    settings = Settings(
+        minio_endpoint=f"http://127.0.0.1:{free_port()}",
+        minio_access_key=ROOT_USER,
+        minio_secret_key=ROOT_PASSWORD,
+        minio_root_user=ROOT_USER,
+        minio_root_password=ROOT_PASSWORD,
+        kafka_bootstrap_servers=f"127.0.0.1:{free_port()}",
+        local_dir=tmp_path_factory.mktemp("stack"),
+        minio_bin=MINIO_BIN,
+    )
+    with running_stack(settings):
+        yield settings

@@ -1,0 +1,46 @@
+"""What is in the cache is whole, and made once."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from resize_pipeline.local.cache import cached
+
+
+def test_it_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "thing-1.0"
+    made: list[Path] = []
+
+    def make(scratch: Path) -> Path:
+        made.append(scratch)
+        (scratch / "result").write_text("whole")
+        return scratch / "result"
+
+    threads = [threading.Thread(target=cached, args=(target, make)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(made) == 1
+    assert target.read_text() == "whole"
+    assert not made[0].exists()
+
+
+def test_what_could_not_be_made_leaves_nothing_and_is_tried_again(tmp_path: Path) -> None:
+    target = tmp_path / "thing-1.0"
+    (tmp_path / "thing-1.0.making-of-a-killed-process").mkdir()
+
+    def fail(scratch: Path) -> Path:
+        (scratch / "half").write_text("half")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        cached(target, fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["thing-1.0.lock"]
+    assert cached(target, lambda scratch: _folder(scratch / "folder")).is_dir()
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
