@@ -33,4 +33,7 @@ def partition_key_at(partitions: TimePartitions, time: dt.datetime | None, now: 
         now: aware; the last partition is the one that holds it.
     """
     clamped = min(max(time or now, partitions.start), now)
-    return clamped.astimezone(dt.UTC).strftime(partitions.fmt)
+    start = clamped.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    if isinstance(partitions, dg.DailyPartitionsDefinition):
+        start = start.replace(hour=0)
+    return start.strftime(partitions.fmt)

@@ -1,0 +1,158 @@
+"""How the pipeline stands: position in the topic, runs, last tick of the sensor."""
+
+import datetime as dt
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
+from pydantic import BaseModel
+
+from resize_pipeline.defs.jobs import JOB_NAME
+from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED
+from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.offsets import Cursor, TopicState, starting_offsets
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.settings import Settings
+
+RUNS_SHOWN = 10
+
+
+class PartitionStatus(BaseModel):
+    """Where the sensor stands in one Kafka partition; `next_offset` is None before a first tick."""
+
+    partition: int
+    next_offset: int | None
+    end_offset: int
+    lag: int
+
+
+class RunStatus(BaseModel):
+    """A run; `started` is when it was created if it has not started yet."""
+
+    run_id: str
+    job: str
+    status: str
+    partition: str | None
+    started: dt.datetime
+
+
+class TickStatus(BaseModel):
+    """A tick of the sensor; `message` is why it skipped or failed."""
+
+    time: dt.datetime
+    status: str
+    message: str | None
+    runs: int
+
+
+class PipelineStatus(BaseModel):
+    """All of it. `error` says why the topic can't be read; counts of runs are of all jobs."""
+
+    topic: str
+    topic_id: str | None
+    partitions: list[PartitionStatus]
+    lag: int | None
+    gaps: list[str]
+    error: str | None
+    sensor: str
+    last_tick: TickStatus | None
+    unfinished_runs: list[RunStatus]
+    unfinished_count: int
+    failed_runs: list[RunStatus]
+    failed_count: int
+
+
+def pipeline_status(
+    settings: Settings, instance: dg.DagsterInstance, kafka: KafkaResource
+) -> PipelineStatus:
+    """Collect the status; a Kafka that is away is part of it."""
+    sensor = _sensor_state(instance)
+    data = sensor.instigator_data if sensor else None
+    cursor = Cursor.parse(getattr(data, "cursor", None))
+    error = None
+    topic: TopicState | None = None
+    try:
+        topic = kafka.topic_state(settings.kafka_topic)
+    except (TransientError, UserError) as problem:
+        error = str(problem)
+    partitions, gaps = _partitions(cursor, topic) if topic else ([], [])
+    ticks = (
+        instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=1)
+        if sensor
+        else []
+    )
+    unfinished = dg.RunsFilter(statuses=UNFINISHED)
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], job_name=JOB_NAME)
+    return PipelineStatus(
+        topic=settings.kafka_topic,
+        topic_id=topic.topic_id if topic else None,
+        partitions=partitions,
+        lag=sum(partition.lag for partition in partitions) if topic else None,
+        gaps=gaps,
+        error=error,
+        sensor=sensor.status.value if sensor else "NOT STARTED",
+        last_tick=_tick(ticks[0]) if ticks else None,
+        unfinished_runs=_runs(instance, unfinished),
+        unfinished_count=instance.get_runs_count(unfinished),
+        failed_runs=_runs(instance, failed),
+        failed_count=instance.get_runs_count(failed),
+    )
+
+
+def _sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
+    states = [
+        state
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        if state.instigator_name == SENSOR_NAME
+    ]
+    # A code location that was renamed leaves its state behind.
+    return max(
+        states,
+        key=lambda state: getattr(state.instigator_data, "last_tick_timestamp", None) or 0,
+        default=None,
+    )
+
+
+def _partitions(
+    cursor: Cursor | None, topic: TopicState
+) -> tuple[list[PartitionStatus], list[str]]:
+    start, gaps = starting_offsets(cursor, topic)
+    partitions = [
+        PartitionStatus(
+            partition=partition,
+            next_offset=cursor.next_offsets.get(partition) if cursor else None,
+            end_offset=end,
+            lag=end - start[partition],
+        )
+        for partition, (_, end) in sorted(topic.watermarks.items())
+    ]
+    return partitions, [str(gap) for gap in gaps]
+
+
+def _runs(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> list[RunStatus]:
+    records = instance.get_run_records(filters, limit=RUNS_SHOWN)
+    return [
+        RunStatus(
+            run_id=record.dagster_run.run_id,
+            job=record.dagster_run.job_name,
+            status=record.dagster_run.status.value,
+            partition=record.dagster_run.tags.get("dagster/partition"),
+            started=dt.datetime.fromtimestamp(record.start_time, dt.UTC)
+            if record.start_time
+            else record.create_timestamp,
+        )
+        for record in records
+    ]
+
+
+def _tick(tick: InstigatorTick) -> TickStatus:
+    error = tick.error
+    # An exception of ours says it all; Dagster wraps it in one of its own.
+    while error and error.cause:
+        error = error.cause
+    return TickStatus(
+        time=dt.datetime.fromtimestamp(tick.timestamp, dt.UTC),
+        status=tick.status.value,
+        message=error.message.strip() if error else tick.skip_reason,
+        runs=len(tick.run_ids),
+    )
