@@ -69,10 +69,7 @@ _WORKING_MODES = {
     "P": "RGB",
     "PA": "RGBA",
     "La": "LA",
-    "RGBa": "RGBA",
-    "RGBX": "RGB",
     "YCbCr": "RGB",
-    "HSV": "RGB",
 }
 
 # Bytes 16 to 20 of an ICC profile name the colour space that it describes (ICC.1:2022, 7.2.8).

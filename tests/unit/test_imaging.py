@@ -1,4 +1,3 @@
-import io
 import re
 import struct
 import threading
@@ -170,8 +169,17 @@ def test_a_box_is_that_of_the_upright_picture():
     assert made(turned(6), rendition(100, 1000))[0].size == (100, 67)
 
 
-def test_broken_exif_does_not_hurt_the_picture():
-    data = encoded(corners(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12",
+        b"Exif\0\0neither byte order",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x03ab\0\0\0\0\0\0",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_does_not_hurt_the_picture(exif):
+    data = encoded(corners(), "JPEG", exif=exif)
     assert corner_names(made(data, rendition(60))[0]) == UPRIGHT
 
 
@@ -209,6 +217,8 @@ def grey_ramp(mode: str) -> Image.Image:
     match mode:
         case "I;16":
             return ramp.convert("I").point(lambda value: value * 257).convert("I;16")
+        case "I;16B":
+            return grey_ramp("I;16").convert("I").convert("I;16B")
         case "I":
             return ramp.convert("I").point(lambda value: value * 100000)
         case "F":
@@ -243,6 +253,7 @@ def grey_ramp(mode: str) -> Image.Image:
         ("TIFF", "P", "RGB"),
         ("TIFF", "PA", "RGBA"),
         ("TIFF", "I;16", "L"),
+        ("TIFF", "I;16B", "L"),
         ("TIFF", "I", "L"),
         ("TIFF", "F", "L"),
         ("TIFF", "RGB", "RGB"),
@@ -267,6 +278,18 @@ def test_a_lab_tiff_stays_lab():
     image = made(encoded(lab, "TIFF"), rendition(60))[0]
     assert image.mode == "LAB"
     assert image.getpixel((30, 20)) == (120, 140, 90)
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("LA", (60, 128)), ("RGBA", (60, 50, 40, 128))])
+def test_premultiplied_tiffs_get_their_colours_back(mode, colour):
+    data = encoded(Image.new(mode, (30, 20), colour), "TIFF")
+    # Pillow cannot write these, so the tag ExtraSamples is changed from unassociated (2) to 1.
+    unassociated, associated = (struct.pack("<HHII", 338, 3, 1, value) for value in (2, 1))
+    assert data.count(unassociated) == 1
+    image = made(data.replace(unassociated, associated), rendition(10))[0]
+    assert image.mode == mode
+    expected = tuple(round(value * 255 / 128) for value in colour[:-1])
+    assert image.getpixel((5, 3)) == pytest.approx((*expected, 128), abs=2)
 
 
 def test_floats_that_are_not_numbers_do_not_matter():
@@ -333,19 +356,20 @@ def test_a_multi_picture_jpeg_is_a_jpeg():
 # Fidelity
 
 
+# In dB; each is 1 to 2 below what is reached. A draft close to the target gives 37 and 45 for the
+# first two, a chain without margin 47 for the third, gaps below 2 give 35 for the last.
+FLOORS = {500: 42, 300: 48, 250: 49, 60: 45}
+
+
 @pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
-@pytest.mark.parametrize("side", [1101, 1200, 1600])
+@pytest.mark.parametrize("side", [1101, 1200, 1601])
 def test_renditions_look_like_a_full_decode_and_one_lanczos_step(picture_format, side):
-    data = encoded(detailed(side, side * 2 // 3), picture_format)
+    # Without colour, whose subsampling by the encoder would hide what scaling loses.
+    data = encoded(detailed(side, side * 2 // 3).convert("L"), picture_format, quality=95)
     whole = decoded(data)
-    boxes = (500, 300, 250, 60)
-    images = made(data, *[rendition(box, quality=100) for box in boxes])
-    for image in images:
-        reference = whole.resize(image.size, Image.Resampling.LANCZOS)
-        best = psnr(decoded(encoded(reference, "JPEG", quality=100)), reference)
-        # Quality 100 is within 3 dB of what its own encoder loses; a wrong filter, a draft too
-        # small or a shift by half a pixel costs far more.
-        assert psnr(image, reference) > min(best, 42) - 8
+    images = made(data, *[rendition(box, quality=100) for box in FLOORS])
+    for image, floor in zip(images, FLOORS.values(), strict=True):
+        assert psnr(image, whole.resize(image.size, Image.Resampling.LANCZOS)) > floor
 
 
 # Hostile input
@@ -381,6 +405,7 @@ def test_the_reason_says_truncated():
     assert "truncated" in reason(data[: len(data) // 2])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("picture_format", CONTENT_TYPES)
 def test_flipped_bytes_are_rendered_or_refused_and_never_crash(picture_format):
     data = bytearray(encoded(detailed(60, 40), picture_format))
@@ -401,6 +426,7 @@ def png_bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + content + chunk(b"IEND", b"")
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("height", [5000, 9000, 30000])
 def test_a_bomb_is_refused_with_its_pixels_and_the_setting(height):
     # Below, between and above Pillow's own limits for its warning and its error.
@@ -471,12 +497,3 @@ def test_threads_do_not_disturb_each_other():
     with ThreadPoolExecutor(4) as pool:
         for results in pool.map(work, range(4)):
             assert results == expected
-
-
-def test_the_input_is_read_from_memory_only():
-    # A picture whose text looks like a path or an address is still just a picture.
-    info = PngImagePlugin.PngInfo()
-    info.add_text("Location", "file:///etc/passwd")
-    file = io.BytesIO()
-    corners().save(file, "PNG", pnginfo=info)
-    assert made(file.getvalue(), rendition(30))[0].size == (30, 20)

@@ -179,11 +179,16 @@ def test_a_repeated_key_is_refused_with_its_line(tmp_path, text, key, line):
         "renditions: {? [a] : 1}",
         "renditions: !!python/object/apply:os.system [id]",
         "renditions: &a {large: *a}",
-        "x" * (renditions.FILE_MAX_BYTES + 1),
     ],
 )
 def test_what_is_not_a_spec_at_all_is_one_clear_line(tmp_path, text):
     assert len(refusal(tmp_path, text)) < 600
+
+
+def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
+    padding = "#" * (renditions.FILE_MAX_BYTES - len(one()) - 1)
+    assert load(tmp_path, f"{one()}\n{padding}")
+    assert f"{renditions.FILE_MAX_BYTES} bytes" in refusal(tmp_path, f"{one()}\n{padding}#")
 
 
 def test_nested_aliases_do_not_blow_up_the_message(tmp_path):
