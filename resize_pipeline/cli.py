@@ -28,8 +28,8 @@ errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 @app.command()
 def up() -> None:
     """Start the local stack and Dagster, and keep them until Ctrl-C or `down`."""
-    from resize_pipeline.local.dagster import ui_url  # noqa: PLC0415
-    from resize_pipeline.local.pipeline import running_pipeline  # noqa: PLC0415
+    from resize_pipeline.local.dagster import ui_url
+    from resize_pipeline.local.pipeline import running_pipeline
 
     started = time.monotonic()
     with running_pipeline(load_settings(), errors.print) as pipeline:
@@ -42,11 +42,59 @@ def up() -> None:
         errors.print("stopping")
 
 
+@app.command()
+def demo(
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+) -> None:
+    """Upload pictures drawn for it and show what becomes of each; exit code 0 if all is well.
+
+    Uses what `up` runs with this LOCAL_DIR, or starts it for as long as the demonstration lasts.
+    """
+    from resize_pipeline.demo import run_demo
+    from resize_pipeline.local.dagster import ui_url
+    from resize_pipeline.local.pipeline import is_running, running_pipeline
+
+    output = Console(highlight=False)
+    settings = load_settings()
+    if is_running(settings):
+        is_well = run_demo(settings, output)
+        output.print(f"Dagster  {ui_url(settings)}")
+    else:
+        with running_pipeline(settings, errors.print) as pipeline:
+            is_well = run_demo(pipeline.settings, output)
+            output.print(f"Dagster  {ui_url(settings)}")
+            if keep:
+                output.print("Ctrl-C stops it")
+                pipeline.supervisor.wait()
+            else:
+                output.print("stopping; `resize-pipeline up` brings it back with this history")
+    if not is_well:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show position and lag in the topic, runs and the last tick; exit code 1 if Kafka is away."""
+    from resize_pipeline.instance import open_instance
+    from resize_pipeline.resources.kafka import KafkaResource
+    from resize_pipeline.status import as_tables, pipeline_status
+
+    settings = load_settings()
+    with open_instance(settings) as instance:
+        found = pipeline_status(settings, instance, KafkaResource.from_settings(settings))
+    if as_json:
+        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+    else:
+        Console(highlight=False).print(*as_tables(found), sep="\n")
+    if found.error:
+        raise typer.Exit(1)
+
+
 @stack_app.command("up")
 def stack_up() -> None:
     """Start Kafka and MinIO and keep them until Ctrl-C or `stack down`."""
-    # Here and below: a command imports what it runs, so that the others start without it.
-    from resize_pipeline.local.stack import running_stack  # noqa: PLC0415
+    from resize_pipeline.local.stack import running_stack
 
     settings = load_settings()
     if not settings.runs_local_kafka and not settings.runs_local_minio:
@@ -66,7 +114,7 @@ def stack_up() -> None:
 @stack_app.command("down")
 def down() -> None:
     """Stop what `up` or `stack up` started with this LOCAL_DIR, and wait until it is gone."""
-    from resize_pipeline.local.stack import stop_stack  # noqa: PLC0415
+    from resize_pipeline.local.stack import stop_stack
 
     was_running = stop_stack(load_settings())
     errors.print("stopped" if was_running else "nothing was running")
@@ -75,9 +123,9 @@ def down() -> None:
 @stack_app.command("status")
 def stack_status() -> None:
     """Show whether every server answers; exit code 1 if one does not."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
-    from resize_pipeline.local.status import stack_status as statuses_of  # noqa: PLC0415
+    from resize_pipeline.local.status import stack_status as statuses_of
 
     statuses = statuses_of(load_settings())
     table = Table("server", "state", "address", "pid", "version", box=None)
@@ -104,7 +152,7 @@ def provision(
     Changes only what differs, so it can be run at any time. Exit code 1 if something is left that
     needs an administrator.
     """
-    from resize_pipeline.provisioning import provision as run_provision  # noqa: PLC0415
+    from resize_pipeline.provisioning import provision as run_provision
 
     steps = run_provision(
         load_settings(),

@@ -6,6 +6,8 @@ import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
 from pydantic import BaseModel
+from rich.table import Table
+from rich.text import Text
 
 from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED
@@ -156,3 +158,44 @@ def _tick(tick: InstigatorTick) -> TickStatus:
         message=error.message.strip() if error else tick.skip_reason,
         runs=len(tick.run_ids),
     )
+
+
+def as_tables(status: PipelineStatus) -> list[Table | Text]:
+    """Lay the status out for a terminal."""
+    lag = "unknown" if status.lag is None else str(status.lag)
+    parts: list[Table | Text] = [Text(f"topic {status.topic}, lag {lag}", style="bold")]
+    if status.error:
+        parts.append(Text(status.error, style="red"))
+    if status.partitions:
+        partitions = Table("partition", "next offset", "end offset", "lag", box=None)
+        for one in status.partitions:
+            next_offset = "none yet" if one.next_offset is None else str(one.next_offset)
+            partitions.add_row(str(one.partition), next_offset, str(one.end_offset), str(one.lag))
+        parts.append(partitions)
+    parts += [Text(f"gap: {gap}", style="red") for gap in status.gaps]
+
+    parts.append(Text(f"sensor {SENSOR_NAME}: {status.sensor.lower()}", style="bold"))
+    tick = status.last_tick
+    if tick is None:
+        parts.append(Text("no tick yet"))
+    else:
+        what = tick.message or f"{tick.runs} runs requested"
+        parts.append(Text(f"last tick {tick.time:%Y-%m-%d %H:%M:%S} UTC, {tick.status}: {what}"))
+
+    for title, count, runs in (
+        ("unfinished runs", status.unfinished_count, status.unfinished_runs),
+        (f"failed runs of {JOB_NAME}", status.failed_count, status.failed_runs),
+    ):
+        parts.append(Text(f"{title}: {count}", style="bold"))
+        if runs:
+            table = Table("run", "job", "status", "partition", "since", box=None)
+            for run in runs:
+                table.add_row(
+                    run.run_id,
+                    run.job,
+                    run.status,
+                    run.partition or "",
+                    f"{run.started:%Y-%m-%d %H:%M:%S} UTC",
+                )
+            parts.append(table)
+    return parts

@@ -5,7 +5,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from resize_pipeline.local.dagster import dagster_services, prepare_instance
-from resize_pipeline.local.stack import running_stack
+from resize_pipeline.local.stack import running_stack, state_file
+from resize_pipeline.local.state import read_state
 from resize_pipeline.local.supervisor import Supervisor
 from resize_pipeline.provisioning import provision
 from resize_pipeline.settings import Settings, load_settings
@@ -17,6 +18,16 @@ class Pipeline:
 
     supervisor: Supervisor
     settings: Settings
+
+
+def is_running(settings: Settings) -> bool:
+    """Tell whether a pipeline runs in LOCAL_DIR, with Dagster and not only the stack."""
+    state = read_state(state_file(settings))
+    return (
+        state is not None
+        and state.supervisor.find() is not None
+        and any(service.name == "daemon" for service in state.services)
+    )
 
 
 @contextlib.contextmanager

@@ -67,8 +67,12 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
 
         Args:
             settings: where the cluster is and how to talk to it.
-            sasl_password: the password itself, or the `dg.EnvVar` that names it in definitions.
+            sasl_password: the `dg.EnvVar` that names it in definitions; by default the settings'
+                own.
         """
+        own_password = settings.kafka_sasl_password
+        if sasl_password is None and own_password is not None:
+            sasl_password = own_password.get_secret_value()
         has_sasl = settings.kafka_security_protocol.startswith("SASL")
         return cls(
             bootstrap_servers=settings.kafka_bootstrap_servers,

@@ -1,0 +1,152 @@
+"""The demonstration: draw pictures, upload them, and show what became of each.
+
+Every word of its table is looked up: events are read from the topic, renditions are downloaded
+and measured, reasons come from the runs' metadata.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from resize_pipeline.demo.outcomes import Observer, Outcome, upload
+from resize_pipeline.demo.samples import draw_samples
+from resize_pipeline.instance import open_instance
+from resize_pipeline.renditions import Rendition, load_renditions
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.settings import Settings
+
+DEADLINE_S = 240.0
+LOOK_EVERY_S = 0.5
+
+
+def run_demo(settings: Settings, console: Console) -> bool:
+    """Upload the samples to a running pipeline and show what becomes of them.
+
+    Args:
+        settings: of the running pipeline; the administrator's keys upload, because the
+            pipeline's own user may only read the source bucket.
+        console: where progress and table go.
+
+    Returns:
+        Whether every object ended as it must.
+
+    Raises:
+        TransientError: a server can't be reached.
+        UserError: a server refuses what is needed.
+    """
+    renditions = load_renditions(settings.renditions_file, settings.source_bucket)
+    minio = MinioResource.from_settings(
+        settings,
+        access_key=settings.minio_root_user.get_secret_value(),
+        secret_key=settings.minio_root_password.get_secret_value(),
+    )
+    kafka = KafkaResource.from_settings(settings)
+    # Uploads of each demonstration are objects of their own.
+    prefix = f"demo/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}/"
+    with ExitStack() as stack:
+        instance = stack.enter_context(open_instance(settings))
+        observer = Observer(
+            kafka=kafka,
+            topic=settings.kafka_topic,
+            minio=minio,
+            source_bucket=settings.source_bucket,
+            renditions=renditions,
+            instance=instance,
+        )
+        samples = list(draw_samples())
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+        progress = stack.enter_context(Progress(*columns, TimeElapsedColumn(), console=console))
+        uploads = progress.add_task(
+            f"uploading to {settings.source_bucket}/{prefix}", total=len(samples)
+        )
+        outcomes: list[Outcome] = []
+        for sample in samples:
+            with minio.errors(settings.source_bucket):
+                etag = upload(
+                    minio.client,
+                    settings.source_bucket,
+                    sample,
+                    prefix + sample.key,
+                    prefix + (sample.copy_of or ""),
+                )
+            outcomes.append(Outcome(sample, prefix + sample.key, etag))
+            progress.advance(uploads)
+        _watch(observer, outcomes, renditions, progress)
+    console.print(_table(outcomes, renditions, prefix))
+    return not any(outcome.problems(renditions) for outcome in outcomes)
+
+
+def _watch(
+    observer: Observer,
+    outcomes: Sequence[Outcome],
+    renditions: Sequence[Rendition],
+    progress: Progress,
+) -> None:
+    def is_over(outcome: Outcome) -> bool:
+        return outcome.is_over(renditions)
+
+    def stage(
+        title: str, reached: Callable[[Outcome], bool]
+    ) -> tuple[TaskID, Callable[[Outcome], bool]]:
+        return progress.add_task(title, total=len(outcomes)), reached
+
+    stages = [
+        stage("events on the topic", _has_event),
+        stage("planned in Dagster runs", _has_run),
+        stage("rendered or rejected", is_over),
+    ]
+    deadline = time.monotonic() + DEADLINE_S
+    while not all(map(is_over, outcomes)):
+        observer.look(outcomes)
+        for task, reached in stages:
+            progress.update(task, completed=sum(map(reached, outcomes)))
+        if time.monotonic() > deadline or observer.failed_runs(outcomes):
+            break
+        time.sleep(LOOK_EVERY_S)
+
+
+def _has_event(outcome: Outcome) -> bool:
+    return outcome.offset is not None
+
+
+def _has_run(outcome: Outcome) -> bool:
+    return outcome.run_id is not None
+
+
+def _table(outcomes: Sequence[Outcome], renditions: Sequence[Rendition], prefix: str) -> Table:
+    table = Table(title=f"what became of {prefix}")
+    for heading in ("object", "event", "partition:offset", "run"):
+        table.add_column(heading, overflow="fold")
+    for rendition in renditions:
+        table.add_column(f"{rendition.name} ({rendition.width})", justify="right")
+    table.add_column("", overflow="fold")
+    for outcome in outcomes:
+        problems = outcome.problems(renditions)
+        verdict = "; ".join(problems) or f"rejected: {outcome.reason}" * bool(outcome.reason)
+        made = [outcome.made.get(rendition.name) for rendition in renditions]
+        table.add_row(
+            Text(outcome.sample.key),
+            Text(outcome.event or "none"),
+            Text(f"{outcome.offset[0]}:{outcome.offset[1]}" if outcome.offset else "none"),
+            Text(outcome.run_id[:8] if outcome.run_id else "none"),
+            *(
+                Text(f"{one.size[0]}x{one.size[1]}\n{one.length:,} B" if one else "-")
+                for one in made
+            ),
+            Text(verdict or "ok", style="red" if problems else "green"),
+        )
+    return table

@@ -1,0 +1,192 @@
+"""What became of the demonstration's objects: looked up in the topic, the buckets and the runs."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+from minio import Minio
+from minio.commonconfig import CopySource
+from PIL import Image
+
+from resize_pipeline.defs.jobs import JOB_NAME
+from resize_pipeline.demo.samples import Sample
+from resize_pipeline.events import ObjectCreated, parse_message
+from resize_pipeline.imaging import fitted_size
+from resize_pipeline.offsets import OffsetRange
+from resize_pipeline.renditions import Rendition
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+
+RUNS_MOST = 100
+MATERIALIZATIONS_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A rendition as it is in its bucket: size in pixels, length in bytes."""
+
+    size: tuple[int, int]
+    length: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is known of one object so far."""
+
+    sample: Sample
+    key: str
+    etag: str
+    event: str | None = None
+    offset: tuple[int, int] | None = None
+    run_id: str | None = None
+    reason: str | None = None
+    made: dict[str, Made] = field(default_factory=dict[str, Made])
+
+    def is_over(self, renditions: Sequence[Rendition]) -> bool:
+        """Tell whether nothing more is to be expected."""
+        return self.run_id is not None and (
+            self.reason is not None or len(self.made) == len(renditions)
+        )
+
+    def problems(self, renditions: Sequence[Rendition]) -> list[str]:
+        """List what is not as it must be; empty when all is well."""
+        if self.sample.size is None:
+            return [] if self.reason else ["it was not rejected"]
+        if self.reason:
+            return [self.reason]
+        found: list[str] = []
+        for rendition in renditions:
+            expected = fitted_size(self.sample.size, (rendition.width, rendition.height))
+            made = self.made.get(rendition.name)
+            if made is None:
+                found.append(f"{rendition.name} is missing")
+            elif made.size != expected:
+                found.append(f"{rendition.name} is {made.size}, not {expected}")
+        return found
+
+
+class Observer:
+    """Looks up what became of objects, starting where the topic ended when it was made."""
+
+    def __init__(
+        self,
+        *,
+        kafka: KafkaResource,
+        topic: str,
+        minio: MinioResource,
+        source_bucket: str,
+        renditions: Sequence[Rendition],
+        instance: dg.DagsterInstance,
+    ) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._minio = minio
+        self._source_bucket = source_bucket
+        self._renditions = renditions
+        self._instance = instance
+        watermarks = kafka.topic_state(topic).watermarks
+        self._next = {partition: end for partition, (_, end) in watermarks.items()}
+
+    def look(self, outcomes: Sequence[Outcome]) -> None:
+        """Find out what is new about the objects."""
+        by_key = {outcome.key: outcome for outcome in outcomes}
+        self._read_events(by_key)
+        self._read_runs([one for one in outcomes if one.run_id is None])
+        for outcome in outcomes:
+            if not outcome.is_over(self._renditions):
+                self._read_renditions(outcome)
+        self._read_rejections(by_key)
+
+    def failed_runs(self, outcomes: Sequence[Outcome]) -> list[str]:
+        """Give the ids of failed runs among those of the objects."""
+        ids = list({one.run_id for one in outcomes if one.run_id})
+        if not ids:
+            return []
+        failed = dg.RunsFilter(run_ids=ids, statuses=[dg.DagsterRunStatus.FAILURE])
+        return [record.dagster_run.run_id for record in self._instance.get_run_records(failed)]
+
+    def _read_events(self, by_key: Mapping[str, Outcome]) -> None:
+        end = {p: end for p, (_, end) in self._kafka.topic_state(self._topic).watermarks.items()}
+        for message in self._kafka.read(self._topic, dict(self._next), end, position=self._next):
+            for event in parse_message(message.value, source_bucket=self._source_bucket):
+                outcome = by_key.get(event.key) if isinstance(event, ObjectCreated) else None
+                if outcome and message.value:
+                    name: str = json.loads(message.value)["Records"][0]["eventName"]
+                    outcome.event = name.removeprefix("s3:ObjectCreated:")
+                    outcome.offset = (message.partition, message.offset)
+
+    def _read_runs(self, outcomes: Sequence[Outcome]) -> None:
+        if not any(outcome.offset for outcome in outcomes):
+            return
+        runs = self._instance.get_runs(dg.RunsFilter(job_name=JOB_NAME), limit=RUNS_MOST)
+        for run in runs:
+            ranges = [
+                OffsetRange.parse(text)
+                for text in run.tags.get("resize_pipeline/offsets", "").split(",")
+                if text
+            ]
+            for outcome in outcomes:
+                if outcome.offset and any(
+                    offsets.partition == outcome.offset[0]
+                    and offsets.start <= outcome.offset[1] < offsets.end
+                    for offsets in ranges
+                ):
+                    outcome.run_id = run.run_id
+
+    def _read_renditions(self, outcome: Outcome) -> None:
+        for rendition in self._renditions:
+            if rendition.name in outcome.made:
+                continue
+            found = self._minio.stat(rendition.bucket, rendition.key_for(outcome.key))
+            # One of an earlier object under this key does not count.
+            if found is None or found.metadata.get("source-etag") != outcome.etag:
+                continue
+            got = self._minio.download(
+                rendition.bucket, rendition.key_for(outcome.key), max_bytes=found.size
+            )
+            if got:
+                with Image.open(io.BytesIO(got.data)) as picture:
+                    outcome.made[rendition.name] = Made(picture.size, len(got.data))
+
+    def _read_rejections(self, by_key: Mapping[str, Outcome]) -> None:
+        asset = dg.AssetKey(self._renditions[0].name)
+        records = self._instance.fetch_materializations(asset, limit=MATERIALIZATIONS_MOST).records
+        for record in records:
+            materialization = record.asset_materialization
+            rejected = materialization.metadata.get("rejected objects") if materialization else None
+            if not isinstance(rejected, dg.TableMetadataValue):
+                continue
+            for row in rejected.records:
+                outcome = by_key.get(str(row.data["key"]))
+                if outcome:
+                    outcome.reason = str(row.data["reason"])
+
+
+def upload(client: Minio, bucket: str, sample: Sample, key: str, copy_of: str) -> str:
+    """Make a sample's object by the S3 operation that it asks for.
+
+    Args:
+        client: may write to the bucket.
+        bucket: the source bucket.
+        sample: what to upload.
+        key: where.
+        copy_of: key of the object that a copy is made of.
+
+    Returns:
+        The object's etag.
+    """
+    if sample.how == "copy":
+        result = client.copy_object(
+            bucket, key, CopySource(bucket_name=bucket, object_name=copy_of)
+        )
+    else:
+        result = client.put_object(
+            bucket,
+            key,
+            io.BytesIO(sample.data),
+            len(sample.data),
+            content_type=sample.content_type,
+        )
+    return (result.etag or "").strip('"')
