@@ -20,6 +20,7 @@ from resize_pipeline.local.versions import (
     MINIO_COMMIT,
     MINIO_COMMIT_TIME,
     MINIO_MODULE,
+    MINIO_PACKAGES,
     MINIO_RELEASE_TAG,
     MINIO_VERSION,
 )
@@ -128,9 +129,8 @@ def _build(scratch: Path) -> Path:
     """
     # Outside the scratch folder, for that is removed.
     log_file = cache_dir() / "minio" / "build.log"
-    what = f"building MinIO from source ({MINIO_COMMIT}), once, some minutes"
     # The guard has a failed or interrupted build leave no compilers behind.
-    with log_file.open("wb") as log, progress(what) as update:
+    with log_file.open("wb") as log, progress("building MinIO (once)") as update:
         build = GuardedProcess(
             _go_install(), env=_go_environment(scratch), cwd=scratch, output=log, grace_s=2.0
         )
@@ -138,11 +138,11 @@ def _build(scratch: Path) -> Path:
             code = _watch(build, log_file, update)
         finally:
             build.stop()
-    program = scratch / "bin" / "minio"
-    if code != 0 or not program.is_file():
-        said = next(reversed([line for line in tail(log_file) if line.strip()]), "no output")
-        msg = f"MinIO could not be built (exit code {code}): {said.strip()}; log: {log_file}"
-        raise UserError(msg)
+        program = scratch / "bin" / "minio"
+        if code != 0 or not program.is_file():
+            said = next(reversed([line for line in tail(log_file) if line.strip()]), "no output")
+            msg = f"MinIO could not be built (exit code {code}): {said.strip()}; log: {log_file}"
+            raise UserError(msg)
     return program.parent
 
 
@@ -186,7 +186,10 @@ def _watch(build: GuardedProcess, log_file: Path, update: Update) -> int:
             downloads, packages = count_go_lines(log)
             downloaded += downloads
             compiled += packages
-            update(f"{downloaded} modules downloaded, {compiled} packages compiled")
+            if compiled:
+                update(f"{compiled} of about {MINIO_PACKAGES} packages compiled")
+            else:
+                update(f"{downloaded} modules downloaded")
     return code
 
 

@@ -18,3 +18,5 @@ MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 MINIO_COMMIT = "7aac2a2c5b7c"
 MINIO_COMMIT_TIME = "2026-02-12T20:18:48Z"
 MINIO_RELEASE_TAG = "DEVELOPMENT.2026-02-12T20-18-48Z"
+MINIO_PACKAGES = 1300
+"""About how many Go packages a build compiles, for its progress; systems differ by a few."""

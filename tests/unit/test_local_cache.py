@@ -6,20 +6,27 @@ from pathlib import Path
 import pytest
 
 from resize_pipeline.local.cache import cached
+from tests.waiting import wait_until
 
 
 def test_it_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
     target = tmp_path / "cache" / "thing-1.0"
     made: list[Path] = []
+    all_asked = threading.Event()
 
     def make(scratch: Path) -> Path:
         made.append(scratch)
+        all_asked.wait(10)
         (scratch / "result").write_text("whole")
         return scratch / "result"
 
     threads = [threading.Thread(target=cached, args=(target, make)) for _ in range(4)]
     for thread in threads:
         thread.start()
+    # Whoever made it without waiting for its turn would have begun by now.
+    with pytest.raises(AssertionError):
+        wait_until(lambda: len(made) > 1, 0.3, "a second one")
+    all_asked.set()
     for thread in threads:
         thread.join(10)
     assert len(made) == 1
