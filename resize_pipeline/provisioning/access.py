@@ -14,8 +14,8 @@ from resize_pipeline.errors import TransientError
 from resize_pipeline.resources.minio import DENIED, MinioResource, http_client
 from resize_pipeline.settings import Settings
 
-STATUS_BUSY = 500
-"""From this HTTP status on the server is at fault, and later it may do better."""
+BUSY = frozenset({500, 502, 503, 504})
+"""HTTP status of a server that may do better later."""
 
 
 class AdminError(Exception):
@@ -65,14 +65,13 @@ class Server:
         try:
             return method(*args, **options)
         except UnboundLocalError as error:
-            # minio-py 7.2 hides the server's answer behind this one in config_get.
-            if isinstance(error.__context__, MinioAdminException):
-                raise self._error(error.__context__) from error
-            raise
-        except MinioAdminException as error:
+            # minio-py 7.2 hides what happened in config_get behind this one.
+            hidden = error.__context__
+            if not isinstance(hidden, Exception):
+                raise
+            raise self._error(hidden) from error
+        except (MinioAdminException, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._error(error) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self.away(error) from error
 
     def resource(self, access_key: str, secret_key: str) -> MinioResource:
         """Give the S3 side of the server with these credentials."""
@@ -117,18 +116,21 @@ class Server:
             "start it, or set MINIO_ENDPOINT"
         )
 
-    def _error(self, error: MinioAdminException) -> Exception:
+    def _error(self, error: Exception) -> Exception:
+        if not isinstance(error, MinioAdminException):
+            return self.away(error)
         # minio-py keeps status and body to itself, but gives both to pickle.
         status, body = error.__reduce__()[1]
         code, message = parse_error(body)
+        if int(status) in BUSY:
+            return TransientError(
+                f"MinIO at {self.endpoint} answered HTTP {status} ({code}): try again, or look at "
+                "its log"
+            )
         if code in DENIED:
             return DeniedError(code, message)
-        if not code and int(status) < STATUS_BUSY:
-            return DeniedError("", f"HTTP {status}, so it has no MinIO admin API")
         if not code:
-            return TransientError(
-                f"MinIO at {self.endpoint} answered HTTP {status}: try again, or look at its log"
-            )
+            return DeniedError("", f"HTTP {status}, so it has no MinIO admin API")
         return AdminError(code, message)
 
 
@@ -149,7 +151,7 @@ def refusal(server: Server, error: Exception) -> str:
     code = error.code if isinstance(error, AdminError | S3Error) else ""
     if code in {"InvalidAccessKeyId", "SignatureDoesNotMatch"}:
         return f"MinIO at {server.endpoint} does not know MINIO_ROOT_USER with this password"
-    return f"MinIO at {server.endpoint} refuses ({code or error})"
+    return f"MinIO at {server.endpoint} refuses to show or change it ({code or error})"
 
 
 def _ca_file(settings: Settings) -> str | None:

@@ -10,7 +10,7 @@ from minio.notificationconfig import NotificationConfig, QueueConfig, SuffixFilt
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.provisioning.access import Server, refusal
-from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed
+from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.provisioning.target import arn, is_arn_of
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.resources.minio import DENIED
@@ -128,6 +128,7 @@ def ensure_buckets(
         TransientError: MinIO can't be reached.
         UserError: a bucket's name belongs to somebody else.
     """
+    refused: dict[str, S3Error] = {}
     for bucket in dict.fromkeys([settings.source_bucket, *(one.bucket for one in renditions)]):
         try:
             with server.resource("", "").errors(bucket), _keep_denied():
@@ -138,13 +139,16 @@ def ensure_buckets(
                     _make_bucket(client, bucket, server)
                 report(changed(f"bucket {bucket}: create", dry_run=dry_run))
         except _Refused as error:
-            report(
-                Step(
-                    "needs administrator",
-                    f"bucket {bucket}: {refusal(server, error.cause)}; an administrator runs",
-                    (f"mc mb --ignore-existing {ALIAS}/{bucket}",),
-                )
+            refused[bucket] = error.cause
+    for error in list(refused.values())[:1]:
+        buckets = " ".join(f"{ALIAS}/{bucket}" for bucket in refused)
+        report(
+            Step(
+                "needs administrator",
+                f"buckets {', '.join(refused)}: {refusal(server, error)}; an administrator runs",
+                mc_commands(server.endpoint, f"mc mb --ignore-existing {buckets}"),
             )
+        )
 
 
 def _make_bucket(client: Minio, bucket: str, server: Server) -> None:
@@ -183,7 +187,7 @@ def ensure_notification(
                 report(Step("ok", f"{title}: {len(wanted)} rules to {arn(target)}"))
                 return
             if not dry_run:
-                _write_notification(client, bucket, changes, target)
+                _write_notification(client, server, bucket, changes, target)
             report(
                 changed(
                     f"{title}: {len(changes.added)} rules added, {len(changes.removed)} removed, "
@@ -196,17 +200,19 @@ def ensure_notification(
             Step(
                 "needs administrator",
                 f"{title}: {refusal(server, error.cause)}; an administrator runs",
-                tuple(
-                    f"mc event add {ALIAS}/{bucket} {arn(target)} --event put,delete"
-                    + (
-                        f" --suffix {shlex.quote(rule.suffix_filter_rule.value)}"
-                        if rule.suffix_filter_rule
-                        else ""
-                    )
-                    for rule in changes.added
-                ),
+                mc_commands(server.endpoint, *admin_commands(bucket, target, changes.added)),
             )
         )
+
+
+def admin_commands(bucket: str, target: str, rules: Iterable[QueueConfig]) -> tuple[str, ...]:
+    """Give the commands that add the rules."""
+    suffixes = [rule.suffix_filter_rule.value for rule in rules if rule.suffix_filter_rule]
+    command = f"mc event add {ALIAS}/{bucket} {arn(target)} --event put,delete"
+    if not suffixes:
+        return (command,)
+    words = " ".join(shlex.quote(suffix) for suffix in suffixes)
+    return (f"for suffix in {words}; do", f'  {command} --suffix "$suffix"', "done")
 
 
 def _read_notification(client: Minio, bucket: str) -> NotificationConfig:
@@ -219,7 +225,9 @@ def _read_notification(client: Minio, bucket: str) -> NotificationConfig:
         raise
 
 
-def _write_notification(client: Minio, bucket: str, changes: RuleChanges, target: str) -> None:
+def _write_notification(
+    client: Minio, server: Server, bucket: str, changes: RuleChanges, target: str
+) -> None:
     try:
         client.set_bucket_notification(bucket, changes.config)
     except S3Error as error:
@@ -230,13 +238,14 @@ def _write_notification(client: Minio, bucket: str, changes: RuleChanges, target
             for rule in changes.config.queue_config_list
             if not is_arn_of(rule.queue or "", target)
         ]
-        # MinIO checks all rules, and one whose target is gone makes it refuse the others.
-        suspects = others if "ARN" in str(error) else clashing_rules(others, changes.added)
+        # MinIO does not show rules whose target is gone and allows rules that overlap; other
+        # servers do neither, and refuse all rules for one.
+        suspects = clashing_rules(others, changes.added) or others
         named = "; ".join(describe_rule(rule) for rule in suspects) or "none of others"
         msg = (
-            f"bucket {bucket!r} refuses notifications to {arn(target)} ({error.code}: "
-            f"{error.message}); rules in the way: {named}: remove them with `mc event rm`, or "
-            "use another SOURCE_BUCKET"
+            f"{server.endpoint} refuses notifications of bucket {bucket!r} to {arn(target)} "
+            f"({error.code}: {error.message}); rules in the way: {named}: remove them "
+            "with `mc event rm`, or use another SOURCE_BUCKET"
         )
         raise UserError(msg) from error
 

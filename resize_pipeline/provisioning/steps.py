@@ -33,6 +33,11 @@ class Step:
 Report = Callable[[Step], None]
 
 
+def mc_commands(endpoint: str, *commands: str) -> tuple[str, ...]:
+    """Give commands of `mc` for an administrator, with the one that makes their alias first."""
+    return (f"mc alias set {ALIAS} {endpoint}  # once", *commands)
+
+
 def changed(what: str, *, dry_run: bool) -> Step:
     """Give the step of a change, made or to be made."""
     return Step("would change" if dry_run else "changed", what)

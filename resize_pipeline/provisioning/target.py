@@ -5,11 +5,12 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
 
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.provisioning.access import AdminError, DeniedError, Server, refusal
-from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed
+from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.settings import Settings
 
 SUBSYSTEM = "notify_kafka"
@@ -18,6 +19,8 @@ POLL_S = 0.3
 QUEUE_DIR = "minio-events"
 """Folder in LOCAL_DIR where a local MinIO keeps events while Kafka is down."""
 
+DEFAULTS = {"tls": "off", "tls_skip_verify": "off", "sasl": "off", "sasl_mechanism": "plain"}
+"""MinIO's own values of what it does not show, as it does for a target in its environment."""
 SECRET = frozenset({"sasl_password"})
 MECHANISMS = {"PLAIN": "plain", "SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
 """Kafka's names of SASL mechanisms to MinIO's."""
@@ -96,7 +99,7 @@ def _parse_values(text: str) -> dict[str, str]:
     # is the start of the next known key.
     starts = sorted(position for key in KEYS if (position := f" {text}".find(f" {key}=")) >= 0)
     values: dict[str, str] = {}
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    for start, end in pairwise([*starts, len(text)]):
         key, _, value = text[start:end].strip().partition("=")
         if " " in value and value.startswith('"') and value.endswith('"'):
             value = value[1:-1]
@@ -144,7 +147,8 @@ def config_changes(wanted: Mapping[str, str], actual: TargetConfig | None) -> di
     return {
         key: value
         for key, value in wanted.items()
-        if actual.values.get(key) != value and not (key in SECRET and key not in actual.values)
+        if actual.values.get(key, DEFAULTS.get(key)) != value
+        and not (key in SECRET and key not in actual.values)
     }
 
 
@@ -174,6 +178,14 @@ def masked(values: Mapping[str, str]) -> str:
     )
 
 
+def environment_lines(name: str, values: Mapping[str, str]) -> tuple[str, ...]:
+    """Give the variables of MinIO's environment that set these values, secrets masked."""
+    return tuple(
+        f"MINIO_NOTIFY_KAFKA_{key.upper()}_{name}={'***' if key in SECRET else shlex.quote(value)}"
+        for key, value in values.items()
+    )
+
+
 def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run: bool) -> None:
     """Make the target what it should be; restart MinIO only when that takes a restart.
 
@@ -188,20 +200,12 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
     try:
         actual = read_target(server, name)
         changes = config_changes(wanted, actual)
-        fixed = {
-            variable: changes[key]
-            for key, variable in (actual.environment if actual else {}).items()
-            if key in changes
-        }
-        if fixed:
+        if changes and actual is not None and actual.environment:
             report(
                 Step(
                     "needs administrator",
                     f"{title}: MinIO's environment decides it; set there and restart MinIO",
-                    tuple(
-                        f"{variable}={'***' if 'PASSWORD' in variable else shlex.quote(value)}"
-                        for variable, value in fixed.items()
-                    ),
+                    environment_lines(name, changes),
                 )
             )
             return
@@ -228,7 +232,8 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
             Step(
                 "needs administrator",
                 f"{title}: {refusal(server, error)}; an administrator runs",
-                (
+                mc_commands(
+                    server.endpoint,
                     f"mc admin config set {ALIAS} {SUBSYSTEM}:{name} {masked(changes)}",
                     f"mc admin service restart {ALIAS}",
                 ),

@@ -16,7 +16,7 @@ from resize_pipeline.provisioning.credentials import (
     read_credentials,
     written_credentials,
 )
-from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed
+from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.settings import CREDENTIALS_FILE, Settings
 
@@ -137,8 +137,8 @@ def ensure_user(
         report(
             Step(
                 "warning",
-                f"user {user}: MINIO_ACCESS_KEY is the administrator, who may do everything; "
-                "unset it and MINIO_SECRET_KEY to have a user with the least rights",
+                f"user {user}: the pipeline runs as MINIO_ROOT_USER; unset {ACCESS_KEY} and "
+                f"{SECRET_KEY} to have a user with the least rights",
             )
         )
         return
@@ -176,7 +176,7 @@ def ensure_user(
                 "needs administrator",
                 f"user {user}: {refusal(server, error)}; an administrator runs, and gives you "
                 f"{ACCESS_KEY} and {SECRET_KEY}",
-                admin_commands(user, policy),
+                mc_commands(server.endpoint, *admin_commands(user, policy)),
             )
         )
     except AdminError as error:

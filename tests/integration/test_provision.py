@@ -1,0 +1,450 @@
+"""Provisioning against the real Kafka and the real MinIO of the local stack."""
+
+import io
+import json
+import stat
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
+from minio import Minio
+from minio.error import S3Error
+from minio.notificationconfig import NotificationConfig, QueueConfig, SuffixFilterRule
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from resize_pipeline import cli
+from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.provisioning import Step, provision
+from resize_pipeline.provisioning.access import Server
+from resize_pipeline.provisioning.credentials import read_credentials
+from resize_pipeline.provisioning.target import arn, ensure_target, is_arn_of, read_target
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.settings import CREDENTIALS_FILE, Settings
+
+pytestmark = pytest.mark.integration
+
+EVENT_TIMEOUT_S = 30
+
+
+@pytest.fixture
+def own(stack: Settings, tmp_path: Path) -> Settings:
+    """Give settings with names that no other test uses."""
+    name = uuid.uuid4().hex[:8]
+    (tmp_path / "renditions.yaml").write_text(
+        f"renditions:\n"
+        f"  large: {{width: 9, height: 9, bucket: out-{name}}}\n"
+        f"  small: {{width: 4, height: 4, bucket: thumbs-{name}, prefix: small/}}\n"
+    )
+    return stack.model_copy(
+        update={
+            "minio_access_key": SecretStr(f"u-{name}"),
+            "minio_secret_key": None,
+            "source_bucket": f"in-{name}",
+            "notify_kafka_target": f"t{name}",
+            "kafka_topic": f"topic-{name}",
+            "renditions_file": tmp_path / "renditions.yaml",
+            "local_dir": tmp_path / ".local",
+        }
+    )
+
+
+@pytest.fixture
+def foreign(own: Settings) -> Settings:
+    """Give the same as if another one ran the servers."""
+    return own.model_copy(update={"local_stack": False})
+
+
+def with_credentials(settings: Settings, found: tuple[str, str] | None) -> Settings:
+    assert found is not None
+    return settings.model_copy(
+        update={"minio_access_key": SecretStr(found[0]), "minio_secret_key": SecretStr(found[1])}
+    )
+
+
+def reloaded(settings: Settings) -> Settings:
+    return with_credentials(settings, read_credentials(settings.local_dir / CREDENTIALS_FILE))
+
+
+def s3(settings: Settings, *, root: bool) -> Minio:
+    access_key = settings.minio_root_user if root else settings.minio_access_key
+    secret_key = settings.minio_root_password if root else settings.minio_secret_key
+    assert access_key is not None
+    assert secret_key is not None
+    return MinioResource.from_settings(
+        settings,
+        access_key=access_key.get_secret_value(),
+        secret_key=secret_key.get_secret_value(),
+    ).client
+
+
+def put(client: Minio, bucket: str, key: str, data: bytes = b"x") -> None:
+    client.put_object(bucket, key, io.BytesIO(data), len(data))
+
+
+def states(steps: list[Step]) -> set[str]:
+    return {step.state for step in steps}
+
+
+def step_of(steps: list[Step], start: str) -> Step:
+    (found,) = [step for step in steps if step.what.startswith(start)]
+    return found
+
+
+def topic_config(settings: Settings, topic: str) -> dict[str, Any]:
+    with KafkaResource.from_settings(settings).admin() as admin:
+        found: Any = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    return {key: value["value"] for key, value in found["topic"][topic].items()}
+
+
+def messages(settings: Settings, count: int) -> list[tuple[str, str]]:
+    """Wait for this many events and give each one's name and key."""
+    kafka = KafkaResource.from_settings(settings)
+    deadline = time.monotonic() + EVENT_TIMEOUT_S
+    found: list[tuple[str, str]] = []
+    while time.monotonic() < deadline:
+        marks = kafka.topic_state(settings.kafka_topic).watermarks
+        start = {partition: first for partition, (first, _) in marks.items()}
+        end = {partition: last for partition, (_, last) in marks.items()}
+        read = kafka.read(settings.kafka_topic, start, end, position={})
+        bodies = [json.loads(message.value or b"{}") for message in read]
+        found = [(body["EventName"], body["Key"]) for body in bodies]
+        if len(found) >= count:
+            return found
+        time.sleep(0.3)
+    return found
+
+
+def uptime(settings: Settings) -> int:
+    server = Server(settings)
+    return int(json.loads(server.call(server.admin.info))["servers"][0].get("uptime", 0))
+
+
+def test_from_nothing_to_events_on_the_topic(own: Settings) -> None:
+    steps = provision(own)
+    assert states(steps) == {"changed"}
+    assert read_credentials(own.local_dir / CREDENTIALS_FILE) is not None
+    secret_mode = stat.S_IMODE((own.local_dir / CREDENTIALS_FILE).stat().st_mode)
+    assert secret_mode == 0o600
+    settings = reloaded(own)
+    assert settings.minio_secret_key is not None
+    assert settings.minio_secret_key.get_secret_value() not in "\n".join(s.text() for s in steps)
+
+    state = KafkaResource.from_settings(own).topic_state(own.kafka_topic)
+    assert len(state.watermarks) == own.kafka_topic_partitions
+    assert topic_config(own, own.kafka_topic)["retention.ms"] == "604800000"
+    dead_letters = topic_config(own, own.dead_letter_topic)
+    assert dead_letters["cleanup.policy"] == "compact"
+    assert int(dead_letters["max.message.bytes"]) > 1_048_588
+
+    root = s3(own, root=True)
+    for key in ("a b.jpg", "deeper/ö.JPG", "skipped.txt"):
+        put(root, own.source_bucket, key)
+    root.remove_object(own.source_bucket, "a b.jpg")
+    assert sorted(messages(own, 3)) == [
+        ("s3:ObjectCreated:Put", f"{own.source_bucket}/a b.jpg"),
+        ("s3:ObjectCreated:Put", f"{own.source_bucket}/deeper/ö.JPG"),
+        ("s3:ObjectRemoved:Delete", f"{own.source_bucket}/a b.jpg"),
+    ]
+
+
+def test_second_time_changes_nothing_and_restarts_nothing(own: Settings) -> None:
+    provision(own)
+    settings = reloaded(own)
+    before = (own.local_dir / CREDENTIALS_FILE).read_bytes()
+    time.sleep(1.5)
+    up = uptime(settings)
+    steps = provision(settings)
+    assert states(steps) == {"ok"}
+    assert uptime(settings) >= max(up, 1)
+    assert (own.local_dir / CREDENTIALS_FILE).read_bytes() == before
+
+
+def test_dry_run_changes_nothing_and_shows_no_secret(own: Settings) -> None:
+    settings = own.model_copy(
+        update={
+            "kafka_sasl_username": "u",
+            "kafka_sasl_password": SecretStr("topsecret"),
+        }
+    )
+    up = uptime(settings)
+    steps = provision(settings, dry_run=True)
+    assert states(steps) == {"would change"}
+    text = "\n".join(step.text() for step in steps)
+    assert "topsecret" not in text
+    root = own.minio_root_password.get_secret_value()
+    assert root not in text
+    assert uptime(settings) >= up
+    assert not own.local_dir.exists()
+    assert not s3(own, root=True).bucket_exists(own.source_bucket)
+    assert read_target(Server(own), own.notify_kafka_target) is None
+    with pytest.raises(UserError, match="has no topic"):
+        KafkaResource.from_settings(own).topic_state(own.kafka_topic)
+    # What a dry run promises is what a run does.
+    real = provision(own)
+    assert [step.what for step in real] == [step.what for step in steps]
+
+
+def test_dry_run_masks_the_kafka_password(foreign: Settings) -> None:
+    settings = foreign.model_copy(
+        update={
+            "kafka_security_protocol": "SASL_PLAINTEXT",
+            "kafka_sasl_username": "u",
+            "kafka_sasl_password": SecretStr("topsecret"),
+        }
+    )
+    steps: list[Step] = []
+    server = Server(settings)
+    ensure_target(settings, server, steps.append, dry_run=True)
+    text = "\n".join(step.text() for step in steps)
+    assert "sasl_username=u" in text
+    assert "sasl_password=***" in text
+    assert "topsecret" not in text
+    assert states(steps) == {"would change", "warning"}
+    assert "lost while Kafka is down" in text
+
+
+@pytest.fixture
+def other_target(own: Settings) -> str:
+    """Give the ARN of a target of somebody else."""
+    other = own.model_copy(update={"notify_kafka_target": own.notify_kafka_target + "other"})
+    provision(other)
+    s3(own, root=True).delete_bucket_notification(own.source_bucket)
+    return arn(other.notify_kafka_target)
+
+
+def test_rules_of_others_stay_and_old_ones_of_ours_go(own: Settings, other_target: str) -> None:
+    root = s3(own, root=True)
+    theirs = QueueConfig(
+        queue=other_target,
+        events=["s3:ObjectCreated:*"],
+        config_id="theirs",
+        suffix_filter_rule=SuffixFilterRule(".jpg"),
+    )
+    root.set_bucket_notification(own.source_bucket, NotificationConfig(queue_config_list=[theirs]))
+    steps = provision(own)
+    assert "16 rules added, 0 removed, 1 kept" in step_of(steps, "notification").what
+
+    settings = reloaded(own).model_copy(update={"source_suffixes": ".jpg,.bmp"})
+    steps = provision(settings)
+    assert "2 rules added, 14 removed, 3 kept" in step_of(steps, "notification").what
+    rules = root.get_bucket_notification(own.source_bucket).queue_config_list
+    # The server of the stack has a region, which it puts into every ARN.
+    kept = [rule for rule in rules if is_arn_of(rule.queue or "", other_target.split(":")[4])]
+    assert [(rule.config_id, rule.events) for rule in kept] == [("theirs", theirs.events)]
+    assert kept[0].suffix_filter_rule == theirs.suffix_filter_rule
+    ours = {
+        rule.suffix_filter_rule.value
+        for rule in rules
+        if is_arn_of(rule.queue or "", own.notify_kafka_target) and rule.suffix_filter_rule
+    }
+    assert ours == {".jpg", ".JPG", ".bmp", ".BMP"}
+
+
+def test_rule_of_others_whose_target_is_gone_does_no_harm(own: Settings, other_target: str) -> None:
+    root = s3(own, root=True)
+    gone = QueueConfig(queue=other_target, events=["s3:ObjectCreated:*"], config_id="gone")
+    root.set_bucket_notification(own.source_bucket, NotificationConfig(queue_config_list=[gone]))
+    server = Server(own)
+    server.call(server.admin.config_reset, "notify_kafka", own.notify_kafka_target + "other")
+    # Setting our target restarts MinIO, and with that the other one is gone.
+    provision(own)
+    assert read_target(server, own.notify_kafka_target + "other") is None
+    assert "ok" in states(provision(reloaded(own)))
+    put(root, own.source_bucket, "a.png")
+    assert messages(own, 1) == [("s3:ObjectCreated:Put", f"{own.source_bucket}/a.png")]
+
+
+def test_what_differs_is_mended(own: Settings) -> None:
+    with KafkaResource.from_settings(own).admin() as admin:
+        admin.create_topics(
+            {
+                own.kafka_topic: {
+                    "num_partitions": 1,
+                    "configs": {"retention.ms": "1000", "max.message.bytes": "3000000"},
+                },
+                own.dead_letter_topic: {"num_partitions": 2},
+            }
+        )
+    steps = provision(own)
+    source = topic_config(own, own.kafka_topic)
+    assert source["retention.ms"] == "604800000"
+    assert source["max.message.bytes"] == "3000000"
+    assert "1 to 3 partitions" in step_of(steps, "topic").what
+    dead_letters = topic_config(own, own.dead_letter_topic)
+    assert dead_letters["cleanup.policy"] == "compact"
+    assert int(dead_letters["max.message.bytes"]) > 3_000_000
+    # Other settings of MinIO's target: one restart, and the new ones are in force.
+    settings = reloaded(own)
+    changed = settings.model_copy(update={"notify_kafka_queue_dir": own.local_dir / "other dir"})
+    steps = provision(changed)
+    assert [step.state for step in steps if step.state != "ok"] == ["changed"]
+    target = read_target(Server(own), own.notify_kafka_target)
+    assert target is not None
+    assert target.values["queue_dir"] == str(own.local_dir / "other dir")
+    more = provision(changed.model_copy(update={"kafka_topic_partitions": 2}))
+    assert "more than the 2 wanted" in step_of(more, "topic").what
+    assert states(more) == {"ok"}
+
+
+def test_pipeline_user_can_do_its_work_and_nothing_else(own: Settings) -> None:
+    provision(own)
+    settings = reloaded(own)
+    root, user = s3(own, root=True), s3(settings, root=False)
+    put(root, own.source_bucket, "a.jpg", b"picture")
+    name = own.source_bucket.removeprefix("in-")
+    assert user.get_object(own.source_bucket, "a.jpg").data == b"picture"
+    assert [one.object_name for one in user.list_objects(own.source_bucket)] == ["a.jpg"]
+    assert list(user.list_objects(own.source_bucket, include_version=True))
+    for bucket, key in ((f"out-{name}", "a.jpg.webp"), (f"thumbs-{name}", "small/a.jpg")):
+        put(user, bucket, key)
+        assert [one.object_name for one in user.list_objects(bucket, recursive=True)] == [key]
+        user.stat_object(bucket, key)
+        user.remove_object(bucket, key)
+        with pytest.raises(S3Error, match="NoSuchKey"):
+            user.stat_object(bucket, key)
+    forbidden = (
+        lambda: put(user, own.source_bucket, "b.jpg"),
+        lambda: user.remove_object(own.source_bucket, "a.jpg"),
+        lambda: put(user, f"thumbs-{name}", "elsewhere/a.jpg"),
+        lambda: user.make_bucket(f"new-{name}"),
+        lambda: user.remove_bucket(f"out-{name}"),
+        lambda: user.set_bucket_notification(own.source_bucket, NotificationConfig()),
+    )
+    for action in forbidden:
+        with pytest.raises(S3Error) as raised:
+            action()
+        assert raised.value.code == "AccessDenied"
+
+
+def test_local_credentials_that_no_longer_work_are_replaced(own: Settings) -> None:
+    provision(own)
+    old = reloaded(own)
+    server = Server(own)
+    assert old.minio_access_key is not None
+    user = old.minio_access_key.get_secret_value()
+    server.call(server.admin.user_add, user, "somebody-changed-it")
+    steps = provision(old)
+    assert step_of(steps, f"user {user}").state == "changed"
+    new = reloaded(own)
+    assert new.minio_secret_key != old.minio_secret_key
+    assert list(s3(new, root=False).list_objects(own.source_bucket)) == []
+
+    # The user is gone (another data folder), the file is still there: its secret is used again.
+    server.call(server.admin.user_remove, user)
+    provision(new)
+    assert reloaded(own) == new
+    assert states(provision(new)) == {"ok"}
+
+
+def test_user_of_a_foreign_server(foreign: Settings, tmp_path: Path) -> None:
+    steps = provision(foreign)
+    created = next(step for step in steps if step.what.startswith("user"))
+    shown = dict(line.split("=", 1) for line in created.lines)
+    found = (shown["MINIO_ACCESS_KEY"], shown["MINIO_SECRET_KEY"])
+    assert Server(foreign).authenticates(*found)
+    assert not (foreign.local_dir / CREDENTIALS_FILE).exists()
+
+    # Nobody's secret is changed without being asked to.
+    steps = provision(foreign)
+    assert step_of(steps, "user").state == "needs administrator"
+    assert Server(foreign).authenticates(*found)
+    with pytest.raises(UserError, match="MINIO_SECRET_KEY: correct it"):
+        provision(with_credentials(foreign, (found[0], "wrong-secret")))
+    assert Server(foreign).authenticates(*found)
+    assert {"warning", "ok"} == states(provision(with_credentials(foreign, found)))
+
+    path = tmp_path / "new.env"
+    steps = provision(foreign, credentials_file=path)
+    assert step_of(steps, "user").state == "changed"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not Server(foreign).authenticates(*found)
+    new = read_credentials(path)
+    assert new is not None
+    assert Server(foreign).authenticates(*new)
+
+
+def test_credentials_of_ones_own_are_used(foreign: Settings) -> None:
+    assert foreign.minio_access_key is not None
+    found = (foreign.minio_access_key.get_secret_value(), "my-own-secret")
+    settings = with_credentials(foreign, found)
+    steps = provision(settings)
+    created = step_of(steps, f"user {found[0]}")
+    assert (created.state, created.lines) == ("changed", ())
+    assert Server(foreign).authenticates(*found)
+
+    # A service account is not a user of MinIO's own, and is left as it is.
+    server = Server(foreign)
+    account = (f"sa{found[0]}", "secret-of-account")
+    server.call(
+        lambda: server.admin.add_service_account(access_key=account[0], secret_key=account[1])
+    )
+    steps = provision(with_credentials(foreign, account))
+    assert "used as it is" in step_of(steps, "user").what
+
+
+def test_administrator_is_left_alone(own: Settings) -> None:
+    root = (own.minio_root_user.get_secret_value(), own.minio_root_password.get_secret_value())
+    steps = provision(with_credentials(own, root))
+    assert step_of(steps, "user").state == "warning"
+    assert Server(own).authenticates(*root)
+
+
+@pytest.fixture
+def plain_user(own: Settings) -> tuple[str, str]:
+    """Give a user without any rights."""
+    found = (f"n-{own.source_bucket[3:]}", "no-rights-at-all")
+    server = Server(own)
+    server.call(server.admin.user_add, *found)
+    return found
+
+
+def test_without_rights_it_says_what_to_ask_for(
+    foreign: Settings, plain_user: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = foreign.model_copy(
+        update={
+            "minio_root_user": SecretStr(plain_user[0]),
+            "minio_root_password": SecretStr(plain_user[1]),
+        }
+    )
+    monkeypatch.setattr(cli, "load_settings", lambda: settings)
+    result = CliRunner().invoke(cli.app, ["provision"])
+    assert result.exit_code == 1
+    text = result.output
+    assert f"changed  topic {foreign.kafka_topic}" in text, "what can be done is done"
+    assert (
+        f"mc admin config set myminio notify_kafka:{foreign.notify_kafka_target} "
+        f"brokers={foreign.kafka_bootstrap_servers} topic={foreign.kafka_topic}"
+    ) in text
+    assert f"mc mb --ignore-existing myminio/{foreign.source_bucket} myminio/out-" in text
+    assert (
+        f"mc event add myminio/{foreign.source_bucket} {arn(foreign.notify_kafka_target)}" in text
+    )
+    assert "mc admin policy attach" in text
+    assert plain_user[1] not in text
+    start = text.index("{\n")
+    policy = json.loads(text[start : text.index("    EOF", start)])
+    assert len(policy["Statement"]) == 4
+    assert not s3(foreign, root=True).bucket_exists(foreign.source_bucket)
+
+
+def test_command_prints_one_line_each(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load_settings", lambda: own)
+    result = CliRunner().invoke(cli.app, ["provision", "--dry-run"])
+    assert result.exit_code == 0
+    assert f"would change bucket {own.source_bucket}: create" in result.output.splitlines()
+
+
+def test_servers_that_are_away_are_named(own: Settings) -> None:
+    away = "http://127.0.0.1:1"
+    with pytest.raises(TransientError, match=f"MinIO at {away} does not answer"):
+        provision(own.model_copy(update={"minio_endpoint": away}))
+    # MinIO tries its target before it takes it.
+    unreachable = own.model_copy(update={"notify_kafka_brokers": "127.0.0.1:1"})
+    with pytest.raises(TransientError, match=r"can't use Kafka at 127\.0\.0\.1:1 .*BROKERS"):
+        provision(unreachable)
