@@ -17,6 +17,9 @@ KEY_MAX_BYTES = 1024
 WITHOUT_NEW_BYTES = frozenset({"PutRetention", "PutLegalHold", "PutTagging", "DeleteTagging"})
 """Kinds of `s3:ObjectCreated` that MinIO sends for changes that leave the bytes as they were."""
 
+SIZE_MAX = 2**63 - 1
+"""Largest size that is believed: S3 clients read sizes as signed 64-bit integers."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
@@ -106,11 +109,10 @@ def _parse_record(record: Any, source_bucket: str) -> Event:
         return Ignored("another kind of event")
     if detail in WITHOUT_NEW_BYTES:
         return Ignored("no new bytes")
-    size = entity.get("size", 0)  # MinIO leaves a size of 0 out.
     return ObjectCreated(
         key=key,
         time=time,
-        size=size if isinstance(size, int) and size >= 0 else 0,
+        size=_size(entity.get("size")),
         etag=_text(entity.get("eTag")),
         version_id=_text(entity.get("versionId")),
     )
@@ -119,9 +121,15 @@ def _parse_record(record: Any, source_bucket: str) -> Event:
 def _time(value: Any) -> dt.datetime | None:
     try:
         time = dt.datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+    except (TypeError, ValueError, OverflowError):
+        # OverflowError: in the year 1 or 9999, and in another one in UTC.
         return None
-    return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
+def _size(value: Any) -> int:
+    # MinIO leaves a size of 0 out. A bool is an int for Python.
+    return value if type(value) is int and 0 <= value <= SIZE_MAX else 0
 
 
 def _text(value: Any) -> str | None:

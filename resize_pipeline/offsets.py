@@ -33,11 +33,14 @@ class OffsetRange(BaseModel):
         Raises:
             UserError: the text has another form.
         """
-        match = re.fullmatch(r"(\d+):(\d+)-(\d+)", text.strip())
-        if not match:
-            msg = f"offset range {text!r} is not of the form PARTITION:START-END, such as 0:120-240"
+        match = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,19})-([0-9]{1,19})", text.strip())
+        partition, start, end = map(int, match.groups()) if match else (0, 1, 0)
+        if start > end:
+            msg = (
+                f"offset range {text[:80]!r} is not of the form PARTITION:START-END, such as "
+                "0:120-240"
+            )
             raise UserError(msg)
-        partition, start, end = map(int, match.groups())
         return cls(partition=partition, start=start, end=end)
 
 

@@ -7,6 +7,7 @@ provision` left in `LOCAL_DIR`. Nothing else in the package reads the environmen
 import datetime as dt
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from resize_pipeline.errors import UserError
 CREDENTIALS_FILE = "credentials.env"
 MIB = 2**20
 PORT_MAX = 65535
+
+_BROKER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))?")
 
 
 class Settings(BaseSettings):
@@ -120,11 +123,31 @@ class Settings(BaseSettings):
     @field_validator("minio_endpoint")
     @classmethod
     def _is_url(cls, value: str) -> str:
+        form = "http://HOST:PORT or https://HOST:PORT"
+        if "@" in value:
+            # Not shown, because it holds a password.
+            msg = f"must be of the form {form}; credentials go to MINIO_ACCESS_KEY and _SECRET_KEY"
+            raise ValueError(msg)
         parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
-            msg = f"{value!r} is not of the form http://HOST:PORT or https://HOST:PORT"
+        try:
+            has_port = parts.port is None or parts.port > 0
+        except ValueError:
+            has_port = False
+        rest = parts.path.strip("/") or parts.query or parts.fragment
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not has_port or rest:
+            msg = f"{value!r} is not of the form {form}"
             raise ValueError(msg)
         return value.rstrip("/")
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _is_list_of_brokers(cls, value: str) -> str:
+        for broker in value.split(","):
+            match = _BROKER.fullmatch(broker.strip())
+            if not match or not 0 < int(match[3] or 1) <= PORT_MAX:
+                msg = f"{value!r} is not of the form HOST:PORT,HOST:PORT"
+                raise ValueError(msg)
+        return value
 
     @property
     def minio_address(self) -> tuple[str, int]:
@@ -135,13 +158,14 @@ class Settings(BaseSettings):
     @property
     def kafka_address(self) -> tuple[str, int]:
         """Host and port of the first bootstrap server; Kafka's own default port is 9092."""
-        host, _, port = self.kafka_bootstrap_servers.split(",")[0].strip().rpartition(":")
-        return (host.strip("[]"), int(port)) if host and port.isdigit() else (port, 9092)
+        match = _BROKER.fullmatch(self.kafka_bootstrap_servers.split(",")[0].strip())
+        return (match[1] or match[2], int(match[3] or 9092)) if match else ("", 9092)
 
     @property
     def suffixes(self) -> list[str]:
         """The source suffixes as a list, lower case, each with its dot."""
-        return [suffix.strip().lower() for suffix in self.source_suffixes.split(",") if suffix]
+        suffixes = (suffix.strip().lower() for suffix in self.source_suffixes.split(","))
+        return [suffix for suffix in suffixes if suffix]
 
     @property
     def dead_letter_topic(self) -> str:
@@ -174,7 +198,7 @@ class Settings(BaseSettings):
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address is this machine itself."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -199,11 +223,15 @@ def load_settings() -> Settings:
         )
         msg = f"wrong settings, in the environment or in .env: {problems}"
         raise UserError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f".env or LOCAL_DIR/{CREDENTIALS_FILE} is not text ({error.reason}): save it as UTF-8"
+        raise UserError(msg) from error
 
 
 def export_secrets(settings: Settings) -> None:
     """Put secrets that came from files into the environment, where `dg.EnvVar` looks for them."""
     for name in ("minio_access_key", "minio_secret_key", "kafka_sasl_password"):
         secret: SecretStr | None = getattr(settings, name)
-        if secret is not None:
-            os.environ.setdefault(name.upper(), secret.get_secret_value())
+        # An empty variable counts as unset, as it does in `Settings`.
+        if secret is not None and not os.environ.get(name.upper()):
+            os.environ[name.upper()] = secret.get_secret_value()

@@ -1,0 +1,95 @@
+"""Cutting objects into batches, and adding up what became of them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resize_pipeline.batches import Batch, Planned, Rejected, Resized, Uploaded, batches_of
+from resize_pipeline.contact_sheet import THUMBNAILS_MAX
+from resize_pipeline.imaging import Rendered
+
+
+def cut(sizes: list[int], max_objects: int = 100, max_bytes: int = 100) -> list[list[int]]:
+    objects = {f"{index}.jpg": size for index, size in enumerate(sizes)}
+    batches = batches_of(objects.items(), max_objects=max_objects, max_bytes=max_bytes)
+    return [[objects[key] for key in batch.keys] for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ([], []),
+        ([0], [[0]]),
+        ([50, 50], [[50, 50]]),
+        ([50, 51], [[50], [51]]),
+        ([10, 500, 10, 10], [[10], [500], [10, 10]]),
+        ([500], [[500]]),
+    ],
+)
+def test_bytes_of_a_batch(sizes: list[int], batches: list[list[int]]) -> None:
+    assert cut(sizes) == batches
+
+
+def test_objects_of_a_batch() -> None:
+    assert [len(batch) for batch in cut([0] * 7, max_objects=3)] == [3, 3, 1]
+
+
+@given(st.lists(st.integers(0, 150), max_size=40), st.integers(1, 10), st.integers(1, 120))
+def test_batches_hold_every_object_once_in_order_and_within_bounds(
+    sizes: list[int], max_objects: int, max_bytes: int
+) -> None:
+    batches = cut(sizes, max_objects, max_bytes)
+    assert [size for batch in batches for size in batch] == sizes
+    for batch in batches:
+        assert 1 <= len(batch) <= max_objects
+        assert sum(batch) <= max_bytes or len(batch) == 1
+
+
+def test_cutting_is_lazy() -> None:
+    """A listing of millions of objects must not be read before the first batch goes out."""
+
+    def listing():
+        yield from [("a", 60), ("b", 60)]
+        raise AssertionError("read too far")
+
+    assert next(batches_of(listing(), max_objects=10, max_bytes=100)) == Batch(("a",))
+
+
+def resized(key: str, **sizes: int) -> Resized:
+    made = [
+        Rendered(name, bytes(size), size, size, "PNG", "image/png") for name, size in sizes.items()
+    ]
+    return Resized(key, "etag", 1000, made)
+
+
+def test_counting_pictures_and_adding_batches() -> None:
+    one, two = Uploaded(), Uploaded(rejected=[Rejected("x", "why")], missing=["y"])
+    one.count(resized("a", large=30, small=3))
+    two.count(resized("b", large=50, small=5))
+    two.count(resized("c", large=20))
+    one.add(two)
+    assert one.rendered == 3
+    assert one.bytes_in == 3000
+    assert one.bytes_out == {"large": 100, "small": 8}
+    assert one.rejected == [Rejected("x", "why")]
+    assert one.missing == ["y"]
+    assert [(key, len(data)) for key, data in one.sheet] == [("a", 3), ("b", 5), ("c", 20)]
+
+
+def test_only_as_many_thumbnails_are_kept_as_a_sheet_shows() -> None:
+    total = Uploaded()
+    for _ in range(3):
+        batch = Uploaded()
+        for index in range(THUMBNAILS_MAX):
+            batch.count(resized(str(index), small=1))
+        total.add(batch)
+    assert len(total.sheet) == THUMBNAILS_MAX
+    assert total.rendered == 3 * THUMBNAILS_MAX
+
+
+def test_skipped_messages_are_counted_by_reason() -> None:
+    planned = Planned(started=0.0)
+    planned.skip("removed")
+    planned.skip("removed")
+    planned.skip("gone", 5)
+    assert planned.skipped == {"removed": 2, "gone": 5}

@@ -1,0 +1,263 @@
+"""Where to read on, and how what waits is cut into ranges."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resize_pipeline.errors import UserError
+from resize_pipeline.offsets import (
+    Cursor,
+    Limits,
+    OffsetRange,
+    TopicState,
+    Waiting,
+    lag,
+    plan_ranges,
+    starting_offsets,
+)
+
+PLENTY = Limits(messages=1000, weight=10**9, plans=1000)
+
+
+def state(watermarks: dict[int, tuple[int, int]], topic_id: str = "id-1") -> TopicState:
+    return TopicState("events", topic_id, watermarks)
+
+
+def cursor(next_offsets: dict[int, int], topic: str = "events", topic_id: str = "id-1") -> Cursor:
+    return Cursor(topic=topic, topic_id=topic_id, next_offsets=next_offsets)
+
+
+def queue(groups: str, start: int = 0, weight: int = 1) -> list[Waiting]:
+    """One message for each letter, at consecutive offsets."""
+    return [Waiting(start + index, group, weight) for index, group in enumerate(groups)]
+
+
+class TestStartingOffsets:
+    def test_without_cursor_the_topic_is_read_from_its_earliest_event(self) -> None:
+        assert starting_offsets(None, state({0: (5, 9), 1: (0, 0)})) == ({0: 5, 1: 0}, [])
+
+    def test_goes_on_at_the_cursor(self) -> None:
+        assert starting_offsets(cursor({0: 7, 1: 0}), state({0: (5, 9), 1: (0, 4)})) == (
+            {0: 7, 1: 0},
+            [],
+        )
+
+    @pytest.mark.parametrize("offset", [5, 9])
+    def test_both_ends_of_the_log_are_no_gap(self, offset: int) -> None:
+        assert starting_offsets(cursor({0: offset}), state({0: (5, 9)})) == ({0: offset}, [])
+
+    def test_retention_leaves_a_gap(self) -> None:
+        offsets, [gap] = starting_offsets(cursor({0: 2}), state({0: (5, 9)}))
+        assert offsets == {0: 5}
+        assert (gap.partition, gap.start, gap.end) == (0, 2, 5)
+        assert str(gap) == "partition 0 offsets 2-5: deleted by retention"
+
+    def test_a_truncated_log_is_read_from_its_end(self) -> None:
+        offsets, [gap] = starting_offsets(cursor({0: 12}), state({0: (5, 9)}))
+        assert offsets == {0: 9}
+        assert (gap.start, gap.end, gap.reason) == (9, 12, "the log was truncated")
+
+    def test_a_new_partition_is_read_from_its_earliest_event(self) -> None:
+        offsets, gaps = starting_offsets(cursor({0: 7}), state({0: (5, 9), 1: (3, 4)}))
+        assert offsets == {0: 7, 1: 3}
+        assert gaps == []
+
+    def test_a_recreated_topic_is_read_from_its_start_and_said(self) -> None:
+        offsets, gaps = starting_offsets(cursor({0: 7, 1: 4}), state({0: (0, 9)}, "id-2"))
+        assert offsets == {0: 0}
+        assert [gap.partition for gap in gaps] == [0, 1]
+        assert all("recreated" in gap.reason for gap in gaps)
+
+    def test_another_topic_is_read_from_its_start(self) -> None:
+        other = cursor({0: 7}, topic="old-events", topic_id="id-0")
+        assert starting_offsets(other, state({0: (2, 9)})) == ({0: 2}, [])
+
+    def test_lag_counts_what_can_still_be_read(self) -> None:
+        assert lag({0: 2, 1: 4}, state({0: (5, 9), 1: (0, 4), 2: (10, 13)})) == 4 + 0 + 3
+
+
+class TestPlanRanges:
+    def test_nothing_waits(self) -> None:
+        assert plan_ranges({0: 3}, {0: []}, {0: 3}, PLENTY) == ([], {0: 3})
+
+    def test_offsets_without_a_message_are_passed_without_a_run(self) -> None:
+        assert plan_ranges({0: 3}, {0: []}, {0: 9}, PLENTY) == ([], {0: 9})
+
+    def test_one_plan_for_each_group_over_all_partitions(self) -> None:
+        plans, after = plan_ranges(
+            {0: 0, 1: 10}, {0: queue("aab"), 1: queue("ab", 10)}, {0: 3, 1: 12}, PLENTY
+        )
+        assert [(plan.group, [*map(str, plan.ranges)]) for plan in plans] == [
+            ("a", ["0:0-2", "1:10-11"]),
+            ("b", ["0:2-3", "1:11-12"]),
+        ]
+        assert after == {0: 3, 1: 12}
+
+    def test_a_late_event_rides_along(self) -> None:
+        plans, _ = plan_ranges({0: 0}, {0: queue("bab")}, {0: 3}, PLENTY)
+        assert [(plan.group, plan.messages) for plan in plans] == [("b", 3)]
+
+    def test_a_range_covers_the_holes_around_its_messages(self) -> None:
+        waiting = [Waiting(4, "a", 1), Waiting(8, "b", 1)]
+        plans, after = plan_ranges({0: 2}, {0: waiting}, {0: 12}, PLENTY)
+        assert [str(plan.ranges[0]) for plan in plans] == ["0:2-8", "0:8-12"]
+        assert after == {0: 12}
+
+    def test_a_full_plan_is_followed_by_another_of_its_group(self) -> None:
+        limits = Limits(messages=2, weight=10**9, plans=10)
+        plans, _ = plan_ranges({0: 0}, {0: queue("aaaaa")}, {0: 5}, limits)
+        assert [plan.messages for plan in plans] == [2, 2, 1]
+
+    def test_a_plan_is_bounded_by_weight(self) -> None:
+        limits = Limits(messages=100, weight=10, plans=10)
+        plans, _ = plan_ranges({0: 0}, {0: queue("aaaa", weight=5)}, {0: 4}, limits)
+        assert [plan.weight for plan in plans] == [10, 10]
+
+    def test_a_message_over_the_weight_has_a_plan_of_its_own(self) -> None:
+        limits = Limits(messages=100, weight=10, plans=10)
+        waiting = [Waiting(0, "a", 1), Waiting(1, "a", 99), Waiting(2, "a", 1)]
+        plans, after = plan_ranges({0: 0}, {0: waiting}, {0: 3}, limits)
+        assert [plan.weight for plan in plans] == [1, 99, 1]
+        assert after == {0: 3}
+
+    def test_what_no_plan_takes_waits_for_the_next_tick(self) -> None:
+        limits = Limits(messages=2, weight=10**9, plans=1)
+        plans, after = plan_ranges(
+            {0: 0, 1: 0}, {0: queue("aaaa"), 1: queue("aa")}, {0: 4, 1: 2}, limits
+        )
+        assert [str(one) for one in plans[0].ranges] == ["0:0-2"]
+        assert after == {0: 2, 1: 0}
+
+
+@st.composite
+def situations(draw: st.DrawFn):
+    start, waiting, position = {}, {}, {}
+    for partition in range(draw(st.integers(1, 3))):
+        offset = start[partition] = draw(st.integers(0, 5))
+        messages = []
+        for _ in range(draw(st.integers(0, 12))):
+            offset += draw(st.integers(0, 2))
+            messages.append(
+                Waiting(offset, draw(st.sampled_from("abcd")), draw(st.integers(0, 12)))
+            )
+            offset += 1
+        waiting[partition] = messages
+        position[partition] = offset + draw(st.integers(0, 3))
+    limits = Limits(
+        messages=draw(st.integers(1, 5)),
+        weight=draw(st.integers(1, 20)),
+        plans=draw(st.integers(1, 8)),
+    )
+    return start, waiting, position, limits
+
+
+@given(situations())
+def test_every_offset_is_in_exactly_one_range(situation) -> None:
+    start, waiting, position, limits = situation
+    plans, after = plan_ranges(start, waiting, position, limits)
+
+    reached = dict(start)
+    for plan in plans:
+        for offsets in plan.ranges:
+            assert offsets.start == reached[offsets.partition], "a hole or an overlap"
+            assert offsets.end > offsets.start
+            reached[offsets.partition] = offsets.end
+    for partition, messages in waiting.items():
+        left = [message for message in messages if message.offset >= after[partition]]
+        if left:
+            # Reading goes on behind the last range, so that nothing is left out.
+            assert after[partition] == reached[partition]
+        else:
+            assert after[partition] == position[partition]
+
+
+@given(situations())
+def test_plans_keep_their_limits_and_their_order(situation) -> None:
+    start, waiting, position, limits = situation
+    plans, _ = plan_ranges(start, waiting, position, limits)
+    assert len(plans) <= limits.plans
+    assert all(one.group <= two.group for one, two in itertools.pairwise(plans))
+    for plan in plans:
+        partitions = [offsets.partition for offsets in plan.ranges]
+        assert len(partitions) == len(set(partitions))
+        inside = [
+            message
+            for offsets in plan.ranges
+            for message in waiting[offsets.partition]
+            if offsets.start <= message.offset < offsets.end
+        ]
+        assert plan.messages == len(inside) >= 1
+        assert plan.weight == sum(message.weight for message in inside)
+        assert plan.messages <= limits.messages
+        assert plan.weight <= limits.weight or plan.messages == 1
+        # Only a late event is in a plan of another group, and that group is a later one.
+        assert max(message.group for message in inside) <= plan.group
+
+
+@given(situations())
+def test_planning_on_reaches_the_end(situation) -> None:
+    start, waiting, position, limits = situation
+    offsets = start
+    for _ in range(100):
+        left = {
+            partition: [message for message in messages if message.offset >= offsets[partition]]
+            for partition, messages in waiting.items()
+        }
+        plans, offsets = plan_ranges(offsets, left, position, limits)
+        if not plans:
+            break
+    assert offsets == position
+
+
+class TestOffsetRange:
+    @pytest.mark.parametrize(
+        "text", ["0:120-240", "12:0-0", "3:9223372036854775806-9223372036854775807"]
+    )
+    def test_is_read_as_it_is_written(self, text: str) -> None:
+        assert str(OffsetRange.parse(text)) == text
+
+    def test_surrounding_space_is_dropped(self) -> None:
+        assert OffsetRange.parse(" 1:2-3\n") == OffsetRange(partition=1, start=2, end=3)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", "0", "0:1", "0:1-", "-1:0-1", "0:-1-2", "0:1-2-3", "a:1-2", "0:1-2,1:1-2"),
+            *("0:5-3", "0:0-" + "9" * 5000, "0:٣-٤", "0:1..2"),
+        ],
+    )
+    def test_anything_else_is_refused_with_an_example(self, text: str) -> None:
+        with pytest.raises(UserError, match="PARTITION:START-END, such as") as refused:
+            OffsetRange.parse(text)
+        assert len(str(refused.value)) < 300
+        assert "\n" not in str(refused.value)
+
+
+class TestCursor:
+    def test_round_trip(self) -> None:
+        one = cursor({0: 7, 1: 0})
+        assert Cursor.parse(one.model_dump_json()) == one
+
+    @pytest.mark.parametrize("text", [None, ""])
+    def test_no_cursor(self, text: str | None) -> None:
+        assert Cursor.parse(text) is None
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "junk\nand more",
+            "{}",
+            "7",
+            '{"version": 2, "topic": "t", "topic_id": "i", "next_offsets": {}}',
+            '{"version": 1, "topic": "t", "topic_id": "i", "next_offsets": {"a": 1}}',
+            '{"version": 1, "topic": "t", "topic_id": "i", "next_offsets": {}, "more": 1}',
+            "x" * 10_000,
+        ],
+    )
+    def test_an_unreadable_cursor_says_how_to_reset_it(self, text: str) -> None:
+        with pytest.raises(UserError, match="dagster sensor cursor minio_events_sensor") as refused:
+            Cursor.parse(text)
+        assert len(str(refused.value)) < 500
+        assert "\n" not in str(refused.value)
