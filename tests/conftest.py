@@ -44,3 +44,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     )
     with running_stack(settings):
         yield settings
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Project"]:
+    """Run one whole pipeline for the session, as `resize-pipeline up` does, Dagster included.
+
+    Tests share it: use keys of your own, below a prefix.
+    """
+    from tests.project import Project
+
+    project = Project(tmp_path_factory.mktemp("project"))
+    with project.running():
+        yield project

@@ -47,6 +47,8 @@ def build_renditions(
             for rendition in renditions
         },
         partitions_def=partitions,
+        # What `dagster asset materialize --partition-range` asks for: a range is one run.
+        backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
         group_name=GROUP,
     )
