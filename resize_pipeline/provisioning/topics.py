@@ -8,7 +8,7 @@ from typing import Any, cast
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from resize_pipeline.errors import TransientError
+from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.provisioning.steps import Report, Step, changed
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import MIB, Settings
@@ -146,7 +146,7 @@ def ensure_topics(settings: Settings, report: Report, *, dry_run: bool) -> None:
 
     Raises:
         TransientError: Kafka can't be reached or did not do as it was told.
-        UserError: Kafka refuses these credentials altogether.
+        UserError: Kafka refuses these credentials altogether, or the topic's name or settings.
     """
     password = settings.kafka_sasl_password
     kafka = KafkaResource.from_settings(
@@ -213,6 +213,15 @@ def _ensure_topic(
             )
         )
         return wanted
+    except kafka_errors.BrokerResponseError as error:
+        if error.retriable:
+            raise
+        msg = (
+            f"Kafka at {settings.kafka_bootstrap_servers} refuses topic {wanted.name!r} "
+            f"({type(error).__name__}): check KAFKA_TOPIC, KAFKA_REPLICATION_FACTOR and the "
+            "broker's policies"
+        )
+        raise UserError(msg) from error
 
 
 def _read_topic(admin: Any, name: str) -> TopicSpec | None:

@@ -448,3 +448,10 @@ def test_servers_that_are_away_are_named(own: Settings) -> None:
     unreachable = own.model_copy(update={"notify_kafka_brokers": "127.0.0.1:1"})
     with pytest.raises(TransientError, match=r"can't use Kafka at 127\.0\.0\.1:1 .*BROKERS"):
         provision(unreachable)
+
+
+def test_topic_that_kafka_does_not_take(own: Settings) -> None:
+    with pytest.raises(UserError, match=r"refuses topic .* \(InvalidReplicationFactorError\)"):
+        provision(own.model_copy(update={"kafka_replication_factor": 3}))
+    with pytest.raises(UserError, match=r"refuses topic 'a b' \(InvalidTopicError\)"):
+        provision(own.model_copy(update={"kafka_topic": "a b"}), dry_run=True)
