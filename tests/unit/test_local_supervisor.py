@@ -87,12 +87,15 @@ def test_wait_returns_on_sigterm_and_the_handler_is_put_back(tmp_path: Path) -> 
 
 
 def test_an_exception_in_the_block_stops_everything(tmp_path: Path) -> None:
+    state_file = tmp_path / "state.json"
     processes: list[psutil.Process] = []
 
     def start_and_fail() -> None:
-        with Supervisor() as supervisor:
+        with Supervisor(state_file) as supervisor:
             supervisor.start([service(tmp_path)])
-            processes.extend(psutil.Process().children(recursive=True))
+            state = read_state(state_file)
+            assert state
+            processes.extend(each for each in state.processes() if each.pid != os.getpid())
             raise KeyError
 
     with pytest.raises(KeyError):
