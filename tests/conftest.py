@@ -47,7 +47,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Project"]:
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Project"]:  # noqa: F821
     """Run one whole pipeline for the session, as `resize-pipeline up` does, Dagster included.
 
     Tests share it: use keys of your own, below a prefix.

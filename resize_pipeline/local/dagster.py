@@ -40,11 +40,10 @@ def dagster_services(settings: Settings) -> list[Service]:
     if not workspace.is_file():
         msg = f"no workspace.yaml in {workspace.parent}: run this in the project's folder"
         raise UserError(msg)
-    ours = settings.to_environment()
+    environment = os.environ | settings.to_environment() | dagster_environment(settings)
     # Administrators' keys are for provisioning only.
     for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
-        ours.pop(name)
-    environment = os.environ | ours | dagster_environment(settings)
+        environment.pop(name)
     # Not the project's folder: Dagster would let its .env win over what is exported.
     folder = settings.local_dir.absolute() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)

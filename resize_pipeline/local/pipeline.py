@@ -5,10 +5,11 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from resize_pipeline.local.dagster import dagster_services, prepare_instance
+from resize_pipeline.local.ports import check_free
 from resize_pipeline.local.stack import running_stack, state_file
 from resize_pipeline.local.state import read_state
 from resize_pipeline.local.supervisor import Supervisor
-from resize_pipeline.provisioning import provision
+from resize_pipeline.provisioning import Step, provision
 from resize_pipeline.settings import Settings, load_settings
 
 
@@ -42,13 +43,19 @@ def running_pipeline(settings: Settings, say: Callable[[str], None]) -> Generato
         UserError: a port is taken, a file is missing, or a server refuses what is needed.
         ServiceError: a service ended or was not ready in time.
     """
+
+    def say_change(step: Step) -> None:
+        if step.state != "ok":
+            say(step.text())
+
+    # Before minutes of building, and before a missing file is found at the very end.
+    check_free("webserver", (settings.ui_host, settings.ui_port), "UI_PORT")
+    dagster_services(settings)
     with running_stack(settings) as supervisor:
         for service in supervisor.services:
             host, port = service.address or ("", 0)
             say(f"{service.name} {service.version} answers on {host}:{port}")
-        for step in provision(settings):
-            if step.state != "ok":
-                say(step.text())
+        provision(settings, report=say_change)
         # Provisioning may have made the pipeline's user.
         settings = load_settings()
         prepare_instance(settings)
