@@ -170,8 +170,11 @@ def _named_objects(
     keys: Sequence[str], minio: MinioResource, pipeline: PipelineResource
 ) -> Iterator[tuple[str, int]]:
     for key in keys:
-        info = minio.stat(pipeline.source_bucket, key)
-        # A key that is not there goes on: the run reports it as missing.
+        # A key that is not there, or can't be, goes on: the run reports it.
+        try:
+            info = minio.stat(pipeline.source_bucket, key)
+        except PermanentError:
+            info = None
         yield key, info.size if info else 0
 
 
@@ -248,7 +251,14 @@ def upload(
     """Write the renditions of a batch to their buckets."""
     specs = {rendition.name: rendition for rendition in pipeline.renditions}
 
-    def put(picture: Resized) -> None:
+    def put(picture: Resized) -> Rejected | None:
+        try:
+            put_renditions(picture)
+        except PermanentError as error:
+            return Rejected(picture.key, str(error))
+        return None
+
+    def put_renditions(picture: Resized) -> None:
         for rendered in picture.renditions:
             spec = specs[rendered.rendition]
             minio.upload(
@@ -259,12 +269,15 @@ def upload(
                 metadata={"source-etag": picture.etag, "spec-digest": spec.digest},
             )
 
-    with one_line_failures():
-        for _ in _threads(IO_THREADS, put, resized.pictures):
-            pass
     result = Uploaded(rejected=resized.rejected, missing=resized.missing)
-    for picture in resized.pictures:
-        result.count(picture)
+    with one_line_failures():
+        refused = _threads(IO_THREADS, put, resized.pictures)
+    for picture, rejected in zip(resized.pictures, refused, strict=True):
+        if rejected:
+            context.log.warning(f"rejected {rejected.key!r}: {rejected.reason}")
+            result.rejected.append(rejected)
+        else:
+            result.count(picture)
     context.log.debug(f"{result.rendered} uploaded")
     return result
 

@@ -39,6 +39,7 @@ UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.SUSPENDED,
     dg.DagsterRunStatus.CANCELING,
 ]
 
@@ -106,11 +107,19 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
 def _weigh(
     message: Message, source_bucket: str, partitions: TimePartitions, now: dt.datetime
 ) -> tuple[str, int]:
-    sent = dt.datetime.fromtimestamp(max(message.timestamp, 0) / 1000, dt.UTC)
     events = parse_message(message.value, source_bucket=source_bucket)
     times = [event.time for event in events if isinstance(event, ObjectCreated | ObjectRemoved)]
     weight = sum(event.size for event in events if isinstance(event, ObjectCreated))
-    return partition_key_at(partitions, next(filter(None, times), sent), now), weight
+    happened = next(filter(None, times), None) or _sent(message)
+    return partition_key_at(partitions, happened, now), weight
+
+
+def _sent(message: Message) -> dt.datetime | None:
+    try:
+        return dt.datetime.fromtimestamp(message.timestamp / 1000, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        # The producer sets it, to anything; a tick that raises would fail for ever.
+        return None
 
 
 def _request(plan: Plan, state: TopicState, left: int) -> dg.RunRequest:

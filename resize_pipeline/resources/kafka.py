@@ -22,6 +22,10 @@ TIMEOUT_MS = 10_000
 POLL_MS = 500
 POLL_MAX_RECORDS = 5_000
 
+NO_TOPIC = frozenset(
+    {kafka_errors.UnknownTopicOrPartitionError.errno, kafka_errors.InvalidTopicError.errno}
+)
+
 
 class Message(Protocol):
     """What this package reads of kafka-python's `ConsumerRecord`."""
@@ -176,7 +180,10 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """
         with self.admin() as admin:
             description = admin.describe_topics([topic])[0]
-        if description["error_code"] == kafka_errors.UnknownTopicOrPartitionError.errno:
+            if description["error_code"] and description["error_code"] not in NO_TOPIC:
+                # Not to be taken for a topic without partitions, in which nothing ever waits.
+                raise kafka_errors.for_code(description["error_code"])
+        if description["error_code"]:
             msg = (
                 f"Kafka at {self.bootstrap_servers} has no topic {topic!r}: "
                 "run `resize-pipeline provision`, or set KAFKA_TOPIC"

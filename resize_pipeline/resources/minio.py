@@ -27,6 +27,10 @@ PUT_PART_MIN = 5 * MIB
 DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "MethodNotAllowed"})
 """MethodNotAllowed is what S3 answers for a version that is a delete marker."""
+IMPOSSIBLE = frozenset(
+    {"KeyTooLongError", "XMinioInvalidObjectName", "InvalidRequest", "InvalidObjectState"}
+)
+"""What depends on the object alone: its key, its customer's encryption key, its archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +100,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         return self._client
 
     @contextmanager
-    def errors(self, bucket: str) -> Generator[None]:
+    def errors(self, bucket: str, key: str | None = None) -> Generator[None]:
         """Turn the client's errors into one line that names the endpoint and the remedy.
 
         Raises:
+            PermanentError: the object `key` can't be asked for or written, whenever it is tried.
             TransientError: the server can't be reached, or asks to try again later.
             UserError: the bucket is missing, or the server refuses these credentials.
         """
@@ -118,8 +123,20 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     "check MINIO_ACCESS_KEY, MINIO_SECRET_KEY and the user's policy"
                 )
                 raise UserError(msg) from error
+            if key is not None and error.code in IMPOSSIBLE:
+                msg = f"{error.code}: {error.message}"
+                raise PermanentError(msg) from error
             msg = f"MinIO at {self.endpoint} answered {error.code} for bucket {bucket!r}: try again"
             raise TransientError(msg) from error
+        except ValueError as error:
+            # The client itself refuses some names, such as a key with a segment "..".
+            if key is None or "bucket name" in str(error):
+                msg = f"bucket {bucket!r} at {self.endpoint}: {error}"
+                raise UserError(msg) from error
+            raise PermanentError(str(error)) from error
+        except urllib3.exceptions.DecodeError as error:
+            msg = "its content is not what its Content-Encoding says"
+            raise PermanentError(msg) from error
         except (ServerError, MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             msg = (
                 f"MinIO at {self.endpoint} does not answer ({type(error).__name__}): "
@@ -158,14 +175,16 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """Look at an object; None when it is not there.
 
         Raises:
+            PermanentError: the server allows no such key.
             TransientError: the server can't be reached.
             UserError: the bucket is missing or refused.
         """
-        with self.errors(bucket):
+        with self.errors(bucket, key):
             try:
                 found = self.client.stat_object(bucket, key)
             except S3Error as error:
-                if error.code in MISSING:
+                # An answer to HEAD has no body that says more than that the request is bad.
+                if error.code in MISSING or error.code == "BadRequest":
                     return None
                 raise
         return ObjectInfo(
@@ -186,11 +205,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             max_bytes: never more than this is read, whatever size an event claims.
 
         Raises:
-            PermanentError: the object is larger than `max_bytes`.
+            PermanentError: the object is larger than `max_bytes`, or can't be had as it is.
             TransientError: the server can't be reached, or the connection broke.
             UserError: the bucket is missing or refused.
         """
-        with self.errors(bucket):
+        with self.errors(bucket, key):
             try:
                 response = self.client.get_object(bucket, key)
             except S3Error as error:
@@ -199,12 +218,14 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 raise
             try:
                 size = int(response.headers.get("content-length", 0))
-                if size > max_bytes:
+                # An object with a Content-Encoding is decoded, to any size.
+                data = b"" if size > max_bytes else response.read(max_bytes + 1)
+                if max(size, len(data)) > max_bytes:
                     # Not to be drained: closing drops the connection with the rest of the object.
                     response.close()
-                    msg = f"{size} bytes, more than SOURCE_MAX_BYTES={max_bytes}"
+                    has = f"{size} bytes" if size > max_bytes else f"{size} bytes, decoded more"
+                    msg = f"{has}, more than SOURCE_MAX_BYTES={max_bytes}"
                     raise PermanentError(msg)
-                data = response.read()
             finally:
                 response.release_conn()
         return Download(
@@ -220,10 +241,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """Write an object in one request: it is there whole or not at all.
 
         Raises:
+            PermanentError: the server allows no such key.
             TransientError: the server can't be reached.
             UserError: the bucket is missing or refused.
         """
-        with self.errors(bucket):
+        with self.errors(bucket, key):
             self.client.put_object(
                 bucket,
                 key,

@@ -1,0 +1,142 @@
+"""The project's definitions over a Kafka and a MinIO in memory."""
+
+import gc
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from resize_pipeline.definitions import build_definitions
+from resize_pipeline.resources.scratch import ScratchIOManager
+from resize_pipeline.settings import Settings
+from tests.dagster.fakes import FakeKafka, FakeMinio, fake_settings
+
+
+@dataclass
+class Project:
+    instance: dg.DagsterInstance
+    folder: Path
+    settings: Settings
+    kafka: FakeKafka = field(default_factory=FakeKafka)
+    minio: FakeMinio = field(default_factory=FakeMinio)
+    cursor: str | None = None
+
+    @property
+    def definitions(self) -> dg.Definitions:
+        return build_definitions(
+            self.settings, resources={"kafka": self.kafka, "minio": self.minio}
+        )
+
+    def configure(self, **changes: Any) -> None:
+        self.settings = fake_settings(self.folder, **changes)
+
+    def tick(self) -> SensorExecutionData:
+        """Evaluate the sensor and keep the cursor, as the daemon does."""
+        definitions = self.definitions
+        repository = definitions.get_repository_def()
+        assert definitions.resources
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            repository_def=repository,
+            sensor_name="minio_events_sensor",
+            resources={name: definitions.resources[name] for name in ("kafka", "pipeline")},
+        )
+        answer = repository.get_sensor_def("minio_events_sensor").evaluate_tick(context)
+        self.cursor = answer.cursor
+        return answer
+
+    def run(
+        self,
+        request: dg.RunRequest | None = None,
+        *,
+        selection: list[str] | None = None,
+        partition: str | None = None,
+        config: dict[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
+        raise_on_error: bool = True,
+    ) -> dg.ExecuteInProcessResult:
+        job = self.definitions.get_job_def("resize_images_job")
+        run_config = {"ops": {"renditions": {"ops": {"plan": {"config": config or {}}}}}}
+        return job.execute_in_process(
+            instance=self.instance,
+            partition_key=request.partition_key if request else partition,
+            run_config=request.run_config if request else run_config,
+            tags=dict(request.tags) if request else tags,
+            asset_selection=[dg.AssetKey(name) for name in selection] if selection else None,
+            raise_on_error=raise_on_error,
+        )
+
+    def reconstructable(self) -> Any:
+        """The job in the form that Dagster can repeat; valid until the next call."""
+        _CURRENT[:] = [self]
+        return dg.reconstructable(_current_job)
+
+    def failure(self, result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str:
+        """The one line that a failed run shows."""
+        assert not result.success
+        [step] = [event for event in result.all_events if event.is_step_failure]
+        user_failure = step.step_failure_data.user_failure_data
+        assert user_failure, step.step_failure_data.error
+        description = user_failure.description
+        assert description
+        assert "\n" not in description
+        return description
+
+
+_CURRENT: list[Project] = []
+
+
+def _current_job() -> dg.JobDefinition:
+    return _CURRENT[0].definitions.get_job_def("resize_images_job")
+
+
+class Large:
+    """A value that is worth letting go of."""
+
+
+KEPT: list[weakref.ref[Large]] = []
+ALIVE: list[int] = []
+"""How many earlier values were alive when each was made."""
+
+
+def large_values_job() -> dg.JobDefinition:
+    @dg.op(out=dg.DynamicOut())
+    def numbers():
+        for index in range(3):
+            yield dg.DynamicOutput(index, mapping_key=str(index))
+
+    @dg.op(tags={"dagster/priority": "1"})
+    def make(number: int) -> Large:
+        del number
+        gc.collect()
+        ALIVE.append(sum(one() is not None for one in KEPT))
+        made = Large()
+        KEPT.append(weakref.ref(made))
+        return made
+
+    @dg.op(tags={"dagster/priority": "2"})
+    def use(made: Large) -> None:
+        del made
+
+    @dg.job(resource_defs={"io_manager": ScratchIOManager()}, executor_def=dg.in_process_executor)
+    def job():
+        numbers().map(make).map(use)
+
+    return job
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    """Metadata of each materialization of a run, by asset."""
+    found = {}
+    for event in result.get_asset_materialization_events():
+        data = event.step_materialization_data.materialization
+        key = data.asset_key.to_user_string()
+        assert key not in found, "materialized twice"
+        found[key] = {
+            name: getattr(value, "records", value.value) for name, value in data.metadata.items()
+        }
+    return found

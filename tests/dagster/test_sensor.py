@@ -1,0 +1,270 @@
+"""The sensor's ticks."""
+
+import datetime as dt
+import json
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from resize_pipeline.defs.sensors import UNFINISHED
+from resize_pipeline.errors import TransientError, UserError
+from tests.dagster.fakes import event
+from tests.dagster.project import Project
+
+NOW = dt.datetime.now(dt.UTC)
+HOUR = dt.timedelta(hours=1)
+
+
+def key_of(time: dt.datetime) -> str:
+    return time.strftime("%Y-%m-%d-%H:00")
+
+
+def next_offsets(project: Project) -> dict[str, int]:
+    assert project.cursor
+    return json.loads(project.cursor)["next_offsets"]
+
+
+def requests(answer: SensorExecutionData) -> list[dg.RunRequest]:
+    assert answer.run_requests is not None
+    return list(answer.run_requests)
+
+
+def offset_ranges(request: dg.RunRequest) -> list[str]:
+    return request.run_config["ops"]["renditions"]["ops"]["plan"]["config"]["offset_ranges"]
+
+
+def unfinished_run(project: Project, status: dg.DagsterRunStatus) -> None:
+    job = project.definitions.get_job_def("resize_images_job")
+    run = project.instance.create_run_for_job(
+        job, tags={"dagster/sensor_name": "minio_events_sensor"}, status=status
+    )
+    assert run.status == status
+
+
+def test_new_messages_become_a_run(project: Project) -> None:
+    project.kafka.partitions = 2
+    project.kafka.send(event("a", NOW), event("b", NOW))
+    project.kafka.send(event("c", NOW), partition=1)
+    [request] = requests(project.tick())
+    assert request.partition_key == key_of(NOW)
+    assert request.run_key is None, "a used key would block a replay"
+    assert request.tags["resize_pipeline/topic"] == "minio-events"
+    assert request.tags["resize_pipeline/offsets"] == "0:0-2,1:0-1"
+    assert request.tags["resize_pipeline/lag"] == "0"
+    assert int(request.tags["dagster/priority"]) > 0
+    assert offset_ranges(request) == ["0:0-2", "1:0-1"]
+    assert next_offsets(project) == {"0": 2, "1": 1}
+
+
+def test_the_request_is_small_whatever_the_messages_are(project: Project) -> None:
+    project.kafka.send(*(event("k" * 1000, NOW) for _ in range(300)))
+    [request] = requests(project.tick())
+    assert len(json.dumps(request.run_config)) < 300
+
+
+def test_the_cursor_goes_on_from_tick_to_tick(project: Project) -> None:
+    project.kafka.send(event("a", NOW))
+    project.tick()
+    project.kafka.send(event("b", NOW))
+    [request] = requests(project.tick())
+    assert offset_ranges(request) == ["0:1-2"]
+
+
+def test_nothing_new_skips_with_a_reason_and_keeps_the_position(project: Project) -> None:
+    project.kafka.send(event("a", NOW))
+    project.tick()
+    answer = project.tick()
+    assert requests(answer) == []
+    assert "no new messages" in str(answer.skip_message)
+    assert next_offsets(project) == {"0": 1}
+    assert project.kafka.waited == 1
+
+
+def test_a_message_that_comes_during_the_tick_is_taken(project: Project) -> None:
+    project.kafka.arrives = [event("a", NOW)]
+    assert len(requests(project.tick())) == 1
+
+
+def test_does_not_wait_when_there_is_work(project: Project) -> None:
+    project.kafka.send(event("a", NOW))
+    project.tick()
+    assert project.kafka.waited == 0
+
+
+def test_an_empty_topic(project: Project) -> None:
+    assert requests(project.tick()) == []
+    assert next_offsets(project) == {"0": 0}
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        NOW + HOUR,
+        NOW + 1000 * HOUR,
+        dt.datetime(2001, 1, 1, tzinfo=dt.UTC),
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00+05:00",
+        "junk",
+    ],
+)
+@pytest.mark.parametrize("length", ["hourly", "daily"])
+def test_partition_keys_exist_whatever_time_an_event_claims(
+    project: Project, length: str, time: dt.datetime | str
+) -> None:
+    project.configure(partitions=length)
+    project.kafka.send(event("a", time))
+    [request] = requests(project.tick())
+    assert request.partition_key
+    partitions = project.definitions.get_job_def("resize_images_job").partitions_def
+    assert partitions
+    assert partitions.has_partition_key(request.partition_key)
+
+
+@pytest.mark.parametrize("length", ["hourly", "daily"])
+def test_first_and_last_partition_take_what_lies_outside(project: Project, length: str) -> None:
+    project.configure(partitions=length)
+    partitions = project.definitions.get_job_def("resize_images_job").partitions_def
+    assert partitions
+    project.kafka.send(event("a", "2001-01-01T00:00:00Z"), event("b", NOW + 48 * HOUR))
+    keys = partitions.get_partition_keys()
+    assert [request.partition_key for request in requests(project.tick())] == [keys[0], keys[-1]]
+
+
+@pytest.mark.parametrize("timestamp", [-1, 10**17, -(10**17), 2**63 - 1])
+def test_a_strange_timestamp_holds_up_nothing(project: Project, timestamp: int) -> None:
+    """A producer can set it to anything, and without an event time the message's own counts."""
+    project.kafka.send(b"junk", timestamp=timestamp)
+    project.kafka.send(event("a", NOW))
+    assert len(requests(project.tick())) >= 1
+    assert next_offsets(project) == {"0": 2}
+
+
+def test_junk_goes_with_its_neighbours(project: Project) -> None:
+    sent = int(NOW.timestamp() * 1000)
+    project.kafka.send(b"junk", None, event("a", NOW), b"\xff" * 1000, timestamp=sent)
+    [request] = requests(project.tick())
+    assert offset_ranges(request) == ["0:0-4"]
+
+
+def test_hours_become_runs_of_their_own_earliest_first(project: Project) -> None:
+    project.kafka.send(event("a", NOW - 2 * HOUR), event("b", NOW - HOUR), event("c", NOW))
+    assert [request.partition_key for request in requests(project.tick())] == [
+        key_of(NOW - 2 * HOUR),
+        key_of(NOW - HOUR),
+        key_of(NOW),
+    ]
+
+
+def test_a_burst_is_bounded_and_the_rest_waits(project: Project) -> None:
+    project.configure(run_max_objects=10, sensor_max_unfinished_runs=2)
+    project.kafka.send(*(event(str(index), NOW) for index in range(55)))
+    first = requests(project.tick())
+    assert [offset_ranges(request) for request in first] == [["0:0-10"], ["0:10-20"]]
+    assert {request.tags["resize_pipeline/lag"] for request in first} == {"35"}
+    assert [offset_ranges(request) for request in requests(project.tick())] == [
+        ["0:20-30"],
+        ["0:30-40"],
+    ]
+
+
+def test_runs_are_bounded_by_bytes(project: Project) -> None:
+    project.configure(run_max_bytes=2500)
+    project.kafka.send(*(event(str(index), NOW, size=1000) for index in range(4)))
+    assert [offset_ranges(request) for request in requests(project.tick())] == [
+        ["0:0-2"],
+        ["0:2-4"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.SUSPENDED,
+        dg.DagsterRunStatus.CANCELING,
+    ],
+)
+def test_waits_for_unfinished_runs(project: Project, status: dg.DagsterRunStatus) -> None:
+    project.configure(sensor_max_unfinished_runs=1)
+    project.kafka.send(event("a", NOW))
+    unfinished_run(project, status)
+    answer = project.tick()
+    assert requests(answer) == []
+    assert "1 runs of this sensor are unfinished" in str(answer.skip_message)
+    assert "SENSOR_MAX_UNFINISHED_RUNS" in str(answer.skip_message)
+    assert project.cursor is None
+
+
+def test_queued_runs_are_unfinished() -> None:
+    """They can't be made here: Dagster wants a code server for them."""
+    assert set(UNFINISHED) == set(NOT_FINISHED_STATUSES)
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+def test_ended_runs_do_not_count(project: Project, status: dg.DagsterRunStatus) -> None:
+    project.configure(sensor_max_unfinished_runs=1)
+    project.kafka.send(event("a", NOW))
+    unfinished_run(project, status)
+    assert len(requests(project.tick())) == 1
+
+
+def test_unfinished_runs_take_from_the_budget(project: Project) -> None:
+    project.configure(run_max_objects=1, sensor_max_unfinished_runs=3)
+    project.kafka.send(*(event(str(index), NOW) for index in range(9)))
+    unfinished_run(project, dg.DagsterRunStatus.STARTED)
+    assert len(requests(project.tick())) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransientError("Kafka at 127.0.0.1:1 does not answer: start it"),
+        UserError("Kafka at 127.0.0.1:1 has no topic 'minio-events'"),
+    ],
+)
+def test_a_tick_without_kafka_fails_with_its_one_line(project: Project, error: Exception) -> None:
+    project.kafka.error = error
+    with pytest.raises(type(error)) as failed:
+        project.tick()
+    assert str(failed.value) == str(error)
+    assert project.cursor is None
+
+
+def test_an_unreadable_cursor_fails_the_tick(project: Project) -> None:
+    project.cursor = "junk"
+    with pytest.raises(UserError, match="reset it"):
+        project.tick()
+
+
+def test_a_reset_cursor_replays_the_topic(project: Project) -> None:
+    project.kafka.send(event("a", NOW), event("b", NOW))
+    first = requests(project.tick())
+    project.cursor = None
+    again = requests(project.tick())
+    assert [offset_ranges(request) for request in again] == [
+        offset_ranges(request) for request in first
+    ]
+
+
+def test_a_recreated_topic_is_read_from_its_start(project: Project) -> None:
+    project.kafka.send(event("a", NOW), event("b", NOW))
+    project.tick()
+    project.kafka.log.clear()
+    project.kafka.topic_id = "id-2"
+    project.kafka.send(event("c", NOW))
+    [request] = requests(project.tick())
+    assert offset_ranges(request) == ["0:0-1"]
+    assert request.run_config["ops"]["renditions"]["ops"]["plan"]["config"]["topic_id"] == "id-2"
+
+
+def test_what_retention_took_is_passed(project: Project) -> None:
+    project.kafka.send(event("a", NOW))
+    project.tick()
+    project.kafka.send(*(event(str(index), NOW) for index in range(5)))
+    project.kafka.first = 4
+    [request] = requests(project.tick())
+    assert offset_ranges(request) == ["0:4-6"]

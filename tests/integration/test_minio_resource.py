@@ -1,0 +1,336 @@
+"""The MinIO resource against a real server, and against servers that misbehave."""
+
+import datetime as dt
+import gzip
+import hashlib
+import io
+import socket
+import socketserver
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from minio import Minio
+from minio.versioningconfig import ENABLED, VersioningConfig
+
+from resize_pipeline.errors import PermanentError, TransientError, UserError
+from resize_pipeline.local.ports import free_port
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.settings import Settings
+from tests.conftest import ROOT_PASSWORD, ROOT_USER
+
+MIB = 2**20
+# A tick or a step may wait this long for a server that is away; Dagster cuts a tick at 60 s.
+BOUND_S = 50.0
+
+pytestmark = pytest.mark.integration
+
+KEYS = [
+    "plain.jpg",
+    "a b+c.jpg",
+    "literal%2Fpercent%.jpg",
+    "dots..inside/...three.jpg",
+    "日本/🌹.png",
+    "emoji é (1) [2] {3} 'quote' & <b>;=?#@!$^*,~|.jpg",
+    '"double" and `back`.jpg',
+    "/".join(["k" * 199] * 5),
+    "tab\tand\nnewline.jpg",
+]
+
+
+@pytest.fixture
+def minio(stack: Settings) -> MinioResource:
+    return MinioResource.from_settings(stack, access_key=ROOT_USER, secret_key=ROOT_PASSWORD)
+
+
+@pytest.fixture
+def bucket(minio: MinioResource) -> str:
+    name = f"test-{uuid.uuid4()}"
+    minio.client.make_bucket(name)
+    return name
+
+
+def other(minio: MinioResource, **changes: str) -> MinioResource:
+    fields = {name: getattr(minio, name) for name in ("endpoint", "access_key", "secret_key")}
+    return MinioResource(**{**fields, **changes})
+
+
+def put(minio: MinioResource, bucket: str, key: str, data: bytes, **options) -> None:
+    minio.client.put_object(bucket, key, io.BytesIO(data), len(data), **options)
+
+
+def one_line(error: Exception) -> str:
+    assert "\n" not in str(error)
+    assert len(str(error)) < 300
+    return str(error)
+
+
+class TestObjects:
+    @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
+    def test_any_key_makes_the_round_trip(
+        self, minio: MinioResource, bucket: str, key: str
+    ) -> None:
+        data = key.encode()
+        minio.upload(bucket, key, data, content_type="image/x", metadata={"source-etag": "e1"})
+        found = minio.stat(bucket, key)
+        assert found
+        assert (found.key, found.size) == (key, len(data))
+        assert found.metadata == {"source-etag": "e1"}
+        assert found.etag == hashlib.md5(data).hexdigest()  # noqa: S324
+        assert abs(dt.datetime.now(dt.UTC) - found.last_modified) < dt.timedelta(minutes=5)
+        downloaded = minio.download(bucket, key, max_bytes=MIB)
+        assert downloaded
+        assert (downloaded.key, downloaded.data, downloaded.etag) == (key, data, found.etag)
+        assert [item.key for item in minio.list_objects(bucket)] == [key]
+
+    def test_the_content_type_is_kept(self, minio: MinioResource, bucket: str) -> None:
+        minio.upload(bucket, "a", b"x", content_type="image/webp", metadata={})
+        assert minio.client.stat_object(bucket, "a").content_type == "image/webp"
+
+    def test_an_empty_object(self, minio: MinioResource, bucket: str) -> None:
+        minio.upload(bucket, "empty", b"", content_type="image/png", metadata={})
+        downloaded = minio.download(bucket, "empty", max_bytes=1)
+        assert downloaded
+        assert downloaded.data == b""
+        found = minio.stat(bucket, "empty")
+        assert found
+        assert found.size == 0
+
+    def test_a_large_object_is_written_in_one_part(self, minio: MinioResource, bucket: str) -> None:
+        data = bytes(12 * MIB)
+        minio.upload(bucket, "large", data, content_type="image/png", metadata={})
+        found = minio.stat(bucket, "large")
+        assert found
+        assert found.size == len(data)
+        assert "-" not in found.etag, "a multipart upload"
+
+    def test_missing_objects(self, minio: MinioResource, bucket: str) -> None:
+        assert minio.stat(bucket, "none") is None
+        assert minio.download(bucket, "none", max_bytes=1) is None
+
+    def test_a_deleted_object_of_a_versioned_bucket_is_missing(
+        self, minio: MinioResource, bucket: str
+    ) -> None:
+        minio.client.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+        put(minio, bucket, "a", b"1")
+        found = minio.stat(bucket, "a")
+        downloaded = minio.download(bucket, "a", max_bytes=MIB)
+        assert found
+        assert downloaded
+        assert found.version_id
+        assert found.version_id == downloaded.version_id
+        minio.client.remove_object(bucket, "a")
+        assert minio.stat(bucket, "a") is None
+        assert minio.download(bucket, "a", max_bytes=MIB) is None
+
+    def test_the_limit_of_a_download(self, minio: MinioResource, bucket: str) -> None:
+        put(minio, bucket, "a", bytes(1000))
+        assert minio.download(bucket, "a", max_bytes=1000)
+        with pytest.raises(PermanentError, match=r"1000 bytes.*SOURCE_MAX_BYTES=999"):
+            minio.download(bucket, "a", max_bytes=999)
+
+    def test_connections_survive_refused_downloads(self, minio: MinioResource, bucket: str) -> None:
+        put(minio, bucket, "large", bytes(8 * MIB))
+        put(minio, bucket, "small", b"x")
+        for _ in range(40):  # More than the pool has connections.
+            with pytest.raises(PermanentError):
+                minio.download(bucket, "large", max_bytes=10)
+        assert minio.download(bucket, "small", max_bytes=10)
+
+    def test_an_encoded_object_is_decoded(self, minio: MinioResource, bucket: str) -> None:
+        headers = {"Content-Encoding": "gzip"}
+        put(minio, bucket, "a", gzip.compress(b"picture"), metadata=headers)
+        downloaded = minio.download(bucket, "a", max_bytes=1000)
+        assert downloaded
+        assert downloaded.data == b"picture"
+
+    def test_an_encoded_object_is_bounded_too(self, minio: MinioResource, bucket: str) -> None:
+        headers = {"Content-Encoding": "gzip"}
+        put(minio, bucket, "bomb", gzip.compress(bytes(64 * MIB)), metadata=headers)
+        with pytest.raises(PermanentError, match="SOURCE_MAX_BYTES"):
+            minio.download(bucket, "bomb", max_bytes=MIB)
+
+    def test_an_object_with_a_wrong_encoding_is_its_own_problem(
+        self, minio: MinioResource, bucket: str
+    ) -> None:
+        """Not the server's: the neighbours must go on."""
+        put(minio, bucket, "a", b"no gzip", metadata={"Content-Encoding": "gzip"})
+        with pytest.raises(PermanentError, match="Content-Encoding"):
+            minio.download(bucket, "a", max_bytes=1000)
+
+
+class TestImpossibleKeys:
+    @pytest.mark.parametrize(
+        "key", ["../up.jpg", "a/../b.jpg", "a/./b.jpg", "s" * 300, "k/" * 600 + "k", " ", "//a"]
+    )
+    def test_are_permanent_or_missing(self, minio: MinioResource, bucket: str, key: str) -> None:
+        """An event can name any key; one that can't be must not fail its run."""
+        for ask in (
+            lambda: minio.download(bucket, key, max_bytes=1),
+            lambda: minio.stat(bucket, key),
+        ):
+            found = "refused"
+            with suppress(PermanentError):
+                found = ask()
+            assert found in {None, "refused"}
+
+    @pytest.mark.parametrize("key", ["../up.jpg", "s" * 300, "k" * 1025, "k/" * 600 + "k"])
+    def test_can_not_be_written(self, minio: MinioResource, bucket: str, key: str) -> None:
+        with pytest.raises(PermanentError) as refused:
+            minio.upload(bucket, key, b"x", content_type="image/png", metadata={})
+        one_line(refused.value)
+
+
+class TestListing:
+    def test_all_of_a_bucket_in_order(self, minio: MinioResource, bucket: str) -> None:
+        for key in ("b/2", "a+b", "b/1 %2F", "日本"):
+            put(minio, bucket, key, key.encode())
+        found = list(minio.list_objects(bucket))
+        assert [item.key for item in found] == ["a+b", "b/1 %2F", "b/2", "日本"]
+        for item in found:
+            one = minio.stat(bucket, item.key)
+            assert one
+            assert (item.size, item.etag) == (one.size, one.etag)
+            assert item.last_modified.tzinfo
+        assert [item.key for item in minio.list_objects(bucket, "b/")] == ["b/1 %2F", "b/2"]
+
+    def test_metadata_when_asked_for(self, minio: MinioResource, bucket: str) -> None:
+        minio.upload(bucket, "a", b"x", content_type="image/png", metadata={"spec-digest": "d1"})
+        [item] = minio.list_objects(bucket, with_metadata=True)
+        assert item.metadata == {"spec-digest": "d1"}
+
+    def test_more_than_a_page(self, minio: MinioResource, bucket: str) -> None:
+        for index in range(1005):
+            put(minio, bucket, f"{index:05}", b"")
+        assert len({item.key for item in minio.list_objects(bucket)}) == 1005
+
+    def test_an_empty_bucket(self, minio: MinioResource, bucket: str) -> None:
+        assert list(minio.list_objects(bucket)) == []
+
+
+ASK = {
+    "list": lambda minio, bucket: list(minio.list_objects(bucket)),
+    "download": lambda minio, bucket: minio.download(bucket, "a", max_bytes=1),
+    "upload": lambda minio, bucket: minio.upload(
+        bucket, "a", b"x", content_type="image/png", metadata={}
+    ),
+    "stat": lambda minio, bucket: minio.stat(bucket, "a"),
+}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("ask", ["list", "download", "upload"])
+    def test_a_missing_bucket(self, minio: MinioResource, ask: str) -> None:
+        with pytest.raises(UserError, match="has no bucket 'no-such-bucket'") as refused:
+            ASK[ask](minio, "no-such-bucket")
+        assert minio.endpoint in one_line(refused.value)
+        assert "resize-pipeline provision" in str(refused.value)
+
+    @pytest.mark.parametrize("ask", ASK)
+    @pytest.mark.parametrize(
+        "changes", [{"access_key": "nobody"}, {"secret_key": "wrong-secret-key"}]
+    )
+    def test_wrong_keys(
+        self, minio: MinioResource, bucket: str, ask: str, changes: dict[str, str]
+    ) -> None:
+        with pytest.raises(UserError, match="refuses access") as refused:
+            ASK[ask](other(minio, **changes), bucket)
+        said = one_line(refused.value)
+        assert minio.endpoint in said
+        assert "MINIO_SECRET_KEY" in said
+        assert "wrong-secret-key" not in said
+
+    @pytest.mark.parametrize("ask", ASK)
+    def test_an_impossible_bucket_name(self, minio: MinioResource, ask: str) -> None:
+        with pytest.raises(UserError, match="Not A Bucket"):
+            ASK[ask](minio, "Not A Bucket")
+
+
+@contextmanager
+def server(answer: bytes | None) -> Iterator[str]:
+    """An HTTP server that sends the same bytes to everybody, or nothing at all."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while answer is None and self.request.recv(65536):
+                pass
+            if answer is not None:
+                self.request.recv(65536)
+                self.request.sendall(answer)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        allow_reuse_address = True
+
+    with Server(("127.0.0.1", 0), Handler) as one:
+        thread = threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{one.server_address[1]}"
+        finally:
+            one.shutdown()
+            thread.join()
+
+
+class TestServersThatAreAway:
+    @pytest.mark.parametrize("ask", ASK)
+    def test_nobody_listens(self, minio: MinioResource, ask: str) -> None:
+        endpoint = f"http://127.0.0.1:{free_port()}"
+        started = time.monotonic()
+        with pytest.raises(TransientError, match="does not answer") as failed:
+            ASK[ask](other(minio, endpoint=endpoint), "images")
+        assert time.monotonic() - started < BOUND_S
+        said = one_line(failed.value)
+        assert endpoint in said
+        assert "MINIO_ENDPOINT" in said
+
+    def test_no_such_host(self, minio: MinioResource) -> None:
+        with pytest.raises(TransientError, match="does not answer"):
+            other(minio, endpoint="http://minio.invalid:9000").stat("images", "a")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\noops",
+            b"not HTTP at all\r\n\r\n",
+            b"",
+        ],
+        ids=["half an object", "503", "502", "junk", "hangs up"],
+    )
+    def test_a_server_that_misbehaves(self, minio: MinioResource, answer: bytes) -> None:
+        with (
+            server(answer) as endpoint,
+            pytest.raises(TransientError, match="does not answer") as failed,
+        ):
+            other(minio, endpoint=endpoint).download("images", "a", max_bytes=1000)
+        one_line(failed.value)
+
+    def test_a_download_without_a_length_is_bounded_too(self, minio: MinioResource) -> None:
+        answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + bytes(100_000)
+        with server(answer) as endpoint, pytest.raises(PermanentError, match="SOURCE_MAX_BYTES"):
+            other(minio, endpoint=endpoint).download("images", "a", max_bytes=1000)
+
+
+def test_a_port_that_is_no_s3_server(stack: Settings, minio: MinioResource) -> None:
+    """Kafka's, for example."""
+    host, port = stack.kafka_address
+    with socket.create_connection((host, port), timeout=5):
+        pass
+    with pytest.raises(TransientError, match="does not answer"):
+        other(minio, endpoint=f"http://{host}:{port}").stat("images", "a")
+
+
+@pytest.mark.parametrize("suffix", ["", "/"])
+def test_the_client_is_made_for_the_endpoint(*, stack: Settings, suffix: str) -> None:
+    minio = MinioResource.from_settings(
+        stack.model_copy(update={"minio_endpoint": "https://minio.example.com" + suffix}),
+        access_key="a",
+        secret_key="b",
+    )
+    assert isinstance(minio.client, Minio)
+    assert minio.client is minio.client
