@@ -1,6 +1,7 @@
 """How the pipeline stands: position in the topic, runs, last tick of the sensor."""
 
 import datetime as dt
+import re
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
@@ -17,6 +18,8 @@ from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
 
 RUNS_SHOWN = 10
+
+_ERROR_CLASS = re.compile(r"^resize_pipeline\.errors\.\w+: ")
 
 
 class PartitionStatus(BaseModel):
@@ -148,14 +151,13 @@ def _runs(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> list[RunStatu
 
 
 def _tick(tick: InstigatorTick) -> TickStatus:
-    error = tick.error
-    # An exception of ours says it all; Dagster wraps it in one of its own.
-    while error and error.cause:
-        error = error.cause
+    # Dagster wraps the sensor's exception in one of its own. Not deeper: what caused one of ours,
+    # such as a client's "NoBrokersAvailable", says less.
+    error = tick.error.cause or tick.error if tick.error else None
     return TickStatus(
         time=dt.datetime.fromtimestamp(tick.timestamp, dt.UTC),
         status=tick.status.value,
-        message=error.message.strip() if error else tick.skip_reason,
+        message=_ERROR_CLASS.sub("", error.message.strip()) if error else tick.skip_reason,
         runs=len(tick.run_ids),
     )
 
