@@ -1,0 +1,245 @@
+"""From an upload to its renditions, over real servers, in one process."""
+
+import io
+import json
+import uuid
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from minio import Minio
+
+from resize_pipeline.definitions import build_definitions
+from resize_pipeline.offsets import Cursor
+from resize_pipeline.provisioning import provision
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.settings import Settings, load_settings
+from tests.conftest import ROOT_PASSWORD, ROOT_USER
+from tests.pictures import decoded, detailed, encoded
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+EVENTS_TIMEOUT_S = 60.0
+
+PICTURES = {
+    "rose.jpeg": encoded(detailed(300, 200), "JPEG"),
+    "UPPER.JPG": encoded(detailed(200, 300), "JPEG"),
+    "deeper/path/a b+c%2F.png": encoded(detailed(80, 40), "PNG"),
+    "日本/🌹.webp": encoded(detailed(400, 400), "WEBP"),
+}
+# Width and height of each in the two renditions, which fit into 100 x 100 and 32 x 32.
+SIZES = {
+    "rose.jpeg": [(100, 67), (32, 21)],
+    "UPPER.JPG": [(67, 100), (21, 32)],
+    "deeper/path/a b+c%2F.png": [(80, 40), (32, 16)],
+    "日本/🌹.webp": [(100, 100), (32, 32)],
+}
+TYPES = {".jpeg": "image/jpeg", ".JPG": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+
+
+class Pipeline:
+    """A provisioned pipeline with a topic, buckets and a user of its own."""
+
+    def __init__(self, stack: Settings, folder: Path, instance: dg.DagsterInstance) -> None:
+        unique = uuid.uuid4().hex[:12]
+        self.large = f"large-{unique}"
+        self.small = f"small-{unique}"
+        specs = folder / "renditions.yaml"
+        specs.write_text(
+            "renditions:\n"
+            f"  large: {{width: 100, height: 100, bucket: {self.large}}}\n"
+            f"  small: {{width: 32, height: 32, bucket: {self.small}, prefix: thumbs/}}\n"
+        )
+        self.settings = stack.model_copy(
+            update={
+                "source_bucket": f"source-{unique}",
+                "kafka_topic": f"events-{unique}",
+                "notify_kafka_target": f"target_{unique}",
+                "renditions_file": specs,
+                "minio_access_key": None,
+                "minio_secret_key": None,
+            }
+        )
+        self.instance = instance
+        self.cursor: str | None = None
+        self.root = Minio(
+            "{}:{}".format(*stack.minio_address), ROOT_USER, ROOT_PASSWORD, secure=False
+        )
+        self.kafka = KafkaResource.from_settings(self.settings)
+        self.credentials = folder / "credentials.env"
+        provision(self.settings, credentials_file=self.credentials)
+        self.definitions = build_definitions(
+            self.settings, resources={"minio": self.minio_as_the_pipeline()}
+        )
+
+    def minio_as_the_pipeline(self) -> MinioResource:
+        """With the keys of the user that provisioning made: its policy must suffice."""
+        lines = dict(
+            line.split("=", 1)
+            for line in self.credentials.read_text().splitlines()
+            if "=" in line and not line.startswith("#")
+        )
+        keys = {name: value.strip("'\"") for name, value in lines.items()}
+        return MinioResource.from_settings(
+            self.settings,
+            access_key=keys["MINIO_ACCESS_KEY"],
+            secret_key=keys["MINIO_SECRET_KEY"],
+        )
+
+    def put(self, key: str, data: bytes) -> None:
+        self.root.put_object(self.settings.source_bucket, key, io.BytesIO(data), len(data))
+
+    def wait_for_events(self, count: int) -> None:
+        def sent() -> bool:
+            state = self.kafka.topic_state(self.settings.kafka_topic)
+            return sum(end for _, end in state.watermarks.values()) >= count
+
+        wait_until(sent, EVENTS_TIMEOUT_S, f"{count} events")
+
+    def tick(self) -> SensorExecutionData:
+        repository = self.definitions.get_repository_def()
+        assert self.definitions.resources
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            repository_def=repository,
+            sensor_name="minio_events_sensor",
+            resources={name: self.definitions.resources[name] for name in ("kafka", "pipeline")},
+        )
+        answer = repository.get_sensor_def("minio_events_sensor").evaluate_tick(context)
+        self.cursor = answer.cursor
+        return answer
+
+    def run(self, request: dg.RunRequest) -> dict[str, dict]:
+        """Run what the sensor asks for, and give the metadata of each asset."""
+        result = self.definitions.get_job_def("resize_images_job").execute_in_process(
+            instance=self.instance,
+            partition_key=request.partition_key,
+            run_config=request.run_config,
+            tags=dict(request.tags),
+        )
+        assert result.success
+        return {
+            event.asset_key.to_user_string(): dict(
+                event.step_materialization_data.materialization.metadata
+            )
+            for event in result.get_asset_materialization_events()
+            if event.asset_key
+        }
+
+    def keys(self, bucket: str) -> set[str | None]:
+        return {item.object_name for item in self.root.list_objects(bucket, recursive=True)}
+
+    def get(self, bucket: str, key: str) -> tuple[bytes, str | None]:
+        with self.root.get_object(bucket, key) as response:
+            return response.read(), response.headers.get("content-type")
+
+
+@pytest.fixture
+def pipeline(stack: Settings, tmp_path: Path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Pipeline(stack, tmp_path, instance)
+
+
+def test_every_upload_becomes_its_renditions(pipeline: Pipeline) -> None:
+    for key, data in PICTURES.items():
+        pipeline.put(key, data)
+    pipeline.put("rose.jpg", b"a\n")
+    pipeline.put("empty.png", b"")
+    pipeline.put("notes.txt", b"no picture, and no event")
+    pipeline.wait_for_events(len(PICTURES) + 2)
+
+    rejected: dict[str, str] = {}
+    images = 0
+    requests = pipeline.tick().run_requests
+    assert requests
+    for request in requests:
+        made = pipeline.run(request)
+        assert set(made) == {"large", "small"}
+        images += made["large"]["images"].value
+        assert made["large"]["missing"].value == 0
+        if "rejected objects" in made["large"]:
+            records = made["large"]["rejected objects"].records
+            rejected |= {record.data["key"]: record.data["reason"] for record in records}
+
+    assert images == len(PICTURES)
+    assert set(rejected) == {"rose.jpg", "empty.png"}
+    assert all(rejected.values())
+    assert pipeline.keys(pipeline.large) == set(PICTURES)
+    assert pipeline.keys(pipeline.small) == {f"thumbs/{key}" for key in PICTURES}
+    for key, (large_size, small_size) in SIZES.items():
+        for bucket, name, size in (
+            (pipeline.large, key, large_size),
+            (pipeline.small, f"thumbs/{key}", small_size),
+        ):
+            data, content_type = pipeline.get(bucket, name)
+            assert decoded(data).size == size, name
+            assert content_type == TYPES[Path(key).suffix], name
+    # Renditions are no uploads: nothing comes back.
+    assert pipeline.tick().run_requests == []
+
+
+def test_the_cursor_moves_with_the_topic_and_a_reset_replays_it(pipeline: Pipeline) -> None:
+    pipeline.put("a.png", PICTURES["deeper/path/a b+c%2F.png"])
+    pipeline.wait_for_events(1)
+    [first] = pipeline.tick().run_requests or []
+    cursor = Cursor.parse(pipeline.cursor)
+    assert cursor
+    assert sum(cursor.next_offsets.values()) == 1
+    assert cursor.topic_id == pipeline.kafka.topic_state(pipeline.settings.kafka_topic).topic_id
+
+    pipeline.put("b.png", PICTURES["deeper/path/a b+c%2F.png"])
+    pipeline.wait_for_events(2)
+    [second] = pipeline.tick().run_requests or []
+    assert first.tags["resize_pipeline/offsets"] != second.tags["resize_pipeline/offsets"]
+    pipeline.run(second)
+    assert pipeline.keys(pipeline.large) == {"b.png"}
+
+    pipeline.cursor = None
+    for request in pipeline.tick().run_requests or []:
+        pipeline.run(request)
+    assert pipeline.keys(pipeline.large) == {"a.png", "b.png"}
+
+
+def test_an_object_that_is_gone_is_counted(pipeline: Pipeline) -> None:
+    pipeline.put("gone.png", PICTURES["rose.jpeg"])
+    pipeline.wait_for_events(1)
+    [request] = pipeline.tick().run_requests or []
+    pipeline.root.remove_object(pipeline.settings.source_bucket, "gone.png")
+    made = pipeline.run(request)
+    assert made["large"]["missing"].value == 1
+    assert pipeline.keys(pipeline.large) == set()
+
+
+def test_messages_of_strangers_hold_up_nothing(pipeline: Pipeline) -> None:
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(bootstrap_servers=pipeline.settings.kafka_bootstrap_servers)
+    try:
+        name = {"name": pipeline.settings.source_bucket}
+        record = {"eventName": "s3:ObjectCreated:Put", "s3": {"bucket": name}}
+        for key in ("../../etc/passwd", "a//b.png", " ", "s" * 300 + ".png"):
+            record["s3"]["object"] = {"key": key, "size": 10**18}
+            message = json.dumps({"Records": [record]}).encode()
+            producer.send(pipeline.settings.kafka_topic, message, partition=0).get(30)
+        for junk in (b"", b"junk", b"\xff" * 1000, None):
+            producer.send(pipeline.settings.kafka_topic, junk, b"k", partition=0).get(30)
+    finally:
+        producer.close()
+    pipeline.put("good.png", PICTURES["rose.jpeg"])
+    pipeline.wait_for_events(9)
+    for _ in range(3):
+        for request in pipeline.tick().run_requests or []:
+            pipeline.run(request)
+    assert pipeline.keys(pipeline.large) == {"good.png"}
+
+
+def test_settings_find_the_credentials(pipeline: Pipeline, monkeypatch, tmp_path: Path) -> None:
+    """What provisioning wrote is what the code location reads."""
+    monkeypatch.setenv("LOCAL_DIR", str(tmp_path))
+    settings = load_settings()
+    assert settings.minio_access_key
+    assert settings.minio_access_key.get_secret_value() in pipeline.credentials.read_text()
