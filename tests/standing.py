@@ -1,0 +1,49 @@
+"""How a running pipeline stands, asked in this process: a command line takes seconds to start."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+import pytest
+
+from resize_pipeline.offsets import OffsetRange
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.settings import Settings
+from resize_pipeline.status import PipelineStatus, pipeline_status
+from tests.project import Project
+
+
+@contextmanager
+def instance_of(project: Project) -> Iterator[dg.DagsterInstance]:
+    """Open the project's Dagster instance."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_STORAGE_DIR", str(project.folder / ".local" / "dagster"))
+        with dg.DagsterInstance.from_config(str(project.folder)) as instance:
+            yield instance
+
+
+def standing(project: Project, *, topic: str = "minio-events") -> PipelineStatus:
+    """Give what `resize-pipeline status` shows."""
+    settings = Settings(
+        kafka_bootstrap_servers=f"127.0.0.1:{project.kafka_port}", kafka_topic=topic
+    )
+    with instance_of(project) as instance:
+        return pipeline_status(settings, instance, KafkaResource.from_settings(settings))
+
+
+def is_idle(status: PipelineStatus) -> bool:
+    """Whether neither a tick nor a run is under way."""
+    tick = status.last_tick
+    return tick is not None and tick.status != "STARTED" and not status.unfinished_count
+
+
+def is_caught_up(status: PipelineStatus) -> bool:
+    """Whether every message there is has been handled; the sensor asks for runs within a tick."""
+    ends = sum(one.end_offset for one in status.partitions)
+    return ends > 0 and status.lag == 0 and is_idle(status)
+
+
+def messages(run: dg.DagsterRun) -> int:
+    """Count the messages that a run was given by the sensor."""
+    ranges = run.tags["resize_pipeline/offsets"].split(",")
+    return sum(one.end - one.start for one in map(OffsetRange.parse, ranges))
