@@ -5,13 +5,14 @@ raises would hold the consumer for ever at the message that it can't read.
 """
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import dagster as dg
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
 
 from resize_pipeline.errors import TransientError, UserError
@@ -141,7 +142,8 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             UserError: Kafka refuses these credentials.
         """
         with self.errors():
-            client = KafkaAdminClient(**self.connection())
+            with _closed_on_failure() as network:
+                client = KafkaAdminClient(**self.connection(), kafka_client=network)
             try:
                 yield client
             finally:
@@ -156,16 +158,18 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             UserError: Kafka refuses these credentials.
         """
         with self.errors():
-            client = KafkaConsumer(
-                **self.connection(),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",  # pyright: ignore[reportArgumentType]
-                allow_auto_create_topics=False,
-                # A shorter wait than the poll's, so that a poll that times out has asked.
-                fetch_max_wait_ms=POLL_MS // 2,
-                max_poll_records=POLL_MAX_RECORDS,
-            )
+            with _closed_on_failure() as network:
+                client = KafkaConsumer(
+                    **self.connection(),
+                    kafka_client=network,  # pyright: ignore[reportArgumentType]
+                    group_id=None,
+                    enable_auto_commit=False,
+                    auto_offset_reset="none",  # pyright: ignore[reportArgumentType]
+                    allow_auto_create_topics=False,
+                    # A shorter wait than the poll's, so that a poll that times out has asked.
+                    fetch_max_wait_ms=POLL_MS // 2,
+                    max_poll_records=POLL_MAX_RECORDS,
+                )
             try:
                 yield client
             finally:
@@ -286,6 +290,27 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 {offsets.partition: offsets.end},
                 position={},
             )
+
+
+@contextmanager
+def _closed_on_failure() -> Generator[Callable[..., KafkaNetClient]]:
+    """Give what makes the network client of a Kafka client, to be closed if that can't be built.
+
+    kafka-python leaves it open then, with a thread that tries to connect for ever: one for each
+    tick while Kafka is away, until the process has no file left to open.
+    """
+    made: list[KafkaNetClient] = []
+
+    def make(**options: Any) -> KafkaNetClient:
+        made.append(KafkaNetClient(**options))
+        return made[-1]
+
+    try:
+        yield make
+    except BaseException:
+        for client in made:
+            client.close()
+        raise
 
 
 def _path(path: object) -> str | None:

@@ -1,0 +1,310 @@
+"""The Kafka resource against a real broker, and against what is none."""
+
+import gc
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+from kafka import KafkaProducer
+from kafka.admin import NewTopic
+from kafka.structs import TopicPartition
+
+from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.local.ports import free_port
+from resize_pipeline.offsets import OffsetRange, TopicState, lag
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.settings import Settings
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+# Dagster cuts a tick at 60 s, and then nobody reads our line.
+BOUND_S = 50.0
+
+
+@pytest.fixture
+def kafka(stack: Settings) -> KafkaResource:
+    return KafkaResource.from_settings(stack)
+
+
+@pytest.fixture
+def topic(kafka: KafkaResource) -> str:
+    """A topic of three empty partitions."""
+    name = f"test-{uuid.uuid4()}"
+    create(kafka, name)
+    return name
+
+
+def create(kafka: KafkaResource, name: str) -> None:
+    with kafka.admin() as admin:
+        admin.create_topics([NewTopic(name=name, num_partitions=3, replication_factor=1)])
+    wait_until(lambda: _ready(kafka, name), 30, f"topic {name}")
+
+
+def _ready(kafka: KafkaResource, name: str) -> bool:
+    try:
+        return len(kafka.topic_state(name).watermarks) == 3
+    except (TransientError, UserError):
+        return False
+
+
+def send(kafka: KafkaResource, topic: str, *values: bytes | None, partition: int = 0) -> None:
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
+    try:
+        sent = [producer.send(topic, value, b"key", partition=partition) for value in values]
+        for one in sent:
+            one.get(timeout=30)
+    finally:
+        producer.close()
+
+
+@contextmanager
+def transactions(kafka: KafkaResource) -> Iterator[KafkaProducer]:
+    producer = KafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers, transactional_id=f"tests-{uuid.uuid4()}"
+    )
+    try:
+        producer.init_transactions()
+        yield producer
+    finally:
+        producer.close()
+
+
+def delete_before(kafka: KafkaResource, topic: str, partition: int, offset: int) -> None:
+    """What retention does."""
+    with kafka.admin() as admin:
+        admin.delete_records({TopicPartition(topic, partition): offset})
+
+
+def read_all(
+    kafka: KafkaResource, state: TopicState, start: dict[int, int] | None = None
+) -> tuple[dict[int, list[bytes | None]], dict[int, int]]:
+    position: dict[int, int] = {}
+    found: dict[int, list[bytes | None]] = {partition: [] for partition in state.watermarks}
+    begin = start or {partition: first for partition, (first, _) in state.watermarks.items()}
+    end = {partition: end for partition, (_, end) in state.watermarks.items()}
+    for message in kafka.read(state.topic, begin, end, position=position):
+        found[message.partition].append(message.value)
+    return found, position
+
+
+class TestTopicState:
+    def test_an_empty_topic(self, kafka: KafkaResource, topic: str) -> None:
+        state = kafka.topic_state(topic)
+        assert state.topic == topic
+        assert state.watermarks == {0: (0, 0), 1: (0, 0), 2: (0, 0)}
+        assert lag({}, state) == 0
+        assert uuid.UUID(state.topic_id) != uuid.UUID(int=0)
+
+    def test_follows_what_is_sent_and_deleted(self, kafka: KafkaResource, topic: str) -> None:
+        send(kafka, topic, b"a", b"b", b"c", partition=1)
+        assert kafka.topic_state(topic).watermarks == {0: (0, 0), 1: (0, 3), 2: (0, 0)}
+        delete_before(kafka, topic, 1, 2)
+        assert kafka.topic_state(topic).watermarks[1] == (2, 3)
+
+    def test_a_recreated_topic_has_another_id(self, kafka: KafkaResource, topic: str) -> None:
+        before = kafka.topic_state(topic).topic_id
+        assert kafka.topic_state(topic).topic_id == before
+        with kafka.admin() as admin:
+            admin.delete_topics([topic])
+        wait_until(lambda: not _ready(kafka, topic), 30, "the end of the topic")
+        create(kafka, topic)
+        assert kafka.topic_state(topic).topic_id != before
+
+    @pytest.mark.parametrize("name", ["test-no-such-topic", "no valid name"])
+    def test_a_missing_topic_is_said_and_not_created(self, kafka: KafkaResource, name: str) -> None:
+        for _ in range(2):
+            with pytest.raises(UserError, match="has no topic") as missing:
+                kafka.topic_state(name)
+        said = str(missing.value)
+        assert repr(name) in said
+        assert kafka.bootstrap_servers in said
+        assert "KAFKA_TOPIC" in said
+        assert "\n" not in said
+        with kafka.admin() as admin:
+            assert name not in admin.list_topics()
+
+
+class TestRead:
+    def test_all_of_all_partitions_in_order(self, kafka: KafkaResource, topic: str) -> None:
+        values = [str(index).encode() for index in range(50)]
+        send(kafka, topic, *values, partition=0)
+        send(kafka, topic, *reversed(values), partition=2)
+        found, position = read_all(kafka, kafka.topic_state(topic))
+        assert found == {0: values, 1: [], 2: values[::-1]}
+        assert position == {0: 50, 1: 0, 2: 50}
+
+    def test_nothing(self, kafka: KafkaResource, topic: str) -> None:
+        found, position = read_all(kafka, kafka.topic_state(topic))
+        assert found == {0: [], 1: [], 2: []}
+        assert position == {0: 0, 1: 0, 2: 0}
+
+    def test_values_are_raw(self, kafka: KafkaResource, topic: str) -> None:
+        values = [None, b"", b"\xff\xfe", bytes(900_000)]
+        send(kafka, topic, *values)
+        found, _ = read_all(kafka, kafka.topic_state(topic))
+        assert found[0] == values
+
+    def test_from_and_to(self, kafka: KafkaResource, topic: str) -> None:
+        send(kafka, topic, *(str(index).encode() for index in range(10)))
+        position: dict[int, int] = {}
+        messages = list(kafka.read(topic, {0: 3}, {0: 7}, position=position))
+        assert [(message.offset, message.value) for message in messages] == [
+            (offset, str(offset).encode()) for offset in (3, 4, 5, 6)
+        ]
+        assert position == {0: 7}
+
+    def test_a_reader_that_stops_early_knows_where(self, kafka: KafkaResource, topic: str) -> None:
+        send(kafka, topic, *(str(index).encode() for index in range(10)))
+        position: dict[int, int] = {}
+        messages = kafka.read(topic, {0: 0}, {0: 10}, position=position)
+        assert [next(messages).offset for _ in range(4)] == [0, 1, 2, 3]
+        messages.close()
+        assert position == {0: 4}
+
+    def test_more_than_one_fetch(self, kafka: KafkaResource, topic: str) -> None:
+        for partition in (0, 1):
+            send(kafka, topic, *[bytes(60_000)] * 60, partition=partition)
+        found, position = read_all(kafka, kafka.topic_state(topic))
+        assert [len(found[0]), len(found[1])] == [60, 60]
+        assert position == {0: 60, 1: 60, 2: 0}
+
+    @pytest.mark.parametrize("end", ["commit", "abort"])
+    def test_the_markers_of_a_transaction_are_passed(
+        self, kafka: KafkaResource, topic: str, end: str
+    ) -> None:
+        """They take offsets without being messages: the last offset is never read."""
+        with transactions(kafka) as producer:
+            for _ in range(2):
+                producer.begin_transaction()
+                producer.send(topic, b"a", partition=0).get(timeout=30)
+                producer.commit_transaction() if end == "commit" else producer.abort_transaction()
+        state = kafka.topic_state(topic)
+        assert state.watermarks[0] == (0, 4)
+        found, position = read_all(kafka, state)
+        assert len(found[0]) == 2
+        assert position[0] == 4
+        # From a marker on there is nothing, and that is found out too.
+        assert read_all(kafka, state, {0: 3, 1: 0, 2: 0}) == (
+            {0: [], 1: [], 2: []},
+            {0: 4, 1: 0, 2: 0},
+        )
+
+    def test_offsets_that_retention_took_fail_within_a_bounded_time(
+        self, kafka: KafkaResource, topic: str
+    ) -> None:
+        send(kafka, topic, b"a", b"b", b"c")
+        delete_before(kafka, topic, 0, 2)
+        with pytest.raises(TransientError) as failed:
+            list(kafka.read(topic, {0: 0}, {0: 3}, position={}))
+        assert "\n" not in str(failed.value)
+
+    def test_an_end_that_does_not_come_is_given_up(self, kafka: KafkaResource, topic: str) -> None:
+        send(kafka, topic, b"a")
+        messages = kafka.read(topic, {0: 0}, {0: 5}, position={}, stall_timeout_s=1)
+        assert next(messages).value == b"a"
+        with pytest.raises(TransientError, match="gave nothing of") as failed:
+            next(messages)
+        assert kafka.bootstrap_servers in str(failed.value)
+
+    def test_ranges(self, kafka: KafkaResource, topic: str) -> None:
+        send(kafka, topic, *(str(index).encode() for index in range(6)))
+        send(kafka, topic, b"x", b"y", partition=1)
+        ranges = [OffsetRange.parse(text) for text in ("0:4-6", "1:0-1", "0:1-2", "2:0-0")]
+        assert [message.value for message in kafka.read_ranges(topic, ranges)] == [
+            *(b"4", b"5", b"x", b"1"),
+        ]
+
+
+class TestWait:
+    def test_ends_when_a_message_comes(self, kafka: KafkaResource, topic: str) -> None:
+        """Long before its time is over."""
+        waiter = threading.Thread(target=kafka.wait, args=(topic, {0: 0, 1: 0, 2: 0}, 120.0))
+        waiter.start()
+        send(kafka, topic, b"a", partition=2)
+        waiter.join(60)
+        assert not waiter.is_alive()
+
+    def test_ends_when_the_time_is_over(self, kafka: KafkaResource, topic: str) -> None:
+        kafka.wait(topic, {0: 0, 1: 0, 2: 0}, 0.2)
+
+    def test_takes_no_message_away(self, kafka: KafkaResource, topic: str) -> None:
+        send(kafka, topic, b"a")
+        kafka.wait(topic, {0: 0, 1: 0, 2: 0}, 60.0)
+        found, _ = read_all(kafka, kafka.topic_state(topic))
+        assert found[0] == [b"a"]
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Accepts connections and never answers, as a broker that hangs."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+ASK = {
+    "topic_state": lambda kafka: kafka.topic_state("t"),
+    "read": lambda kafka: list(kafka.read("t", {0: 0}, {0: 1}, position={})),
+    "wait": lambda kafka: kafka.wait("t", {0: 0}, 4.0),
+}
+
+
+class TestAway:
+    @pytest.fixture(autouse=True)
+    def _impatience(self, request: pytest.FixtureRequest, monkeypatch) -> None:
+        if "with_real_timeouts" not in request.node.name:
+            monkeypatch.setattr("resize_pipeline.resources.kafka.TIMEOUT_MS", 1_500)
+
+    def failing(self, ask: str, port: int) -> str:
+        kafka = KafkaResource(bootstrap_servers=f"127.0.0.1:{port}")
+        started = time.monotonic()
+        with pytest.raises(TransientError, match="does not answer") as failed:
+            ASK[ask](kafka)
+        assert time.monotonic() - started < BOUND_S
+        said = str(failed.value)
+        assert f"127.0.0.1:{port}" in said
+        assert "KAFKA_BOOTSTRAP_SERVERS" in said
+        assert "\n" not in said
+        return said
+
+    def test_with_real_timeouts(self) -> None:
+        with silent_server() as port:
+            self.failing("topic_state", port)
+
+    @pytest.mark.parametrize("ask", ASK)
+    def test_nobody_listens(self, ask: str) -> None:
+        self.failing(ask, free_port())
+
+    @pytest.mark.parametrize("ask", ["topic_state", "read"])
+    def test_a_broker_that_hangs(self, ask: str) -> None:
+        with silent_server() as port:
+            self.failing(ask, port)
+
+    def test_no_such_host(self) -> None:
+        with pytest.raises(TransientError, match=r"kafka\.invalid:9092"):
+            KafkaResource(bootstrap_servers="kafka.invalid:9092").topic_state("t")
+
+    def test_a_port_that_is_no_broker(self, stack: Settings) -> None:
+        """MinIO's, for example."""
+        self.failing("topic_state", stack.minio_address[1])
+
+    @pytest.mark.parametrize("ask", ["topic_state", "wait"])
+    def test_nothing_is_left_behind(self, ask: str) -> None:
+        """Or each tick of a long outage costs a thread and some file descriptors."""
+        self.failing(ask, free_port())  # Whatever the first time opens for good is no leak.
+        threads = set(threading.enumerate())
+        files = psutil.Process().num_fds()
+        for _ in range(3):
+            self.failing(ask, free_port())
+        wait_until(lambda: set(threading.enumerate()) <= threads, 30, "the end of the threads")
+
+        def closed() -> bool:
+            gc.collect()  # Sockets that never connected are closed with their objects.
+            return psutil.Process().num_fds() <= files
+
+        wait_until(closed, 30, "the closing of the files")
