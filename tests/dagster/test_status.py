@@ -28,9 +28,11 @@ def failed_tick(error: SerializableErrorInfo) -> InstigatorTick:
 
 def error_of_the_daemon(problem: Exception, cause: Exception | None) -> SerializableErrorInfo:
     """As Dagster keeps what a sensor raised: wrapped in an error of its own."""
-    with pytest.raises(SensorExecutionError) as wrapped:
-        with user_code_error_boundary(SensorExecutionError, lambda: "evaluating the sensor"):
-            raise problem from cause
+    with (
+        pytest.raises(SensorExecutionError) as wrapped,
+        user_code_error_boundary(SensorExecutionError, lambda: "evaluating the sensor"),
+    ):
+        raise problem from cause
     return serializable_error_info_from_exc_info(wrapped._excinfo)
 
 
