@@ -159,8 +159,10 @@ def test_run_shows_each_step(page, run, screenshot):
     expect(page.get_by_text("Success", exact=True)).to_be_visible()
     expect(page.get_by_text(re.compile(r"Launched by\s+minio_events_sensor"))).to_be_visible()
     expect(page.get_by_text("Errored (0)")).to_be_visible()
-    heading = page.get_by_text(re.compile(r"^Succeeded \(\d+\)$"))
-    heading.click()  # The list below it is folded.
+    # The pictures are one batch. Whether the list is unfolded belongs to the heading with its
+    # number, so the click has to wait for the last one.
+    heading = page.get_by_text(f"Succeeded ({len(STEPS)})")
+    heading.click()
     succeeded = heading.locator("xpath=../..")
     for step in STEPS:
         succeeded.get_by_text(f"renditions.{step}").first.scroll_into_view_if_needed()
