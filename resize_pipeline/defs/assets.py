@@ -19,7 +19,9 @@ def build_raw_images(settings: Settings, partitions: TimePartitions) -> dg.Asset
         RAW_IMAGES,
         description=(
             f"Pictures in the bucket `{settings.source_bucket}`, by when they were last modified. "
-            f"MinIO announces each on the Kafka topic `{settings.kafka_topic}`."
+            f"MinIO announces each on the Kafka topic `{settings.kafka_topic}`, and "
+            "`minio_events_sensor` turns the announcements into runs. Others fill the bucket, so "
+            "nothing here materializes it: each run observes what it read."
         ),
         partitions_def=partitions,
         group_name=GROUP,
@@ -65,7 +67,7 @@ def build_renditions(
 
 def _description(rendition: Rendition) -> str:
     return (
-        f"Every picture fitted {rendition.fit} {rendition.width} x {rendition.height} pixels, "
-        f"never enlarged, quality {rendition.quality}, in "
-        f"`s3://{rendition.bucket}/{rendition.prefix}` under its own key."
+        f"Every picture scaled to fit {rendition.fit} {rendition.width} x {rendition.height} "
+        f"pixels, never enlarged, at quality {rendition.quality}. Written to "
+        f"`s3://{rendition.bucket}/{rendition.prefix}` under the key of its source."
     )

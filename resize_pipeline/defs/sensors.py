@@ -52,7 +52,10 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         job_name=JOB_NAME,
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Reads MinIO's notifications from Kafka and requests a run for what is new.",
+        description=(
+            "Reads MinIO's notifications from Kafka and requests runs for what is new. A tick "
+            f"that finds nothing waits {LONG_POLL_S:g} s for a message and requests 0 runs."
+        ),
     )
     def sensor(
         context: dg.SensorEvaluationContext, kafka: KafkaResource, pipeline: PipelineResource
