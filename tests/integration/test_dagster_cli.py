@@ -66,8 +66,12 @@ COMMANDS = {
 
 def commands_of_readme(words: set[str]) -> list[str]:
     """Give the README's dagster command lines that have these words."""
-    commands = [code for code in re.findall(r"`(dagster [^`]+)`", README) if code != "dagster dev"]
-    return [command for command in commands if words <= set(shlex.split(command))]
+    commands = dict.fromkeys(re.findall(r"`(dagster [^`]+)`", README))
+    return [
+        command
+        for command in commands
+        if command != "dagster dev" and words <= set(shlex.split(command))
+    ]
 
 
 def readme(name: str, *, key: str = "", hours: tuple[str, ...] = ()) -> list[str]:
@@ -290,6 +294,7 @@ def test_the_sensor_stops_starts_where_it_was_and_replays(
         # It went on from its cursor: the older event was not handled again.
         assert old.renditions() == set()
 
+        # A tick that is under way would put its own cursor back.
         done(pipeline, readme("stop"))
         wait_until(lambda: is_idle(standing(pipeline)), RUN_TIMEOUT_S, "the last tick and its runs")
         assert "Cleared" in done(pipeline, readme("replay"))
