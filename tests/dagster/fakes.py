@@ -14,6 +14,8 @@ from resize_pipeline.resources.minio import Download, ObjectInfo
 from resize_pipeline.settings import Settings
 
 SOURCE = "images"
+# Once, so that a full hour that strikes during the tests changes nothing.
+NOW = dt.datetime.now(dt.UTC)
 RENDITIONS = """
 renditions:
   large: {width: 100, height: 100, bucket: large-bucket}
@@ -34,7 +36,7 @@ def event(
     size: int = 1000,
     name: str = "s3:ObjectCreated:Put",
 ) -> bytes:
-    when = time or dt.datetime.now(dt.UTC)
+    when = time or NOW
     record = {
         "eventName": name,
         "eventTime": when if isinstance(when, str) else when.isoformat(),
@@ -130,7 +132,7 @@ class FakeMinio:
     errors: dict[str, Exception] = field(default_factory=dict)
 
     def put(self, key: str, data: bytes, last_modified: dt.datetime | None = None) -> None:
-        self.objects[SOURCE, key] = FakeObject(data, last_modified or dt.datetime.now(dt.UTC))
+        self.objects[SOURCE, key] = FakeObject(data, last_modified or NOW)
 
     def keys(self, bucket: str) -> list[str]:
         return sorted(key for name, key in self.objects if name == bucket)

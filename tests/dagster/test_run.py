@@ -7,12 +7,11 @@ import dagster as dg
 import pytest
 
 from resize_pipeline.errors import PermanentError, TransientError, UserError
-from tests.dagster.fakes import SOURCE, event
+from tests.dagster.fakes import NOW, SOURCE, event
 from tests.dagster.project import ALIVE, Project, large_values_job, materialized
 from tests.pictures import decoded, detailed, encoded
 
 HOUR = dt.timedelta(hours=1)
-NOW = dt.datetime.now(dt.UTC)
 THIS_HOUR = NOW.strftime("%Y-%m-%d-%H:00")
 PNG = encoded(detailed(200, 100), "PNG")
 JPEG = encoded(detailed(60, 120), "JPEG")

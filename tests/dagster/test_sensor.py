@@ -10,10 +10,9 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from resize_pipeline.defs.sensors import UNFINISHED
 from resize_pipeline.errors import TransientError, UserError
-from tests.dagster.fakes import event
+from tests.dagster.fakes import NOW, event
 from tests.dagster.project import Project
 
-NOW = dt.datetime.now(dt.UTC)
 HOUR = dt.timedelta(hours=1)
 
 
