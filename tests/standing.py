@@ -1,6 +1,6 @@
 """How a running pipeline stands, asked in this process: a command line takes seconds to start."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
@@ -11,6 +11,7 @@ from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
 from resize_pipeline.status import PipelineStatus, pipeline_status
 from tests.project import Project
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -22,13 +23,38 @@ def instance_of(project: Project) -> Iterator[dg.DagsterInstance]:
             yield instance
 
 
-def standing(project: Project, *, topic: str = "minio-events") -> PipelineStatus:
+def standing(project: Project) -> PipelineStatus:
     """Give what `resize-pipeline status` shows."""
+    return wait_for(project, lambda _: True, 0, "nothing")
+
+
+def wait_for(
+    project: Project,
+    condition: Callable[[PipelineStatus], bool],
+    timeout_s: float,
+    what: str,
+    *,
+    topic: str = "minio-events",
+) -> PipelineStatus:
+    """Ask how the pipeline stands until the condition holds, and give the last answer.
+
+    Raises:
+        AssertionError: the time is over.
+    """
     settings = Settings(
         kafka_bootstrap_servers=f"127.0.0.1:{project.kafka_port}", kafka_topic=topic
     )
+    kafka = KafkaResource.from_settings(settings)
+    # Opened once: that costs more than all of the questions.
     with instance_of(project) as instance:
-        return pipeline_status(settings, instance, KafkaResource.from_settings(settings))
+
+        def ask() -> PipelineStatus | None:
+            status = pipeline_status(settings, instance, kafka)
+            return status if condition(status) else None
+
+        status = wait_until(ask, timeout_s, what)
+        assert status
+        return status
 
 
 def is_idle(status: PipelineStatus) -> bool:

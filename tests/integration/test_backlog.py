@@ -14,8 +14,7 @@ from PIL import Image
 
 from resize_pipeline.defs.sensors import SENSOR_NAME
 from tests.project import Project
-from tests.standing import instance_of, is_caught_up, messages, standing
-from tests.waiting import wait_until
+from tests.standing import instance_of, is_caught_up, messages, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -37,13 +36,11 @@ def test_a_thousand_uploads_become_a_handful_of_runs(
         assert provisioned.returncode == 0, provisioned.stdout + provisioned.stderr
         uploaded = upload(project.administrator(), keys)
         # Nothing reads the topic yet.
-        wait_until(lambda: standing(project).lag == OBJECTS, CAUGHT_UP_TIMEOUT_S, "all events")
+        wait_for(project, lambda status: status.lag == OBJECTS, CAUGHT_UP_TIMEOUT_S, "all events")
 
     started = time.monotonic()
     with project.running():
-        wait_until(
-            lambda: is_caught_up(standing(project)), CAUGHT_UP_TIMEOUT_S, "the end of the backlog"
-        )
+        wait_for(project, is_caught_up, CAUGHT_UP_TIMEOUT_S, "the end of the backlog")
         record_property("seconds with the start", round(time.monotonic() - started, 1))
         made = {bucket: sources(project.administrator(), bucket) for bucket in BUCKETS}
 

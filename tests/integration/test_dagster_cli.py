@@ -33,7 +33,7 @@ from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME
 from tests.conftest import MINIO_BIN
 from tests.project import COMMAND_TIMEOUT_S, REPOSITORY, ROOT_PASSWORD, ROOT_USER, Project
-from tests.standing import instance_of, is_caught_up, is_idle, messages, standing
+from tests.standing import instance_of, is_caught_up, is_idle, messages, standing, wait_for
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -274,10 +274,10 @@ def test_the_sensor_stops_starts_where_it_was_and_replays(
         assert "Stopped" in done(pipeline, readme("stop"))
         assert standing(pipeline).sensor == "STOPPED"
         # A tick that was under way when the sensor was stopped ends.
-        wait_until(lambda: is_idle(standing(pipeline)), RUN_TIMEOUT_S, "the last tick and its runs")
+        wait_for(pipeline, is_idle, RUN_TIMEOUT_S, "the last tick and its runs")
         old.lose(*ALL)
         new.upload()
-        wait_until(lambda: standing(pipeline).lag == 1, RUN_TIMEOUT_S, "the event on the topic")
+        wait_for(pipeline, lambda status: status.lag == 1, RUN_TIMEOUT_S, "the event on the topic")
         before = ids(instance)
 
         previewed = done(pipeline, readme("preview"))
@@ -296,20 +296,20 @@ def test_the_sensor_stops_starts_where_it_was_and_replays(
 
         # A tick that is under way would put its own cursor back.
         done(pipeline, readme("stop"))
-        wait_until(lambda: is_idle(standing(pipeline)), RUN_TIMEOUT_S, "the last tick and its runs")
+        wait_for(pipeline, is_idle, RUN_TIMEOUT_S, "the last tick and its runs")
         assert "Cleared" in done(pipeline, readme("replay"))
         assert standing(pipeline).lag > 1
     finally:
         done(pipeline, readme("start"))
 
     old.wait_for(*ALL)
-    wait_until(lambda: is_caught_up(standing(pipeline)), RUN_TIMEOUT_S, "the end of it")
+    wait_for(pipeline, is_caught_up, RUN_TIMEOUT_S, "the end of it")
 
 
 def test_status_says_where_the_pipeline_stands(pipeline: Project, pictures: dict[str, Picture]):
     assert pictures
 
-    wait_until(lambda: is_caught_up(standing(pipeline)), RUN_TIMEOUT_S, "the end of the topic")
+    wait_for(pipeline, is_caught_up, RUN_TIMEOUT_S, "the end of the topic")
 
     status = pipeline.status()
 
@@ -424,14 +424,14 @@ def test_dagster_dev_alone_runs_the_pipeline_and_goes_on_where_it_was(tmp_path: 
         first.upload()
         with project.dagster_dev():
             first.wait_for(*ALL)
-            wait_until(lambda: is_idle(standing(project)), RUN_TIMEOUT_S, "the end of the run")
+            wait_for(project, is_idle, RUN_TIMEOUT_S, "the end of the run")
         with instance_of(project) as opened:
             (run,) = opened.get_runs()
         second.upload()
 
         with project.dagster_dev():
             second.wait_for(*ALL)
-            wait_until(lambda: is_idle(standing(project)), RUN_TIMEOUT_S, "the end of the run")
+            wait_for(project, is_idle, RUN_TIMEOUT_S, "the end of the run")
             assert standing(project).lag == 0
 
         with instance_of(project) as opened:

@@ -10,8 +10,7 @@ from minio.credentials import StaticProvider
 
 from resize_pipeline.provisioning.target import is_arn_of, parse_config
 from tests.project import REPOSITORY, ROOT_PASSWORD, ROOT_USER, Project
-from tests.standing import is_caught_up, standing
-from tests.waiting import wait_until
+from tests.standing import is_caught_up, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -45,10 +44,12 @@ def walk(tmp_path_factory: pytest.TempPathFactory):
     with project.running():
         for command in "".join(COMMANDS).splitlines():
             if command == "python look.py":
-                wait_until(
-                    lambda: is_caught_up(standing(project, topic="my-topic")),
+                wait_for(
+                    project,
+                    is_caught_up,
                     CAUGHT_UP_TIMEOUT_S,
                     "the uploads' runs",
+                    topic="my-topic",
                 )
             done = project.run(*shlex.split(command))
             assert done.returncode == 0, done.stdout + done.stderr
