@@ -124,6 +124,15 @@ class Settings(BaseSettings):
     minio_bin: Path | None = None
     """A MinIO server to run in place of the one on PATH or in the cache."""
 
+    @field_validator("partitions_start")
+    @classmethod
+    def _has_begun(cls, value: dt.date) -> dt.date:
+        today = dt.datetime.now(dt.UTC).date()
+        if value > today:
+            msg = f"{value} is after today, {today}: events would have no partition to go to"
+            raise ValueError(msg)
+        return value
+
     @field_validator("minio_endpoint")
     @classmethod
     def _is_url(cls, value: str) -> str:

@@ -2,10 +2,12 @@
 
 import datetime as dt
 import re
+from typing import Literal
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
+from dagster._core.scheduler.instigation import TickStatus as InstigatorTickStatus
 from pydantic import BaseModel
 from rich.table import Table
 from rich.text import Text
@@ -51,7 +53,10 @@ class TickStatus(BaseModel):
 
 
 class PipelineStatus(BaseModel):
-    """All of it. `error` says why the topic can't be read; counts of runs are of all jobs."""
+    """All of it.
+
+    `error` says why the topic can't be read; `last_tick` is the last one that ended.
+    """
 
     topic: str
     topic_id: str | None
@@ -59,7 +64,8 @@ class PipelineStatus(BaseModel):
     lag: int | None
     gaps: list[str]
     error: str | None
-    sensor: str
+    sensor: Literal["running", "stopped", "never ran"]
+    tick_under_way: bool
     last_tick: TickStatus | None
     unfinished_runs: list[RunStatus]
     unfinished_count: int
@@ -81,11 +87,13 @@ def pipeline_status(
     except (TransientError, UserError) as problem:
         error = str(problem)
     partitions, gaps = _partitions(cursor, topic) if topic else ([], [])
+    # A tick waits for messages most of its time, so the newest one is seldom over.
     ticks = (
-        instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=1)
+        instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=2)
         if sensor
         else []
     )
+    ended = [tick for tick in ticks if tick.status is not InstigatorTickStatus.STARTED]
     unfinished = dg.RunsFilter(statuses=UNFINISHED)
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], job_name=JOB_NAME)
     return PipelineStatus(
@@ -95,8 +103,9 @@ def pipeline_status(
         lag=sum(partition.lag for partition in partitions) if topic else None,
         gaps=gaps,
         error=error,
-        sensor=sensor.status.value if sensor else "NOT STARTED",
-        last_tick=_tick(ticks[0]) if ticks else None,
+        sensor=_sensor_status(sensor),
+        tick_under_way=len(ended) < len(ticks),
+        last_tick=_tick(ended[0]) if ended else None,
         unfinished_runs=_runs(instance, unfinished),
         unfinished_count=instance.get_runs_count(unfinished),
         failed_runs=_runs(instance, failed),
@@ -116,6 +125,12 @@ def _sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
         key=lambda state: getattr(state.instigator_data, "last_tick_timestamp", None) or 0,
         default=None,
     )
+
+
+def _sensor_status(state: InstigatorState | None) -> Literal["running", "stopped", "never ran"]:
+    if state is None:
+        return "never ran"
+    return "running" if state.is_running else "stopped"
 
 
 def _partitions(
@@ -176,7 +191,7 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         parts.append(partitions)
     parts += [Text(f"gap: {gap}", style="red") for gap in status.gaps]
 
-    parts.append(Text(f"sensor {SENSOR_NAME}: {status.sensor.lower()}", style="bold"))
+    parts.append(Text(f"sensor {SENSOR_NAME}: {status.sensor}", style="bold"))
     tick = status.last_tick
     if tick is None:
         parts.append(Text("no tick yet"))

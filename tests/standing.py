@@ -59,8 +59,8 @@ def wait_for(
 
 def is_idle(status: PipelineStatus) -> bool:
     """Whether neither a tick nor a run is under way."""
-    tick = status.last_tick
-    return tick is not None and tick.status != "STARTED" and not status.unfinished_count
+    is_between = status.last_tick is not None and not status.tick_under_way
+    return is_between and not status.unfinished_count
 
 
 def is_caught_up(status: PipelineStatus) -> bool:
