@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 from resize_pipeline.errors import TransientError, UserError
@@ -15,6 +16,8 @@ from resize_pipeline.settings import Settings
 
 SUBSYSTEM = "notify_kafka"
 RESTART_TIMEOUT_S = 60
+DRAIN_TIMEOUT_S = 15
+"""MinIO looks into its queue every 3 s (internal/store/store.go, retryInterval)."""
 POLL_S = 0.3
 QUEUE_DIR = "minio-events"
 """Folder in LOCAL_DIR where a local MinIO keeps events while Kafka is down."""
@@ -217,6 +220,7 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
             what = masked(changes) if changes else "known to MinIO again"
             if not dry_run:
                 _set(settings, server, changes)
+                _wait_for_empty_queues(settings, wanted)
                 _restart(server, name, wanted)
             report(changed(f"{title}: {what} (with a restart of MinIO)", dry_run=dry_run))
         if not {**(actual.values if actual else {}), **wanted}.get("queue_dir"):
@@ -283,6 +287,16 @@ def _set(settings: Settings, server: Server, changes: Mapping[str, str]) -> None
             "Kafka, or set NOTIFY_KAFKA_BROKERS to its address as MinIO sees it"
         )
         raise TransientError(msg) from error
+
+
+def _wait_for_empty_queues(settings: Settings, wanted: Mapping[str, str]) -> None:
+    # MinIO closes its targets when it restarts, and one that is just sending an event from its
+    # queue then makes it panic ("send on closed channel"). Only a local queue can be looked into.
+    if not settings.runs_local_minio or not wanted.get("queue_dir"):
+        return
+    deadline = time.monotonic() + DRAIN_TIMEOUT_S
+    while any(Path(wanted["queue_dir"]).rglob("*.event")) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _restart(server: Server, name: str, wanted: Mapping[str, str]) -> None:
