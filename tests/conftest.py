@@ -1,6 +1,7 @@
 """What all tests share: an environment of their own, and one real stack for those that want it."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,19 @@ for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
 
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would all that
+# they start, some of which they end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run each test in an empty folder: no `.env` and no `.local` of the developer."""
     monkeypatch.chdir(tmp_path)
+    yield
+    # Loading the definitions exports secrets, which are none of the next test's.
+    for name in Settings.model_fields:
+        os.environ.pop(name.upper(), None)
 
 
 @pytest.fixture(scope="session")

@@ -272,7 +272,7 @@ def test_the_sensor_stops_starts_where_it_was_and_replays(
     new = Picture(pipeline, old.key.replace(".jpg", "-new.jpg"))
     try:
         assert "Stopped" in done(pipeline, readme("stop"))
-        assert standing(pipeline).sensor == "STOPPED"
+        assert standing(pipeline).sensor == "stopped"
         # A tick that was under way when the sensor was stopped ends.
         wait_for(pipeline, is_idle, RUN_TIMEOUT_S, "the last tick and its runs")
         old.lose(*ALL)
