@@ -1,88 +1,148 @@
 """What travels between the steps of a run, and how objects are cut into batches. Pure."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from resize_pipeline.contact_sheet import THUMBNAILS_MAX
 from resize_pipeline.imaging import Rendered
-from resize_pipeline.resources.minio import Download
+from resize_pipeline.objects import Original
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMessage:
+    """The Kafka message that announced an object; its bytes go into the dead letter, if any."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An object to look at: make its renditions what the source asks for.
+
+    `size` in bytes is what an event or a listing claims; `has_dead_letter` tells that a letter is
+    to be taken back when it succeeds.
+    """
+
+    key: str
+    size: int
+    message: SourceMessage | None = None
+    has_dead_letter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Keys of source objects that are downloaded, resized and uploaded together."""
+    """Objects that are downloaded, resized and uploaded together."""
 
-    keys: tuple[str, ...]
+    requests: tuple[Request, ...]
+
+
+class Status(StrEnum):
+    """How an object ended: rendered, current already, gone from the source, or rejected.
+
+    Deferred is none of them: it is larger than its event said, and the batch is full.
+    """
+
+    DEFERRED = "deferred"
+    RENDERED = "rendered"
+    CURRENT = "current"
+    MISSING = "missing"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A source object that no rendition can be made of, and why."""
+class Settled:
+    """An object that needs nothing more, as far as this step saw.
 
-    key: str
-    reason: str
+    `etag` is the source's at that time, None if it was missing or not seen; `reason` says why it
+    was rejected, `error_class` names the error.
+    """
+
+    request: Request
+    status: Status
+    etag: str | None = None
+    reason: str = ""
+    error_class: str = ""
 
 
-@dataclass(slots=True)
+class Budget:
+    """Bytes of originals that may be in memory at once; many threads may take of it."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._is_untouched = True
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Take bytes; False when they are not there. The first object always gets its own."""
+        with self._lock:
+            if size > self._left and not self._is_untouched:
+                return False
+            self._left -= size
+            self._is_untouched = False
+            return True
+
+
+@dataclass(frozen=True, slots=True)
 class Downloaded:
-    """The originals of a batch; `missing` are keys that are no longer in the bucket."""
+    """An original in memory, and the names of the renditions that are not current."""
 
-    originals: list[Download] = field(default_factory=list[Download])
-    rejected: list[Rejected] = field(default_factory=list[Rejected])
-    missing: list[str] = field(default_factory=list[str])
+    request: Request
+    original: Original
+    needed: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """One original's renditions."""
+    """An original's renditions in memory; of the original itself only what identifies it."""
 
-    key: str
-    etag: str
+    request: Request
+    original: Original
     size: int
-    renditions: list[Rendered]
-
-
-@dataclass(slots=True)
-class ResizedBatch:
-    """The renditions of a batch, with what was left out on the way."""
-
-    pictures: list[Resized] = field(default_factory=list[Resized])
-    rejected: list[Rejected] = field(default_factory=list[Rejected])
-    missing: list[str] = field(default_factory=list[str])
+    renditions: tuple[Rendered, ...]
 
 
 @dataclass(slots=True)
 class Uploaded:
     """What became of a batch, without the pictures: counts, bytes and a few small renditions."""
 
-    rendered: int = 0
+    statuses: Counter[str] = field(default_factory=Counter[str])
+    rejected: list[Settled] = field(default_factory=list[Settled])
     bytes_in: int = 0
-    bytes_out: dict[str, int] = field(default_factory=dict[str, int])
+    images: Counter[str] = field(default_factory=Counter[str])
+    bytes_out: Counter[str] = field(default_factory=Counter[str])
     sheet: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
-    rejected: list[Rejected] = field(default_factory=list[Rejected])
-    missing: list[str] = field(default_factory=list[str])
 
-    def count(self, picture: Resized) -> None:
-        """Count a picture that was uploaded."""
-        self.rendered += 1
-        self.bytes_in += picture.size
-        for rendered in picture.renditions:
-            size = self.bytes_out.get(rendered.rendition, 0) + len(rendered.data)
-            self.bytes_out[rendered.rendition] = size
+    def settle(self, settled: Settled) -> None:
+        """Count how an object ended."""
+        self.statuses[settled.status] += 1
+        if settled.status is Status.REJECTED:
+            self.rejected.append(settled)
+
+    def store(self, resized: Resized) -> None:
+        """Count renditions that were written."""
+        self.bytes_in += resized.size
+        for rendered in resized.renditions:
+            self.images[rendered.rendition] += 1
+            self.bytes_out[rendered.rendition] += len(rendered.data)
         if len(self.sheet) < THUMBNAILS_MAX:
-            smallest = min(picture.renditions, key=lambda made: made.width * made.height)
-            self.sheet.append((picture.key, smallest.data))
+            smallest = min(resized.renditions, key=lambda made: made.width * made.height)
+            self.sheet.append((resized.request.key, smallest.data))
 
     def add(self, other: "Uploaded") -> None:
         """Add another batch's counts to these."""
-        self.rendered += other.rendered
-        self.bytes_in += other.bytes_in
-        for name, size in other.bytes_out.items():
-            self.bytes_out[name] = self.bytes_out.get(name, 0) + size
-        self.sheet = (self.sheet + other.sheet)[:THUMBNAILS_MAX]
+        self.statuses += other.statuses
         self.rejected += other.rejected
-        self.missing += other.missing
+        self.bytes_in += other.bytes_in
+        self.images += other.images
+        self.bytes_out += other.bytes_out
+        self.sheet = (self.sheet + other.sheet)[:THUMBNAILS_MAX]
 
 
 @dataclass(slots=True)
@@ -101,23 +161,21 @@ class Planned:
         self.skipped[reason] += messages
 
 
-def batches_of(
-    objects: Iterable[tuple[str, int]], *, max_objects: int, max_bytes: int
-) -> Iterator[Batch]:
+def batches_of(requests: Iterable[Request], *, max_objects: int, max_bytes: int) -> Iterator[Batch]:
     """Cut objects into batches that fit into memory.
 
     Args:
-        objects: key and size in bytes of each.
+        requests: the objects.
         max_objects: most objects of a batch.
         max_bytes: most bytes of a batch; a larger object gets a batch of its own.
     """
-    keys: list[str] = []
+    batch: list[Request] = []
     total = 0
-    for key, size in objects:
-        if keys and (len(keys) >= max_objects or total + size > max_bytes):
-            yield Batch(tuple(keys))
-            keys, total = [], 0
-        keys.append(key)
-        total += size
-    if keys:
-        yield Batch(tuple(keys))
+    for request in requests:
+        if batch and (len(batch) >= max_objects or total + request.size > max_bytes):
+            yield Batch(tuple(batch))
+            batch, total = [], 0
+        batch.append(request)
+        total += request.size
+    if batch:
+        yield Batch(tuple(batch))

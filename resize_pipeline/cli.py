@@ -1,15 +1,20 @@
 """The command line, `resize-pipeline`: each command calls the module that does the work."""
 
+import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from resize_pipeline.errors import ResizePipelineError
-from resize_pipeline.settings import load_settings
+from resize_pipeline.dead_letters import escaped, find_letters
+from resize_pipeline.errors import ResizePipelineError, UserError
+from resize_pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from resize_pipeline.resources.kafka import KafkaResource
 
 app = typer.Typer(
     help="Resized renditions of every image in a MinIO bucket, driven by Kafka events.",
@@ -21,6 +26,10 @@ stack_app = typer.Typer(
     help="Real Kafka and real MinIO on this machine, without Docker.", no_args_is_help=True
 )
 app.add_typer(stack_app, name="stack")
+letters_app = typer.Typer(
+    help="Messages that can never succeed, kept with the reason.", no_args_is_help=True
+)
+app.add_typer(letters_app, name="dead-letters")
 
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -71,6 +80,80 @@ def demo(
                 output.print("stopping; `resize-pipeline up` brings it back with this history")
     if not is_well:
         raise typer.Exit(1)
+
+
+@letters_app.command("list")
+def letters_list(
+    *, as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False
+) -> None:
+    """List the dead letters that were not taken back."""
+    from rich.table import Table
+
+    kafka, settings = _kafka()
+    letters = kafka.dead_letters(settings.dead_letter_topic)
+    if as_json:
+        for letter in letters.values():
+            sys.stdout.write(json.dumps(letter.as_json()) + "\n")
+        return
+    table = Table("key", "position", "error", "run", "attempt", box=None)
+    for letter in letters.values():
+        table.add_row(
+            escaped(letter.key),
+            letter.position,
+            escaped(letter.error_message.encode()),
+            letter.run_id[:8],
+            str(letter.attempt),
+        )
+    Console(markup=False, highlight=False).print(table if letters else "no dead letters")
+
+
+@letters_app.command("show")
+def letters_show(
+    key: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show one dead letter with the original message."""
+    kafka, settings = _kafka()
+    (letter,) = find_letters(kafka.dead_letters(settings.dead_letter_topic), [key])
+    if as_json:
+        sys.stdout.write(json.dumps(letter.as_json()) + "\n")
+        return
+    for name, value in letter.as_json().items():
+        sys.stdout.write(f"{name}: {escaped(str(value).encode())}\n")
+
+
+@letters_app.command("replay")
+def letters_replay(
+    keys: Annotated[list[str] | None, typer.Argument(help="As `list` shows them.")] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False,
+) -> None:
+    """Put the original messages back on the topic, where the sensor finds them.
+
+    A letter about an object stays until the object succeeds; one about a message that could not be
+    parsed is taken back, because it is judged anew.
+    """
+    if bool(keys) == everything:
+        msg = "name the dead letters to replay, or use --all"
+        raise UserError(msg)
+    kafka, settings = _kafka()
+    letters = kafka.dead_letters(settings.dead_letter_topic)
+    chosen = list(letters.values()) if everything else find_letters(letters, keys or [])
+    kafka.replay(settings.kafka_topic, settings.dead_letter_topic, chosen)
+    for letter in chosen:
+        line = json.dumps(letter.as_json()) if as_json else f"replayed {escaped(letter.key)}"
+        sys.stdout.write(line + "\n")
+    if not chosen and not as_json:
+        sys.stdout.write("no dead letters\n")
+
+
+def _kafka() -> tuple["KafkaResource", Settings]:
+    from resize_pipeline.resources.kafka import KafkaResource
+
+    settings = load_settings()
+    return KafkaResource.from_settings(settings), settings
 
 
 @app.command()

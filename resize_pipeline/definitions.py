@@ -6,13 +6,16 @@ from typing import Any
 import dagster as dg
 
 from resize_pipeline.defs.assets import build_raw_images, build_renditions
-from resize_pipeline.defs.jobs import build_job
+from resize_pipeline.defs.checks import build_checks
+from resize_pipeline.defs.jobs import build_checks_job, build_job
 from resize_pipeline.defs.partitions import build_partitions
+from resize_pipeline.defs.schedules import build_completeness, build_reconciliation
 from resize_pipeline.defs.sensors import build_sensor
 from resize_pipeline.renditions import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
+from resize_pipeline.resources.renderer import RendererResource
 from resize_pipeline.resources.scratch import ScratchIOManager
 from resize_pipeline.settings import Settings, export_secrets, load_settings
 
@@ -33,8 +36,13 @@ def build_definitions(
     partitions = build_partitions(settings)
     return dg.Definitions(
         assets=[build_raw_images(settings, partitions), build_renditions(renditions, partitions)],
-        jobs=[build_job(renditions)],
+        asset_checks=[build_checks(renditions, partitions)],
+        jobs=[build_job(renditions), build_checks_job(renditions)],
         sensors=[build_sensor(partitions)],
+        schedules=[
+            build_reconciliation(partitions, settings.reconciliation_cron),
+            build_completeness(partitions, settings.completeness_cron),
+        ],
         resources={
             "minio": MinioResource.from_settings(
                 settings,
@@ -45,6 +53,7 @@ def build_definitions(
                 settings, sasl_password=dg.EnvVar("KAFKA_SASL_PASSWORD")
             ),
             "pipeline": PipelineResource.from_settings(settings),
+            "renderer": RendererResource.from_settings(settings),
             "io_manager": ScratchIOManager(),
             **(resources or {}),
         },

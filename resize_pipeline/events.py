@@ -9,7 +9,7 @@ import datetime as dt
 import json
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 KEY_MAX_BYTES = 1024
 """Longest object key, in bytes of UTF-8 (Amazon S3 User Guide, "Naming Amazon S3 objects")."""
@@ -84,6 +84,19 @@ def parse_message(value: bytes | None, *, source_bucket: str) -> list[Event]:
     if not isinstance(records, list) or not records:
         return [Malformed("no Records")]
     return [_parse_record(record, source_bucket) for record in records]
+
+
+def notification(bucket: str, key: str, *, size: int, etag: str | None) -> bytes:
+    """Write a notification as MinIO would, for an object that no message announced.
+
+    Returns:
+        What `parse_message` reads as an `ObjectCreated`.
+    """
+    entity = {"key": quote_plus(key), "size": size, "eTag": etag or ""}
+    name = "s3:ObjectCreated:Put"
+    record = {"eventName": name, "s3": {"bucket": {"name": bucket}, "object": entity}}
+    document = {"EventName": name, "Key": f"{bucket}/{key}", "Records": [record]}
+    return json.dumps(document).encode()
 
 
 def _parse_record(record: Any, source_bucket: str) -> Event:

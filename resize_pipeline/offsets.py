@@ -126,6 +126,35 @@ def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int
     return offsets, gaps
 
 
+def readable(
+    wanted: OffsetRange, topic_id: str, state: TopicState
+) -> tuple[OffsetRange | None, list[Gap]]:
+    """Find what can still be read of a range.
+
+    Args:
+        wanted: the range.
+        topic_id: id of the topic that it was planned from.
+        state: the topic as it is now.
+
+    Returns:
+        The part that is there, None if nothing is, and the gaps.
+    """
+    first, end = state.watermarks.get(wanted.partition, (0, 0))
+    if topic_id != state.topic_id:
+        reason = f"topic {state.topic} was recreated"
+        return None, [Gap(wanted.partition, wanted.start, wanted.end, reason)]
+    start = min(max(wanted.start, first), wanted.end)
+    stop = max(min(wanted.end, end), start)
+    gaps: list[Gap] = []
+    if start > wanted.start:
+        gaps.append(Gap(wanted.partition, wanted.start, start, "deleted by retention"))
+    if stop < wanted.end:
+        gaps.append(Gap(wanted.partition, stop, wanted.end, "the log was truncated"))
+    if start == stop:
+        return None, gaps
+    return OffsetRange(partition=wanted.partition, start=start, end=stop), gaps
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A message that waits to be planned: its offset, what it is grouped by, and its weight."""

@@ -5,7 +5,7 @@ import json
 import keyword
 import re
 import reprlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -115,6 +115,12 @@ class Rendition(BaseModel):
     def key_for(self, source_key: str) -> str:
         """Give the key of the rendition of the object with this key."""
         return self.prefix + source_key
+
+
+def specs_digest(renditions: Iterable[Rendition]) -> str:
+    """Name a set of rendition specs; another digest means that something else is asked for."""
+    parts = sorted(f"{rendition.name} {rendition.digest}" for rendition in renditions)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:

@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     kafka_sasl_password: SecretStr | None = None
     """SASL password."""
 
+    kafka_start: str = "earliest"
+    """Where a sensor without a cursor starts: `earliest`, `latest` or a time with its zone."""
+    kafka_consumer_group: str = "resize-pipeline"
+    """Consumer group that mirrors the sensor's cursor, for tools that show lag."""
+
     renditions_file: Path = Path("renditions.yaml")
     """The rendition specs."""
     partitions: Literal["hourly", "daily"] = "hourly"
@@ -108,6 +113,18 @@ class Settings(BaseSettings):
     """A larger source object is rejected; never more than this is downloaded."""
     source_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     """A picture with more pixels is rejected before it is decoded."""
+    reconciliation_cron: str = "17 * * * *"
+    """When everything in the bucket is compared with its renditions."""
+    completeness_cron: str = "32 * * * *"
+    """When the partition that ended last is checked."""
+    render_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that rendering one picture may take."""
+    render_memory_bytes: Annotated[int, Field(ge=256 * MIB)] = 2048 * MIB
+    """Memory (address space) that rendering one picture may take."""
+    retry_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds for which a run tries again when a server is away, before it fails and is retried."""
+    delete_renditions: bool = False
+    """Whether renditions are removed when their source is."""
     contact_sheets: bool = True
     """Whether materializations carry a contact sheet."""
     contact_sheet_max_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
@@ -130,6 +147,21 @@ class Settings(BaseSettings):
         today = dt.datetime.now(dt.UTC).date()
         if value > today:
             msg = f"{value} is after today, {today}: events would have no partition to go to"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("kafka_start")
+    @classmethod
+    def _is_start(cls, value: str) -> str:
+        if value in {"earliest", "latest"}:
+            return value
+        try:
+            # Without a zone it would be this machine's, and another one on the next machine.
+            has_zone = dt.datetime.fromisoformat(value).tzinfo is not None
+        except ValueError:
+            has_zone = False
+        if not has_zone:
+            msg = f"{value!r} is not earliest, latest or a time such as 2026-11-22T10:00:00Z"
             raise ValueError(msg)
         return value
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from rich.table import Table
 from rich.text import Text
 
+from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED
 from resize_pipeline.errors import TransientError, UserError
@@ -55,7 +56,8 @@ class TickStatus(BaseModel):
 class PipelineStatus(BaseModel):
     """All of it.
 
-    `error` says why the topic can't be read; `last_tick` is the last one that ended.
+    `gaps` are those between cursor and topic, then those that were recorded, newest first;
+    `error` says why a topic can't be read; `last_tick` is the last one that ended.
     """
 
     topic: str
@@ -63,6 +65,7 @@ class PipelineStatus(BaseModel):
     partitions: list[PartitionStatus]
     lag: int | None
     gaps: list[str]
+    dead_letters: int | None
     error: str | None
     sensor: Literal["running", "stopped", "never ran"]
     tick_under_way: bool
@@ -82,8 +85,10 @@ def pipeline_status(
     cursor = Cursor.parse(getattr(data, "cursor", None))
     error = None
     topic: TopicState | None = None
+    letters: int | None = None
     try:
         topic = kafka.topic_state(settings.kafka_topic)
+        letters = len(kafka.dead_letters(settings.dead_letter_topic))
     except (TransientError, UserError) as problem:
         error = str(problem)
     partitions, gaps = _partitions(cursor, topic) if topic else ([], [])
@@ -101,7 +106,8 @@ def pipeline_status(
         topic_id=topic.topic_id if topic else None,
         partitions=partitions,
         lag=sum(partition.lag for partition in partitions) if topic else None,
-        gaps=gaps,
+        gaps=gaps + recorded_gaps(instance),
+        dead_letters=letters,
         error=error,
         sensor=_sensor_status(sensor),
         tick_under_way=len(ended) < len(ticks),
@@ -190,6 +196,8 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
             partitions.add_row(str(one.partition), next_offset, str(one.end_offset), str(one.lag))
         parts.append(partitions)
     parts += [Text(f"gap: {gap}", style="red") for gap in status.gaps]
+    if status.dead_letters:
+        parts.append(Text(f"dead letters: {status.dead_letters}", style="red"))
 
     parts.append(Text(f"sensor {SENSOR_NAME}: {status.sensor}", style="bold"))
     tick = status.last_tick

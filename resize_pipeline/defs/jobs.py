@@ -8,13 +8,15 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from resize_pipeline.renditions import Rendition
 
 JOB_NAME = "resize_images_job"
+CHECKS_JOB_NAME = "check_renditions_job"
 
 
 def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
     """Build the job over all renditions."""
     return dg.define_asset_job(
         JOB_NAME,
-        selection=dg.AssetSelection.assets(*(rendition.name for rendition in renditions)),
+        # Checks list whole buckets: not in every run.
+        selection=_assets(renditions).without_checks(),
         description=(
             "Downloads, resizes and uploads the images that Kafka events or the run's "
             "configuration name, or every image of the run's partition."
@@ -22,3 +24,16 @@ def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
         # Steps hand pictures on in memory, so a run is repeated from its start.
         tags={"dagster/retry_strategy": "ALL_STEPS"},
     )
+
+
+def build_checks_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
+    """Build the job that only checks, without making anything."""
+    return dg.define_asset_job(
+        CHECKS_JOB_NAME,
+        selection=dg.AssetSelection.checks_for_assets(*(one.name for one in renditions)),
+        description="Checks that every image of a partition has its renditions or a dead letter.",
+    )
+
+
+def _assets(renditions: Sequence[Rendition]) -> dg.AssetSelection:
+    return dg.AssetSelection.assets(*(rendition.name for rendition in renditions))

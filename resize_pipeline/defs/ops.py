@@ -1,11 +1,10 @@
 """The steps of a run: plan, then download, resize and upload each batch, then publish.
 
-A picture that can't be decoded is reported and fails none of its neighbours; a server that is
-away fails the run with one line that says which.
+A picture that can't be decoded becomes a dead letter and fails none of its neighbours; a server
+that stays away fails the run with one line that says which, and Dagster repeats the run.
 """
 
-import datetime as dt
-import os
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,26 +16,36 @@ from pydantic import Field
 
 from resize_pipeline.batches import (
     Batch,
+    Budget,
     Downloaded,
     Planned,
-    Rejected,
+    Request,
     Resized,
-    ResizedBatch,
+    Settled,
+    SourceMessage,
+    Status,
     Uploaded,
     batches_of,
 )
 from resize_pipeline.contact_sheet import contact_sheet_markdown
+from resize_pipeline.converge import Converger
+from resize_pipeline.dead_letters import DeadLetter, position_key
+from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.errors import PermanentError, TransientError, UserError
-from resize_pipeline.events import Ignored, Malformed, ObjectCreated, ObjectRemoved, parse_message
-from resize_pipeline.imaging import render
-from resize_pipeline.offsets import OffsetRange
+from resize_pipeline.events import notification
+from resize_pipeline.offsets import OffsetRange, readable
+from resize_pipeline.planning import Read, letter_identity, letter_key, with_dead_letters
+from resize_pipeline.reconciliation import outdated_objects
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.resources.minio import Download, MinioResource
+from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
+from resize_pipeline.resources.renderer import RendererResource
 
 IO_THREADS = 16
 REJECTED_SHOWN = 100
+RECONCILE_MAX_OBJECTS = 5_000
+"""Most objects that one reconciliation takes on; the next one goes on where it ended."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,20 +58,42 @@ class PlanConfig(dg.Config):
         topic_id: id of the topic that the offset ranges belong to.
         offset_ranges: each PARTITION:START-END, the end exclusive.
         objects: keys in the source bucket.
+        reconcile: every object of the bucket that lacks a current rendition.
+        spec_digest: digest of the specs that the run was planned under.
     """
 
     topic_id: str = ""
     offset_ranges: list[str] = Field(default_factory=list)
     objects: list[str] = Field(default_factory=list)
+    reconcile: bool = False
+    spec_digest: str = ""
 
 
 @contextmanager
-def one_line_failures() -> Generator[None]:
+def one_line_failures(context: dg.OpExecutionContext) -> Generator[None]:
     """Let a step fail with the one line of an error of ours."""
     try:
         yield
-    except (TransientError, UserError) as error:
-        raise dg.Failure(str(error), allow_retries=isinstance(error, TransientError)) from error
+    except TransientError as error:
+        raise dg.Failure(str(error)) from error
+    except UserError as error:
+        # `allow_retries` is about the step: without the tag Dagster would repeat the run.
+        context.instance.add_run_tags(context.run.run_id, {"dagster/max_retries": "0"})
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def check_partition(context: dg.OpExecutionContext) -> None:
+    """Refuse a run without a partition, which Dagster does not.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (context.has_partition_key or context.has_partition_key_range):
+        msg = (
+            "this run has no partition: choose the hour to materialize, or launch it with "
+            "--partition or with the tag dagster/partition"
+        )
+        raise UserError(msg)
 
 
 @dg.op(
@@ -78,208 +109,268 @@ def plan(
     pipeline: PipelineResource,
 ) -> Iterator[dg.Output[Planned] | dg.DynamicOutput[Batch]]:
     """Find the objects that the run answers for and cut them into batches."""
-    with one_line_failures():
+    with one_line_failures(context):
+        _check_config(context, config, pipeline)
         planned = Planned(started=time.time())
-        sizes = dict(_objects(context, config, kafka, minio, pipeline, planned))
-        planned.objects = len(sizes)
-        context.log.info(f"{planned.objects} objects; messages without one: {planned.skipped}")
-        context.log_event(
-            dg.AssetObservation(
-                "raw_images",
-                partition=context.partition_key if context.has_partition_key else None,
-                metadata={
-                    "objects": planned.objects,
-                    "claimed bytes": sum(sizes.values()),
-                    "offsets": ", ".join(config.offset_ranges) or "none",
-                    **{f"messages: {reason}": count for reason, count in planned.skipped.items()},
-                },
-            )
-        )
+        letters = kafka.dead_letters(pipeline.dead_letter_topic)
+        if config.offset_ranges:
+            found = _read_ranges(context, config, kafka, pipeline, planned)
+        elif config.objects:
+            found = _named(config.objects, minio, pipeline)
+        elif config.reconcile:
+            found = _outdated(minio, pipeline, letters)
+        else:
+            found = _of_window(context.partition_time_window, minio, pipeline)
+        requests = list(with_dead_letters(found, pipeline.source_bucket, letters))
+        planned.objects = len(requests)
+        context.log.info(f"{planned.objects} objects; {dict(planned.skipped) or 'no'} skipped")
+        context.log_event(_observation(context, config, planned, requests))
         yield dg.Output(planned, "planned")
         batches = batches_of(
-            sizes.items(),
+            requests,
             max_objects=pipeline.batch_max_objects,
             max_bytes=pipeline.batch_max_bytes,
         )
         for index, batch in enumerate(batches):
-            yield dg.DynamicOutput(batch, mapping_key=f"{index:05}", output_name="batches")
+            yield dg.DynamicOutput(batch, mapping_key=str(index), output_name="batches")
 
 
-def _objects(
+def _check_config(
+    context: dg.OpExecutionContext, config: PlanConfig, pipeline: PipelineResource
+) -> None:
+    check_partition(context)
+    if bool(config.offset_ranges) + bool(config.objects) + config.reconcile > 1:
+        msg = "a run covers one of offset_ranges, objects and reconcile: leave the others out"
+        raise UserError(msg)
+    if config.spec_digest and config.spec_digest != pipeline.spec_digest:
+        msg = (
+            f"this run was planned under specs with the digest {config.spec_digest}, but "
+            f"{pipeline.renditions_file} here has {pipeline.spec_digest}: give all code locations "
+            "and workers the same file; reconciliation then makes what this run would have made"
+        )
+        raise UserError(msg)
+
+
+def _read_ranges(
     context: dg.OpExecutionContext,
     config: PlanConfig,
     kafka: KafkaResource,
-    minio: MinioResource,
     pipeline: PipelineResource,
     planned: Planned,
-) -> Iterable[tuple[str, int]]:
-    if not (context.has_partition_key or context.has_partition_key_range):
-        msg = (
-            "this run has no partition: choose the hour to materialize, or launch it with "
-            "--partition or with the tag dagster/partition"
-        )
-        raise UserError(msg)
-    if config.offset_ranges and config.objects:
-        msg = "a run covers either offset_ranges or objects: leave one of them out"
-        raise UserError(msg)
-    if config.offset_ranges:
-        return _objects_of_events(config, kafka, pipeline, planned)
-    if config.objects:
-        return _named_objects(config.objects, minio, pipeline)
-    return _objects_of_window(context.partition_time_window, minio, pipeline)
+) -> Iterable[Request]:
+    topic = pipeline.kafka_topic
+    wanted = [OffsetRange.parse(text) for text in config.offset_ranges]
+    state = kafka.topic_state(topic)
+    read = Read()
+    for offsets in wanted:
+        part, gaps = readable(offsets, config.topic_id, state)
+        for gap in gaps:
+            context.log.warning(f"gap in {topic}: {gap}")
+            context.log_event(gap_observation(topic, config.topic_id, gap))
+            planned.skip(gap.reason, gap.end - gap.start)
+        for message in kafka.read_range(topic, part) if part else ():
+            if message.value is None:
+                planned.skip("ignored, tombstone")
+                continue
+            source = SourceMessage(
+                topic, message.partition, message.offset, message.key, message.value
+            )
+            read.add(source, pipeline.source_bucket, planned)
+    kafka.send_dead_letters(
+        pipeline.dead_letter_topic,
+        [
+            DeadLetter(
+                key=position_key(message.topic, message.partition, message.offset),
+                value=message.value,
+                error_class="Malformed",
+                error_message=reason,
+                identity="",
+                run_id=context.run.run_id,
+                attempt=_attempt(context),
+                topic=message.topic,
+                partition=message.partition,
+                offset=message.offset,
+            )
+            for message, reason in read.malformed
+        ],
+    )
+    return read.requests.values()
 
 
-def _objects_of_events(
-    config: PlanConfig, kafka: KafkaResource, pipeline: PipelineResource, planned: Planned
-) -> Iterator[tuple[str, int]]:
-    ranges = [OffsetRange.parse(text) for text in config.offset_ranges]
-    state = kafka.topic_state(pipeline.kafka_topic)
-    if state.topic_id != config.topic_id:
-        msg = (
-            f"the offset ranges are of topic id {config.topic_id or '(none)'}, but "
-            f"{state.topic} has the id {state.topic_id} now: the topic was recreated, so "
-            "materialize the partition without offset_ranges"
-        )
-        raise UserError(msg)
-    readable: list[OffsetRange] = []
-    for offsets in ranges:
-        first, end = state.watermarks.get(offsets.partition, (0, 0))
-        clamped = OffsetRange(
-            partition=offsets.partition,
-            start=min(max(offsets.start, first), offsets.end),
-            end=max(min(offsets.end, end), min(max(offsets.start, first), offsets.end)),
-        )
-        gone = (offsets.end - offsets.start) - (clamped.end - clamped.start)
-        if gone:
-            planned.skip(f"gone from the topic ({offsets})", gone)
-        readable.append(clamped)
-    for message in kafka.read_ranges(pipeline.kafka_topic, readable):
-        for event in parse_message(message.value, source_bucket=pipeline.source_bucket):
-            match event:
-                case ObjectCreated(key=key, size=size):
-                    yield key, size
-                case ObjectRemoved():
-                    planned.skip("removed")
-                case Ignored(reason=reason):
-                    planned.skip(f"ignored: {reason}")
-                case Malformed(reason=reason):
-                    planned.skip(f"malformed: {reason}")
-
-
-def _named_objects(
+def _named(
     keys: Sequence[str], minio: MinioResource, pipeline: PipelineResource
-) -> Iterator[tuple[str, int]]:
-    for key in keys:
+) -> Iterator[Request]:
+    for key in dict.fromkeys(keys):
         # A key that is not there, or can't be, goes on: the run reports it.
         try:
             info = minio.stat(pipeline.source_bucket, key)
         except PermanentError:
             info = None
-        yield key, info.size if info else 0
+        yield Request(key, info.size if info else 0)
 
 
-def _objects_of_window(
+def _of_window(
     window: dg.TimeWindow, minio: MinioResource, pipeline: PipelineResource
-) -> Iterator[tuple[str, int]]:
+) -> Iterator[Request]:
     for item in minio.list_objects(pipeline.source_bucket):
-        if window.start <= item.last_modified.astimezone(dt.UTC) < window.end:
-            yield item.key, item.size
+        if pipeline.is_picture(item.key) and window.start <= item.last_modified < window.end:
+            yield Request(item.key, item.size)
 
 
-@dg.op(tags={"dagster/priority": "1"})
+def _outdated(
+    minio: MinioResource, pipeline: PipelineResource, letters: Mapping[bytes, DeadLetter]
+) -> Iterator[Request]:
+    found = outdated_objects(minio, pipeline, letters)
+    for item, _ in itertools.islice(found, RECONCILE_MAX_OBJECTS):
+        yield Request(item.key, item.size)
+
+
+def _observation(
+    context: dg.OpExecutionContext,
+    config: PlanConfig,
+    planned: Planned,
+    requests: Sequence[Request],
+) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        "raw_images",
+        partition=context.partition_key if context.has_partition_key else None,
+        metadata={
+            "objects": planned.objects,
+            "source bytes (as announced)": sum(request.size for request in requests),
+            "offsets": ", ".join(config.offset_ranges) or "none",
+            **{f"messages: {reason}": count for reason, count in planned.skipped.items()},
+        },
+    )
+
+
+@dg.op(out=dg.Out(list), tags={"dagster/priority": "1"})
 def download(
     context: dg.OpExecutionContext,
     batch: Batch,
     minio: MinioResource,
+    renderer: RendererResource,
     pipeline: PipelineResource,
-) -> Downloaded:
-    """Read a batch of originals into memory."""
+) -> list[Downloaded | Settled]:
+    """Read the originals of a batch into memory, but for those that need nothing."""
+    converger = _converger(context, minio, renderer, pipeline)
+    budget = Budget(pipeline.batch_max_bytes)
 
-    def fetch(key: str) -> Download | Rejected | None:
-        try:
-            return minio.download(pipeline.source_bucket, key, max_bytes=pipeline.source_max_bytes)
-        except PermanentError as error:
-            return Rejected(key, str(error))
+    def read(request: Request) -> Downloaded | Settled:
+        return converger.download(request, budget)
 
-    result = Downloaded()
-    with one_line_failures():
-        for key, found in zip(batch.keys, _threads(IO_THREADS, fetch, batch.keys), strict=True):
-            match found:
-                case Download():
-                    result.originals.append(found)
-                case Rejected():
-                    result.rejected.append(found)
-                case None:
-                    result.missing.append(key)
-    context.log.debug(f"{len(result.originals)} downloaded")
-    return result
+    with one_line_failures(context):
+        steps = _threads(IO_THREADS, read, batch.requests)
+    context.log.debug(f"{sum(isinstance(step, Downloaded) for step in steps)} downloaded")
+    return steps
 
 
-@dg.op(tags={"dagster/priority": "2"})
+@dg.op(ins={"downloaded": dg.In(list)}, out=dg.Out(list), tags={"dagster/priority": "2"})
 def resize(
-    context: dg.OpExecutionContext, downloaded: Downloaded, pipeline: PipelineResource
-) -> ResizedBatch:
-    """Make the selected renditions of a batch of originals."""
-    renditions = _selected(context, pipeline)
+    context: dg.OpExecutionContext,
+    downloaded: list[Downloaded | Settled],
+    minio: MinioResource,
+    renderer: RendererResource,
+    pipeline: PipelineResource,
+) -> list[Resized | Settled]:
+    """Make the renditions of a batch, in child processes."""
+    converger = _converger(context, minio, renderer, pipeline)
 
-    def make(original: Download) -> Resized | Rejected:
-        try:
-            rendered = render(original.data, renditions, max_pixels=pipeline.source_max_pixels)
-        except PermanentError as error:
-            return Rejected(original.key, str(error))
-        return Resized(original.key, original.etag, len(original.data), rendered)
+    def make(step: Downloaded | Settled) -> Resized | Settled:
+        return converger.resize(step) if isinstance(step, Downloaded) else step
 
-    result = ResizedBatch(rejected=downloaded.rejected, missing=downloaded.missing)
-    for made in _threads(os.cpu_count() or 1, make, downloaded.originals):
-        match made:
-            case Resized():
-                result.pictures.append(made)
-            case Rejected():
-                result.rejected.append(made)
-    for rejected in result.rejected:
-        context.log.warning(f"rejected {rejected.key!r}: {rejected.reason}")
-    return result
+    with one_line_failures(context):
+        return _threads(renderer.workers, make, downloaded)
 
 
-@dg.op(tags={"dagster/priority": "3"})
+@dg.op(ins={"resized": dg.In(list)}, tags={"dagster/priority": "3"})
 def upload(
     context: dg.OpExecutionContext,
-    resized: ResizedBatch,
+    resized: list[Resized | Settled],
+    kafka: KafkaResource,
     minio: MinioResource,
+    renderer: RendererResource,
     pipeline: PipelineResource,
 ) -> Uploaded:
-    """Write the renditions of a batch to their buckets."""
-    specs = {rendition.name: rendition for rendition in pipeline.renditions}
+    """Write the renditions of a batch, look at the sources again, and send dead letters."""
+    converger = _converger(context, minio, renderer, pipeline)
 
-    def put(picture: Resized) -> Rejected | None:
-        try:
-            put_renditions(picture)
-        except PermanentError as error:
-            return Rejected(picture.key, str(error))
-        return None
+    def put(step: Resized | Settled) -> tuple[Settled, Resized | None]:
+        written = step if isinstance(step, Resized) else None
+        settled = converger.upload(step) if isinstance(step, Resized) else step
+        settled, again = converger.confirm(settled)
+        return settled, again or written
 
-    def put_renditions(picture: Resized) -> None:
-        for rendered in picture.renditions:
-            spec = specs[rendered.rendition]
-            minio.upload(
-                spec.bucket,
-                spec.key_for(picture.key),
-                rendered.data,
-                content_type=rendered.content_type,
-                metadata={"source-etag": picture.etag, "spec-digest": spec.digest},
-            )
+    result = Uploaded()
 
-    result = Uploaded(rejected=resized.rejected, missing=resized.missing)
-    with one_line_failures():
-        refused = _threads(IO_THREADS, put, resized.pictures)
-    for picture, rejected in zip(resized.pictures, refused, strict=True):
-        if rejected:
-            context.log.warning(f"rejected {rejected.key!r}: {rejected.reason}")
-            result.rejected.append(rejected)
-        else:
-            result.count(picture)
-    context.log.debug(f"{result.rendered} uploaded")
+    def is_deferred(step: Resized | Settled) -> bool:
+        return isinstance(step, Settled) and step.status is Status.DEFERRED
+
+    with one_line_failures(context):
+        done = _threads(IO_THREADS, put, [step for step in resized if not is_deferred(step)])
+        # One after the other, because each may be as large as a batch.
+        done += [put(step) for step in resized if is_deferred(step)]
+        for settled, written in done:
+            result.settle(settled)
+            if written and settled.status is Status.RENDERED:
+                result.store(written)
+        for settled in result.rejected:
+            context.log.warning(f"rejected {settled.request.key!r}: {settled.reason}")
+        kafka.send_dead_letters(
+            pipeline.dead_letter_topic,
+            [_dead_letter(context, pipeline, settled) for settled in result.rejected],
+            taken_back=[
+                letter_key(pipeline.source_bucket, settled.request.key)
+                for settled, _ in done
+                if settled.request.has_dead_letter and settled.status is not Status.REJECTED
+            ],
+        )
+    context.log.debug(f"{dict(result.statuses)}")
     return result
+
+
+def _converger(
+    context: dg.OpExecutionContext,
+    minio: MinioResource,
+    renderer: RendererResource,
+    pipeline: PipelineResource,
+) -> Converger:
+    names = {key.to_user_string() for key in context.selected_asset_keys}
+    return Converger(
+        store=minio,
+        renderer=renderer,
+        renditions=[spec for spec in pipeline.renditions if spec.name in names],
+        source_bucket=pipeline.source_bucket,
+        source_max_bytes=pipeline.source_max_bytes,
+        delete_renditions=pipeline.delete_renditions,
+        retry_s=pipeline.retry_s,
+    )
+
+
+def _dead_letter(
+    context: dg.OpExecutionContext, pipeline: PipelineResource, settled: Settled
+) -> DeadLetter:
+    request = settled.request
+    message = request.message
+    return DeadLetter(
+        key=letter_key(pipeline.source_bucket, request.key),
+        value=message.value
+        if message
+        else notification(
+            pipeline.source_bucket, request.key, size=request.size, etag=settled.etag
+        ),
+        error_class=settled.error_class,
+        error_message=settled.reason,
+        identity=letter_identity(settled.etag, pipeline.spec_digest),
+        run_id=context.run.run_id,
+        attempt=_attempt(context),
+        topic=message.topic if message else "",
+        partition=message.partition if message else -1,
+        offset=message.offset if message else -1,
+    )
+
+
+def _attempt(context: dg.OpExecutionContext) -> int:
+    return int(context.run.tags.get("dagster/retry_number", "0")) + 1
 
 
 def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
@@ -300,17 +391,14 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
         for batch in uploaded:
             total.add(batch)
         seconds = time.time() - planned.started
-        context.log.info(
-            f"{total.rendered} rendered, {len(total.rejected)} rejected, "
-            f"{len(total.missing)} missing in {seconds:.1f} s"
-        )
-        for rendition in renditions:
-            if rendition.name in context.selected_output_names:
-                yield dg.Output(
-                    None,
-                    rendition.name,
-                    metadata=_metadata(rendition, planned, total, seconds, pipeline),
-                )
+        context.log.info(f"{dict(total.statuses) or 'nothing to do'} in {seconds:.1f} s")
+        selected = [one for one in renditions if one.name in context.selected_output_names]
+        # Dagster stores metadata several times over, and all renditions show the same pictures.
+        shown = min(selected, key=lambda one: one.width * one.height)
+        for rendition in selected:
+            sheet = _contact_sheet(total, pipeline) if rendition is shown else {}
+            metadata = _metadata(rendition, planned, total, seconds)
+            yield dg.Output(None, rendition.name, metadata={**sheet, **metadata})
 
     return publish
 
@@ -320,36 +408,35 @@ def _metadata(
     planned: Planned,
     total: Uploaded,
     seconds: float,
-    pipeline: PipelineResource,
 ) -> Mapping[str, Any]:
+    images = total.images[rendition.name]
     metadata: dict[str, Any] = {
-        "images": total.rendered,
-        "rejected": len(total.rejected),
-        "missing": len(total.missing),
-        "bytes in": total.bytes_in,
-        "bytes out": total.bytes_out.get(rendition.name, 0),
-        "images/s": round(total.rendered / seconds, 2) if seconds else 0.0,
+        "images": images,
+        "current already": total.statuses[Status.CURRENT],
+        "rejected": total.statuses[Status.REJECTED],
+        "missing": total.statuses[Status.MISSING],
+        "source bytes": total.bytes_in,
+        "rendition bytes": total.bytes_out[rendition.name],
+        "images/s": round(images / seconds, 2) if seconds else 0.0,
         "uri": f"s3://{rendition.bucket}/{rendition.prefix}",
     }
     if planned.skipped:
-        metadata["messages without an object to render"] = sum(planned.skipped.values())
+        metadata["messages skipped"] = sum(planned.skipped.values())
     if total.rejected:
         metadata["rejected objects"] = dg.MetadataValue.table(
             [
-                dg.TableRecord({"key": rejected.key, "reason": rejected.reason})
-                for rejected in total.rejected[:REJECTED_SHOWN]
+                dg.TableRecord({"key": settled.request.key, "reason": settled.reason})
+                for settled in total.rejected[:REJECTED_SHOWN]
             ]
         )
-    if pipeline.contact_sheets:
-        sheet = contact_sheet_markdown(total.sheet, max_bytes=pipeline.contact_sheet_max_bytes)
-        if sheet:
-            metadata["contact sheet"] = dg.MetadataValue.md(sheet)
     return metadata
 
 
-def _selected(context: dg.OpExecutionContext, pipeline: PipelineResource) -> list[Rendition]:
-    names = {key.to_user_string() for key in context.selected_asset_keys}
-    return [rendition for rendition in pipeline.renditions if rendition.name in names]
+def _contact_sheet(total: Uploaded, pipeline: PipelineResource) -> Mapping[str, Any]:
+    if not pipeline.contact_sheets:
+        return {}
+    sheet = contact_sheet_markdown(sorted(total.sheet), max_bytes=pipeline.contact_sheet_max_bytes)
+    return {"contact sheet": dg.MetadataValue.md(sheet)} if sheet else {}
 
 
 def _threads(count: int, work: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -10,8 +10,10 @@ import time
 
 import dagster as dg
 
+from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
+from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.events import ObjectCreated, ObjectRemoved, parse_message
 from resize_pipeline.offsets import (
     Cursor,
@@ -31,6 +33,9 @@ LONG_POLL_S = 4.0
 """How long a tick waits for a first message; the daemon evaluates every 5 s at best."""
 TICK_BUDGET_S = 20.0
 """When a tick stops reading, well below the 60 s after which Dagster cuts it off."""
+STALL_TIMEOUT_S = 10.0
+"""How long reading may stand still: with the other calls of a tick, at most 10 s each, it ends in
+time."""
 RUN_PRIORITY = "10"
 """Above the 0 of manual runs and backfills, so that live uploads go first in the queue."""
 
@@ -72,9 +77,15 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
             )
         cursor = Cursor.parse(context.cursor)
         state = kafka.topic_state(pipeline.kafka_topic)
-        start, gaps = starting_offsets(cursor, state)
+        start, gaps = (
+            starting_offsets(cursor, state)
+            if cursor
+            else (kafka.offsets_at(state, pipeline.kafka_start), [])
+        )
         for gap in gaps:
-            context.log.warning(f"gap in {state.topic}: {gap}")
+            context.log.warning(f"gap in {state.topic}: {gap}; reconciliation heals it")
+        if cursor and not gaps:
+            _mirror(context, kafka, pipeline.kafka_consumer_group, cursor)
         if not lag(start, state):
             kafka.wait(state.topic, start, LONG_POLL_S)
             state = kafka.topic_state(pipeline.kafka_topic)
@@ -83,7 +94,9 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         position: dict[int, int] = {}
         waiting: dict[int, list[Waiting]] = {partition: [] for partition in start}
         end = {partition: end for partition, (_, end) in state.watermarks.items()}
-        messages = kafka.read(state.topic, start, end, position=position)
+        messages = kafka.read(
+            state.topic, start, end, position=position, stall_timeout_s=STALL_TIMEOUT_S
+        )
         for message in itertools.islice(messages, free * pipeline.run_max_objects):
             group, weight = _weigh(message, pipeline.source_bucket, partitions, now)
             waiting[message.partition].append(Waiting(message.offset, group, weight))
@@ -97,10 +110,14 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
             f"{state.topic}: {sum(plan.messages for plan in plans)} messages in "
             f"{len(plans)} runs, lag {left}"
         )
-        requests = [_request(plan, state, left) for plan in plans]
+        requests = [_request(plan, state, left, pipeline.spec_digest) for plan in plans]
         return dg.SensorResult(
             run_requests=requests,
             cursor=after.model_dump_json(),
+            asset_events=[
+                *(gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor),
+                *([_lag_observation(state, left, plans)] if plans else []),
+            ],
             skip_reason=None if requests else f"no new messages in {state.topic}, lag {left}",
         )
 
@@ -125,9 +142,35 @@ def _sent(message: Message) -> dt.datetime | None:
         return None
 
 
-def _request(plan: Plan, state: TopicState, left: int) -> dg.RunRequest:
+def _mirror(
+    context: dg.SensorEvaluationContext, kafka: KafkaResource, group: str, cursor: Cursor
+) -> None:
+    # What Dagster has stored, so that the mirror never runs ahead; nobody reads it but people.
+    try:
+        kafka.commit(group, cursor.topic, cursor.next_offsets)
+    except (TransientError, UserError) as error:
+        context.log.warning(f"consumer group {group} does not show the position: {error}")
+
+
+def _lag_observation(state: TopicState, left: int, plans: list[Plan]) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        "raw_images",
+        metadata={
+            "lag": left,
+            "messages planned": sum(plan.messages for plan in plans),
+            "runs requested": len(plans),
+            "end offsets": sum(end for _, end in state.watermarks.values()),
+        },
+    )
+
+
+def _request(plan: Plan, state: TopicState, left: int, spec_digest: str) -> dg.RunRequest:
     ranges = [str(offsets) for offsets in plan.ranges]
-    config = {"topic_id": state.topic_id, "offset_ranges": ranges}
+    config = {
+        "topic_id": state.topic_id,
+        "offset_ranges": ranges,
+        "spec_digest": spec_digest,
+    }
     return dg.RunRequest(
         partition_key=plan.group,
         run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},

@@ -1,5 +1,6 @@
 """MinIO's Kafka target: where its notifications go."""
 
+import contextlib
 import json
 import shlex
 import time
@@ -300,7 +301,9 @@ def _wait_for_empty_queues(settings: Settings, wanted: Mapping[str, str]) -> Non
 
 
 def _restart(server: Server, name: str, wanted: Mapping[str, str]) -> None:
-    server.call(server.admin.service_restart)
+    # MinIO may drop the connection before it has answered.
+    with contextlib.suppress(TransientError):
+        server.call(server.admin.service_restart)
     deadline = time.monotonic() + RESTART_TIMEOUT_S
     while time.monotonic() < deadline:
         time.sleep(POLL_S)

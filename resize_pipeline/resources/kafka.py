@@ -4,28 +4,37 @@ Nothing here knows of pictures or of MinIO. Keys and values stay raw bytes: a de
 raises would hold the consumer for ever at the message that it can't read.
 """
 
+import datetime as dt
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import dagster as dg
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from resize_pipeline.dead_letters import DeadLetter, newest
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.offsets import OffsetRange, TopicState
 from resize_pipeline.settings import Settings
 
 TIMEOUT_MS = 10_000
+DELIVERY_TIMEOUT_MS = 30_000
+REQUEST_MAX_BYTES = 16 * 2**20
+"""Larger than a message can be that a broker with its defaults takes (1 MiB)."""
 POLL_MS = 500
 POLL_MAX_RECORDS = 5_000
 
 NO_TOPIC = frozenset(
     {kafka_errors.UnknownTopicOrPartitionError.errno, kafka_errors.InvalidTopicError.errno}
 )
+
+
+Outgoing = tuple[bytes | None, bytes | None, Iterable[tuple[str, bytes]]]
+"""Key, value and headers of a message to send; a value of None is a tombstone."""
 
 
 class Message(Protocol):
@@ -47,8 +56,18 @@ class Message(Protocol):
         ...
 
     @property
+    def key(self) -> bytes | None:
+        """Key as it was sent."""
+        ...
+
+    @property
     def value(self) -> bytes | None:
         """Value as it was sent; None for a tombstone."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Headers as they were sent."""
         ...
 
 
@@ -260,6 +279,101 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     )
                     raise TransientError(msg)
 
+    def offsets_at(self, state: TopicState, start: str) -> dict[int, int]:
+        """Find where to start in a topic that was never read.
+
+        Args:
+            state: the topic.
+            start: `earliest`, `latest` or an ISO 8601 time, of which the first message at or
+                after it counts.
+
+        Raises:
+            TransientError: Kafka can't be reached.
+        """
+        if start == "earliest":
+            return {partition: first for partition, (first, _) in state.watermarks.items()}
+        ends = {partition: end for partition, (_, end) in state.watermarks.items()}
+        if start == "latest":
+            return ends
+        timestamp = int(dt.datetime.fromisoformat(start).timestamp() * 1000)
+        with self.consumer() as consumer:
+            found = consumer.offsets_for_times(
+                {TopicPartition(state.topic, partition): timestamp for partition in ends}
+            )
+        return ends | {tp.partition: one.offset for tp, one in found.items() if one}
+
+    def read_all(self, topic: str) -> Iterator[Message]:
+        """Read a topic from its start to its end of now, each partition in order.
+
+        Raises:
+            TransientError: as in `read`.
+            UserError: there is no such topic.
+        """
+        state = self.topic_state(topic)
+        start = {partition: first for partition, (first, _) in state.watermarks.items()}
+        end = {partition: end for partition, (_, end) in state.watermarks.items()}
+        return self.read(topic, start, end, position={})
+
+    def send(self, topic: str, messages: Iterable[Outgoing]) -> None:
+        """Send messages and return when all in-sync replicas have every one.
+
+        Raises:
+            TransientError: Kafka can't be reached, or did not acknowledge in time.
+            UserError: Kafka refuses these credentials.
+        """
+        with self.errors():
+            producer = KafkaProducer(
+                **self.connection(),
+                acks="all",
+                allow_auto_create_topics=False,
+                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+                max_block_ms=TIMEOUT_MS,
+                max_request_size=REQUEST_MAX_BYTES,
+            )
+            try:
+                sent = [
+                    producer.send(topic, key=key, value=value, headers=list(headers))
+                    for key, value, headers in messages
+                ]
+                producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000)
+                for one in sent:
+                    one.get(timeout=0)
+            finally:
+                producer.close(timeout=1)
+
+    def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """Set a consumer group's offsets, for tools that show lag; nothing here reads them.
+
+        Raises:
+            TransientError: Kafka can't be reached.
+            UserError: Kafka refuses these credentials.
+        """
+        with self.admin() as admin:
+            admin.alter_group_offsets(  # pyright: ignore[reportAttributeAccessIssue]
+                group,
+                {
+                    TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1)
+                    for partition, offset in offsets.items()
+                },
+            )
+
+    def replay(self, topic: str, dead_letter_topic: str, letters: Sequence[DeadLetter]) -> None:
+        """Put the original messages of dead letters back on their topic.
+
+        A letter whose key is a position is taken back: the message gets another position.
+
+        Raises:
+            TransientError: not all in-sync replicas have them.
+            UserError: Kafka refuses these credentials.
+        """
+        if letters:
+            self.send(
+                topic,
+                [(None if one.names_position_only else one.key, one.value, ()) for one in letters],
+            )
+        positions = [one.key for one in letters if one.names_position_only]
+        self.send_dead_letters(dead_letter_topic, [], taken_back=positions)
+
     def wait(self, topic: str, start: Mapping[int, int], timeout_s: float) -> None:
         """Wait until there is a message at or after the given offsets, or the time is over.
 
@@ -277,19 +391,37 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 consumer.seek(TopicPartition(topic, partition), offset)
             consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1)
 
-    def read_ranges(self, topic: str, ranges: Iterable[OffsetRange]) -> Iterator[Message]:
-        """Read ranges of offsets.
+    def read_range(self, topic: str, offsets: OffsetRange) -> Iterator[Message]:
+        """Read a range of offsets.
 
         Raises:
             TransientError: as in `read`.
         """
-        for offsets in ranges:
-            yield from self.read(
-                topic,
-                {offsets.partition: offsets.start},
-                {offsets.partition: offsets.end},
-                position={},
-            )
+        start, end = {offsets.partition: offsets.start}, {offsets.partition: offsets.end}
+        return self.read(topic, start, end, position={})
+
+    def dead_letters(self, topic: str) -> dict[bytes, DeadLetter]:
+        """Read the dead letters that were not taken back, by key.
+
+        Raises:
+            TransientError: Kafka can't be reached.
+            UserError: there is no such topic.
+        """
+        return newest(self.read_all(topic))
+
+    def send_dead_letters(
+        self, topic: str, letters: Sequence[DeadLetter], *, taken_back: Sequence[bytes] = ()
+    ) -> None:
+        """Send dead letters, and tombstones for keys whose letter is taken back.
+
+        Raises:
+            TransientError: not all in-sync replicas have them.
+            UserError: Kafka refuses these credentials.
+        """
+        if not letters and not taken_back:
+            return
+        sent: list[Outgoing] = [(one.key, one.value, one.headers()) for one in letters]
+        self.send(topic, [*sent, *((key, None, ()) for key in taken_back)])
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import datetime as dt
 import io
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from minio.error import MinioException, S3Error, ServerError
 from pydantic import PrivateAttr
 
 from resize_pipeline.errors import PermanentError, TransientError, UserError
+from resize_pipeline.objects import ObjectInfo, Original
 from resize_pipeline.settings import MIB, Settings
 
 CONNECT_TIMEOUT_S = 5
@@ -31,28 +31,6 @@ IMPOSSIBLE = frozenset(
     {"KeyTooLongError", "XMinioInvalidObjectName", "InvalidRequest", "InvalidObjectState"}
 )
 """What depends on the object alone: its key, its customer's encryption key, its archive."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """An object as a listing or a stat shows it; `metadata` keys are lower case, without prefix."""
-
-    key: str
-    etag: str
-    version_id: str | None
-    size: int
-    last_modified: dt.datetime
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """An object's bytes with what identifies them."""
-
-    key: str
-    etag: str
-    version_id: str | None
-    data: bytes
 
 
 class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -196,7 +174,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             metadata=_user_metadata(cast("Mapping[str, str]", found.metadata or {})),
         )
 
-    def download(self, bucket: str, key: str, *, max_bytes: int) -> Download | None:
+    def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
         """Read an object into memory; None when it is not there.
 
         Args:
@@ -228,7 +206,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     raise PermanentError(msg)
             finally:
                 response.release_conn()
-        return Download(
+        return Original(
             key=key,
             etag=response.headers.get("etag", "").strip('"'),
             version_id=response.headers.get("x-amz-version-id"),
@@ -256,6 +234,17 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 # One part, because an interrupted multipart upload leaves its parts behind.
                 part_size=max(len(data), PUT_PART_MIN),
             )
+
+    def remove(self, bucket: str, key: str) -> None:
+        """Remove an object; one that is not there is no error.
+
+        Raises:
+            PermanentError: the server allows no such key.
+            TransientError: the server can't be reached.
+            UserError: the bucket is missing or refused.
+        """
+        with self.errors(bucket, key):
+            self.client.remove_object(bucket, key)
 
 
 def http_client(ca_file: str | None) -> urllib3.PoolManager:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import dagster as dg
 
-from resize_pipeline.renditions import Rendition, load_renditions
+from resize_pipeline.renditions import Rendition, load_renditions, specs_digest
 from resize_pipeline.settings import Settings
 
 
@@ -25,7 +25,12 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     batch_max_objects: int
     batch_max_bytes: int
     source_max_bytes: int
-    source_max_pixels: int
+    suffixes: list[str]
+    dead_letter_topic: str
+    kafka_consumer_group: str
+    kafka_start: str
+    delete_renditions: bool
+    retry_s: float
     contact_sheets: bool
     contact_sheet_max_bytes: int
 
@@ -35,6 +40,15 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
         values: dict[str, Any] = {name: getattr(settings, name) for name in cls.model_fields}
         values["renditions_file"] = str(settings.renditions_file.absolute())
         return cls(**values)
+
+    def is_picture(self, key: str) -> bool:
+        """Tell whether a key has a suffix that the bucket notification selects."""
+        return key.lower().endswith(tuple(self.suffixes))
+
+    @cached_property
+    def spec_digest(self) -> str:
+        """Digest of all rendition specs, which runs are planned under."""
+        return specs_digest(self.renditions)
 
     @cached_property
     def renditions(self) -> tuple[Rendition, ...]:
