@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit lint format lock
+.PHONY: help demo up down test test-unit test-faults lint format lock
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(STAMP) lint ## Run all tests, on a real Kafka and a real MinIO
 
 test-unit: $(STAMP) ## Run the tests that need no server, in under a minute
 	$(BIN)/pytest tests/unit tests/dagster
+
+test-faults: $(STAMP) ## Break a real stack in every known way and check that nothing is lost
+	$(BIN)/pytest -m faults tests/faults
 
 lint: $(STAMP) ## Check format, style and types
 	$(BIN)/ruff format --check .

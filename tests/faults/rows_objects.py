@@ -1,0 +1,216 @@
+"""Rows in which the objects themselves are strange, or change at the wrong time."""
+
+import io
+import struct
+import zlib
+
+from minio.commonconfig import ENABLED, CopySource
+from minio.versioningconfig import VersioningConfig
+from PIL import Image
+
+from resize_pipeline.events import notification
+from tests.faults.ledger import picture
+from tests.faults.world import World, row
+
+
+@row("overwritten or deleted before processing, same bytes again, copied onto itself", "ABCDFG")
+def changed_before(world: World) -> None:
+    cluster = world.cluster
+    bucket = cluster.settings.source_bucket
+    cluster.stop("daemon")
+    for one in range(4):
+        world.put(f"overwritten-{one}.jpg")
+        world.put(f"overwritten-{one}.jpg")
+        world.writer.delete(world.put(f"deleted-{one}.jpg"))
+        key = world.put(f"recreated-{one}.jpg")
+        world.writer.delete(key)
+        world.put(f"recreated-{one}.jpg")
+    data = picture(world.random)
+    for _ in range(3):
+        world.put("same.jpg", data)
+    itself = world.put("copied.jpg")
+    cluster.minio.copy_object(
+        bucket,
+        itself,
+        CopySource(bucket, itself),
+        metadata={"colour": "blue"},
+        metadata_directive="REPLACE",
+    )
+    cluster.start("daemon")
+    world.settled()
+    # And once more, now that all are rendered.
+    before = world.checker.snapshot()
+    world.put("same.jpg", data)
+    cluster.minio.copy_object(
+        bucket,
+        itself,
+        CopySource(bucket, itself),
+        metadata={"colour": "red"},
+        metadata_directive="REPLACE",
+    )
+    world.settled()
+    after = world.checker.snapshot()
+    for name in ("same.jpg", "copied.jpg"):
+        for place, what in before.items():
+            if place.endswith(name) and after.get(place) != what:
+                world.violate("D", f"{place} was written again for the same bytes")
+
+
+@row("newest version removed (versioned bucket)", "ABCDFG", own=True)
+def versions(world: World) -> None:
+    cluster = world.cluster
+    bucket = cluster.settings.source_bucket
+    cluster.minio.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+    kept: dict[str, str] = {}
+    for one in range(4):
+        key = world.key(f"version-{one}.jpg")
+        kept[key] = world.writer.put(key, picture(world.random)).etag
+    world.settled()
+    newest = {key: world.writer.put(key, picture(world.random)).version_id for key in kept}
+    world.settled()
+    # Half of them hidden by a delete marker, which is taken away again.
+    for one, (key, version) in enumerate(newest.items()):
+        if one % 2:
+            cluster.minio.remove_object(bucket, key, version_id=version)
+        else:
+            cluster.minio.remove_object(bucket, key)
+            marker = next(
+                item
+                for item in cluster.minio.list_objects(bucket, prefix=key, include_version=True)
+                if item.is_delete_marker
+            )
+            cluster.minio.remove_object(bucket, key, version_id=marker.version_id)
+            cluster.minio.remove_object(bucket, key, version_id=version)
+    world.settled()
+    for key, etag in kept.items():
+        if not world.rendered(key, etag):
+            world.violate("B", f"{key} is not of the version that is left")
+
+
+@row("source overwritten while the run that has read it stands still", "ABCDEFG")
+def overwritten_while_rendered(world: World) -> None:
+    overwrite_behind_a_run(world)
+
+
+def overwrite_behind_a_run(world: World) -> None:
+    """Stop a run between reading and writing, have another render newer bytes, and let it go on."""
+    keys = [world.key(f"race-{one:02}.jpg") for one in range(16)]
+    for key in keys:
+        world.writer.put(key, picture(world.random, 1600, 1200))
+    cluster = world.cluster
+
+    def stopped_run() -> str | None:
+        for run in cluster.running():
+            process = cluster.run_process(run.run_id)
+            if process and cluster.step_under_way(run.run_id, "resize"):
+                process.suspend()
+                if cluster.step_under_way(run.run_id, "resize"):
+                    return run.run_id
+                process.resume()
+        return None
+
+    run_id = str(world.wait(stopped_run, "a run at its step resize"))
+    process = cluster.run_process(run_id)
+    assert process
+    try:
+        newer = {key: world.writer.put(key, picture(world.random)).etag for key in keys}
+        world.wait(
+            lambda: all(world.rendered(key, etag) for key, etag in newer.items()),
+            "another run to render what is newer",
+        )
+    finally:
+        process.resume()
+
+
+@row("keys with `+`, space, `%2F`, `..`, leading `/`, unicode, 1024 bytes; zero bytes", "ACDFG")
+def strange_keys(world: World) -> None:
+    cluster = world.cluster
+    bucket = cluster.settings.source_bucket
+    names = [
+        "plus+plus.jpg",
+        "a space.jpg",
+        " .jpg",
+        "percent%2Fencoded.jpg",
+        "%.jpg",
+        "deep/er/%25/+.jpg",
+        "日本/🌹.jpg",
+        "e\u0301 and \u00e9.jpg",
+        "quote\"'`<b>|\\.JPG",
+        "tab\there.jpg",
+        "a=b&c=d?e#f.jpg",
+        "..hidden.jpg",
+    ]
+    for name in names:
+        world.put(name)
+    # MinIO keeps each segment as a folder, so the longest key has several.
+    stem = "/".join("s" * 200 for _ in range(6))
+    length = 1024 - len(world.prefix) - len(".jpg")
+    longest = world.put(stem[:length] + ".jpg")
+    assert len(longest) == 1024
+    world.put("zero.jpg", b"")
+    # It has no place for the prefix of a key, and MinIO drops the slash.
+    cluster.minio.put_object(
+        bucket, f"/{world.key('slash.jpg')}", io.BytesIO(data := picture(world.random)), len(data)
+    )
+    world.checker.attempted.add(world.key("slash.jpg"))
+    # No server takes such a key; an event that names it must hold up nothing.
+    for key in (world.key("../../up.jpg"), "/", "..", world.key("a//b.jpg"), "x" * 300 + ".jpg"):
+        cluster.send(notification(bucket, key, size=1, etag=None))
+    world.settled()
+    if not world.letter(world.key("zero.jpg")):
+        world.violate("A", "the object without bytes has no dead letter")
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of few bytes that claims to be huge, and is."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    packer = zlib.compressobj(9)
+    row_of_zeros = bytes(1 + side // 8)
+    packed = b"".join(packer.compress(row_of_zeros) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def animated(frames: int) -> bytes:
+    images = [Image.new("P", (64, 48), one % 256) for one in range(frames)]
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:])
+    return file.getvalue()
+
+
+@row(
+    "corrupt, truncated, bomb, 1000 frames, false extension",
+    "ABCDEFGH",
+    evidence=lambda world: world.letter(world.key("bomb.png")),
+)
+def strange_pictures(world: World) -> None:
+    good = picture(world.random, 640, 480)
+    corpus = {
+        "corrupt.jpg": b"\xff\xd8" + world.random.randbytes(5000),
+        "truncated.jpg": good[: len(good) // 2],
+        "text.jpg": b"no picture at all",
+        "bomb.png": bomb(40_000),
+        "frames.gif": animated(1000),
+    }
+    neighbours = [f"neighbour-{one}.jpg" for one in range(10)]
+    for name, data in corpus.items():
+        world.put(name, data)
+        world.put(neighbours.pop())
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(buffer, "PNG")
+    world.put("really-a-png.jpg", buffer.getvalue())
+    world.settled()
+    for name in ("corrupt.jpg", "truncated.jpg", "text.jpg", "bomb.png"):
+        if not world.letter(world.key(name)):
+            world.violate("A", f"{name} has no dead letter")
+    # What is mended later is rendered, and its letter taken back.
+    mended = world.put("truncated.jpg", good)
+    world.settled()
+    if world.letter(mended):
+        world.violate("A", "the dead letter of a mended picture is not taken back")
