@@ -1,16 +1,20 @@
 """Kafka and MinIO as the definitions see them, in memory."""
 
+import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_plus
 
+from resize_pipeline.dead_letters import DeadLetter, Headers, newest
 from resize_pipeline.errors import PermanentError
+from resize_pipeline.imaging import Rendered, render
+from resize_pipeline.objects import ObjectInfo, Original
 from resize_pipeline.offsets import OffsetRange, TopicState
-from resize_pipeline.resources.minio import Download, ObjectInfo
+from resize_pipeline.renditions import Rendition
 from resize_pipeline.settings import Settings
 
 SOURCE = "images"
@@ -26,7 +30,9 @@ renditions:
 def fake_settings(folder: Path, renditions: str = RENDITIONS, **changes) -> Settings:
     file = folder / "renditions.yaml"
     file.write_text(renditions)
-    return Settings(renditions_file=file, local_dir=folder / "local", **changes)
+    return Settings(
+        **{"renditions_file": file, "local_dir": folder / "local", "retry_s": 0.0, **changes}
+    )
 
 
 def event(
@@ -54,14 +60,22 @@ class FakeMessage:
     offset: int
     timestamp: int
     value: bytes | None
+    key: bytes | None = None
+    headers: Headers = field(default_factory=list)
 
 
 @dataclass
 class FakeKafka:
-    """One topic. `arrives` are messages that come while somebody waits for them."""
+    """One topic, and that of its dead letters.
+
+    `arrives` are messages that come while somebody waits for them, `groups` what was committed.
+    """
 
     partitions: int = 1
     topic: str = "minio-events"
+    letters: list[FakeMessage] = field(default_factory=list)
+    groups: dict[str, dict[int, int]] = field(default_factory=dict)
+    commit_error: Exception | None = None
     topic_id: str = "id-1"
     first: int = 0
     log: list[FakeMessage] = field(default_factory=list)
@@ -100,8 +114,10 @@ class FakeKafka:
         end: Mapping[int, int],
         *,
         position: dict[int, int],
+        stall_timeout_s: float = 30.0,
     ) -> Iterator[FakeMessage]:
         assert topic == self.topic
+        assert 0 < stall_timeout_s <= 30
         position.update(start)
         for message in self.log:
             if start.get(message.partition, 10**9) <= message.offset < end[message.partition]:
@@ -109,11 +125,41 @@ class FakeKafka:
                 position[message.partition] = message.offset + 1
                 yield message
 
-    def read_ranges(self, topic: str, ranges: Iterable[OffsetRange]) -> Iterator[FakeMessage]:
-        for one in ranges:
-            yield from self.read(
-                topic, {one.partition: one.start}, {one.partition: one.end}, position={}
+    def read_range(self, topic: str, offsets: OffsetRange) -> Iterator[FakeMessage]:
+        start, end = {offsets.partition: offsets.start}, {offsets.partition: offsets.end}
+        return self.read(topic, start, end, position={})
+
+    def offsets_at(self, state: TopicState, start: str) -> dict[int, int]:
+        assert start in {"earliest", "latest"}
+        return {
+            partition: first if start == "earliest" else end
+            for partition, (first, end) in state.watermarks.items()
+        }
+
+    def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        assert topic == self.topic
+        if self.commit_error:
+            raise self.commit_error
+        self.groups[group] = dict(offsets)
+
+    def dead_letters(self, topic: str) -> dict[bytes, DeadLetter]:
+        if self.error:
+            raise self.error
+        assert topic == f"{self.topic}.dead-letters"
+        return newest(self.letters)
+
+    def send_dead_letters(
+        self, topic: str, letters: Sequence[DeadLetter], *, taken_back: Sequence[bytes] = ()
+    ) -> None:
+        if self.error:
+            raise self.error
+        assert topic == f"{self.topic}.dead-letters"
+        for one in letters:
+            self.letters.append(
+                FakeMessage(0, len(self.letters), 0, one.value, one.key, one.headers())
             )
+        for key in taken_back:
+            self.letters.append(FakeMessage(0, len(self.letters), 0, None, key))
 
 
 @dataclass
@@ -126,28 +172,51 @@ class FakeObject:
 
 @dataclass
 class FakeMinio:
-    """Buckets in memory. `errors` are raised when the object of that key is touched."""
+    """Buckets in memory.
+
+    `errors` are raised when the object of that key is touched; `before` is called ahead of each
+    call with its name, bucket and key, and may change things; `lists_metadata` is what MinIO does
+    and other servers don't.
+    """
 
     objects: dict[tuple[str, str], FakeObject] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
+    before: Callable[[str, str, str], None] | None = None
+    calls: list[tuple[str, str, str]] = field(default_factory=list)
+    lists_metadata: bool = True
 
     def put(self, key: str, data: bytes, last_modified: dt.datetime | None = None) -> None:
         self.objects[SOURCE, key] = FakeObject(data, last_modified or NOW)
 
-    def keys(self, bucket: str) -> list[str]:
-        return sorted(key for name, key in self.objects if name == bucket)
+    def delete(self, key: str) -> None:
+        self.objects.pop((SOURCE, key), None)
 
-    def _find(self, bucket: str, key: str) -> FakeObject | None:
+    def keys(self, bucket: str) -> list[str]:
+        found = [key for name, key in self.objects if name == bucket]
+        return sorted(found, key=str.encode)
+
+    def written(self) -> list[tuple[str, str]]:
+        """What was uploaded or removed, in order."""
+        return [(bucket, key) for name, bucket, key in self.calls if name in {"upload", "remove"}]
+
+    def _find(self, name: str, bucket: str, key: str) -> FakeObject | None:
+        self.calls.append((name, bucket, key))
+        if self.before:
+            self.before(name, bucket, key)
         if key in self.errors:
             raise self.errors[key]
         return self.objects.get((bucket, key))
 
-    def list_objects(self, bucket: str) -> Iterator[ObjectInfo]:
+    def list_objects(
+        self, bucket: str, prefix: str = "", *, with_metadata: bool = False
+    ) -> Iterator[ObjectInfo]:
         for key in self.keys(bucket):
-            yield self._info(key, self.objects[bucket, key])
+            if key.startswith(prefix):
+                info = self._info(key, self.objects[bucket, key])
+                yield info if with_metadata and self.lists_metadata else without_metadata(info)
 
     def stat(self, bucket: str, key: str) -> ObjectInfo | None:
-        found = self._find(bucket, key)
+        found = self._find("stat", bucket, key)
         return self._info(key, found) if found else None
 
     def _info(self, key: str, found: FakeObject) -> ObjectInfo:
@@ -155,22 +224,43 @@ class FakeMinio:
             key, etag(found.data), None, len(found.data), found.last_modified, found.metadata
         )
 
-    def download(self, bucket: str, key: str, *, max_bytes: int) -> Download | None:
-        found = self._find(bucket, key)
+    def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
+        assert bucket == SOURCE
+        found = self._find("download", bucket, key)
         if found is None:
             return None
         if len(found.data) > max_bytes:
             raise PermanentError("too large")
-        return Download(key, etag(found.data), None, found.data)
+        return Original(key, etag(found.data), None, found.data)
 
     def upload(
         self, bucket: str, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str]
     ) -> None:
         assert bucket != SOURCE
-        self._find(bucket, key)
+        self._find("upload", bucket, key)
         self.objects[bucket, key] = FakeObject(
             data, dt.datetime.now(dt.UTC), content_type, metadata
         )
+
+    def remove(self, bucket: str, key: str) -> None:
+        assert bucket != SOURCE
+        self._find("remove", bucket, key)
+        self.objects.pop((bucket, key), None)
+
+
+@dataclass
+class InProcessRenderer:
+    """Renders here: children take a moment to start, and have tests of their own."""
+
+    workers: int = 2
+    max_pixels: int = 100_000_000
+
+    def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+        return render(data, renditions, max_pixels=self.max_pixels)
+
+
+def without_metadata(info: ObjectInfo) -> ObjectInfo:
+    return dataclasses.replace(info, metadata={})
 
 
 def etag(data: bytes) -> str:

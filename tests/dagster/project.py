@@ -12,7 +12,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from resize_pipeline.definitions import build_definitions
 from resize_pipeline.resources.scratch import ScratchIOManager
 from resize_pipeline.settings import Settings
-from tests.dagster.fakes import FakeKafka, FakeMinio, fake_settings
+from tests.dagster.fakes import FakeKafka, FakeMinio, InProcessRenderer, fake_settings
 
 
 @dataclass
@@ -23,11 +23,15 @@ class Project:
     kafka: FakeKafka = field(default_factory=FakeKafka)
     minio: FakeMinio = field(default_factory=FakeMinio)
     cursor: str | None = None
+    has_children: bool = False
+    """Whether pictures are rendered in child processes, as they really are."""
 
     @property
     def definitions(self) -> dg.Definitions:
         return build_definitions(
-            self.settings, resources={"kafka": self.kafka, "minio": self.minio}
+            self.settings,
+            resources={"kafka": self.kafka, "minio": self.minio}
+            | ({} if self.has_children else {"renderer": InProcessRenderer()}),
         )
 
     def configure(self, **changes: Any) -> None:
@@ -127,6 +131,18 @@ def large_values_job() -> dg.JobDefinition:
         numbers().map(make).map(use)
 
     return job
+
+
+def observations(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
+    """Metadata of each observation of `raw_images` of a run, gaps included."""
+    return [
+        {
+            name: value.value
+            for name, value in item.asset_observation_data.asset_observation.metadata.items()
+        }
+        for item in result.all_events
+        if item.event_type == dg.DagsterEventType.ASSET_OBSERVATION
+    ]
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:

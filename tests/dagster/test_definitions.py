@@ -37,7 +37,18 @@ def test_names(tmp_path: Path) -> None:
         "large",
         "small",
     }
+    assert not job.asset_layer.asset_graph.asset_check_keys, "they list whole buckets"
+    checks = definitions.get_job_def("check_renditions_job")
+    assert checks.asset_layer.asset_graph.asset_check_keys == {
+        dg.AssetCheckKey(dg.AssetKey(name), "complete") for name in ("large", "small")
+    }
     repository = definitions.get_repository_def()
+    for schedule in repository.schedule_defs:
+        assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert {schedule.name: schedule.job_name for schedule in repository.schedule_defs} == {
+        "reconciliation_schedule": "resize_images_job",
+        "completeness_schedule": "check_renditions_job",
+    }
     [sensor] = repository.sensor_defs
     assert sensor.name == "minio_events_sensor"
     assert sensor.job_name == "resize_images_job"

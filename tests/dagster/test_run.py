@@ -6,9 +6,18 @@ import io
 import dagster as dg
 import pytest
 
+from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.errors import PermanentError, TransientError, UserError
-from tests.dagster.fakes import NOW, SOURCE, event
-from tests.dagster.project import ALIVE, Project, large_values_job, materialized
+from resize_pipeline.events import ObjectCreated, parse_message
+from tests.children import rendering_children
+from tests.dagster.fakes import NOW, SOURCE, etag, event
+from tests.dagster.project import (
+    ALIVE,
+    Project,
+    large_values_job,
+    materialized,
+    observations,
+)
 from tests.pictures import decoded, detailed, encoded
 
 HOUR = dt.timedelta(hours=1)
@@ -22,12 +31,12 @@ def offsets(*ranges: str, topic_id: str = "id-1") -> dict:
 
 
 def observed(result: dg.ExecuteInProcessResult) -> dict:
-    [one] = [
-        item.asset_observation_data.asset_observation
-        for item in result.all_events
-        if item.event_type == dg.DagsterEventType.ASSET_OBSERVATION
-    ]
-    return {name: value.value for name, value in one.metadata.items()}
+    [one] = [metadata for metadata in observations(result) if "objects" in metadata]
+    return one
+
+
+def gaps(result: dg.ExecuteInProcessResult) -> list[str]:
+    return [metadata["gap"] for metadata in observations(result) if "gap" in metadata]
 
 
 class TestWhatIsMade:
@@ -54,9 +63,10 @@ class TestWhatIsMade:
         for metadata in made.values():
             assert metadata["images"] == 2
             assert metadata["rejected"] == metadata["missing"] == 0
-            assert metadata["bytes in"] == len(PNG) + len(JPEG)
-            assert "data:image/" in metadata["contact sheet"]
-        assert made["large"]["bytes out"] == sum(
+            assert metadata["source bytes"] == len(PNG) + len(JPEG)
+        assert "data:image/" in made["small"]["contact sheet"]
+        assert "contact sheet" not in made["large"], "the same pictures stored twice"
+        assert made["large"]["rendition bytes"] == sum(
             len(item.data)
             for (bucket, _), item in project.minio.objects.items()
             if bucket == "large-bucket"
@@ -122,7 +132,7 @@ class TestWhatIsMade:
         project.configure(contact_sheets=False)
         project.minio.put("a.png", PNG)
         made = materialized(project.run(partition=THIS_HOUR))
-        assert "contact sheet" not in made["large"]
+        assert "contact sheet" not in made["large"] | made["small"]
 
 
 class TestWhatIsAskedFor:
@@ -167,7 +177,7 @@ class TestWhatIsAskedFor:
             "small": 0,
         }
 
-    def test_messages_without_an_object_are_counted_by_reason(self, project: Project) -> None:
+    def test_messages_that_ask_for_nothing_are_counted_by_reason(self, project: Project) -> None:
         project.kafka.send(
             b"junk",
             None,
@@ -176,12 +186,14 @@ class TestWhatIsAskedFor:
         )
         result = project.run(partition=THIS_HOUR, config=offsets("0:0-4"))
         seen = observed(result)
-        assert seen["objects"] == 0
-        assert seen["messages: removed"] == 1
-        assert seen["messages: ignored: tombstone"] == 1
-        assert seen["messages: ignored: no new bytes"] == 1
-        assert any(name.startswith("messages: malformed") for name in seen)
-        assert materialized(result)["large"]["messages without an object to render"] == 4
+        assert seen["messages: malformed"] == 1
+        assert seen["messages: removals"] == 1
+        assert seen["messages: ignored, tombstone"] == 1
+        assert seen["messages: ignored, no new bytes"] == 1
+        assert seen["objects"] == 1, "a removal is a reason to look at the key"
+        made = materialized(result)["large"]
+        assert made["messages skipped"] == 4
+        assert made["missing"] == 1
 
     def test_what_retention_took_is_recorded_and_the_rest_is_made(self, project: Project) -> None:
         for key in "abcd":
@@ -190,10 +202,220 @@ class TestWhatIsAskedFor:
         project.kafka.first = 2
         result = project.run(partition=THIS_HOUR, config=offsets("0:0-3", "0:3-9", "7:0-5"))
         assert project.minio.keys("large-bucket") == ["c", "d"]
-        seen = observed(result)
-        assert seen["messages: gone from the topic (0:0-3)"] == 2
-        assert seen["messages: gone from the topic (0:3-9)"] == 5
-        assert seen["messages: gone from the topic (7:0-5)"] == 5
+        assert gaps(result) == [
+            "partition 0 offsets 0-2: deleted by retention",
+            "partition 0 offsets 4-9: the log was truncated",
+            "partition 7 offsets 0-5: the log was truncated",
+        ]
+        assert observed(result)["messages: deleted by retention"] == 2
+
+    @pytest.mark.parametrize("topic_id", ["id-0", ""])
+    def test_ranges_of_a_topic_that_was_recreated_are_a_gap(
+        self, project: Project, topic_id: str
+    ) -> None:
+        """Repeating the run can't help, so it does not fail."""
+        project.minio.put("a", PNG)
+        project.kafka.send(event("a", NOW))
+        result = project.run(partition=THIS_HOUR, config=offsets("0:0-1", topic_id=topic_id))
+        assert gaps(result) == ["partition 0 offsets 0-1: topic minio-events was recreated"]
+        assert project.minio.keys("large-bucket") == []
+
+    def test_gaps_can_be_asked_for_afterwards(self, project: Project) -> None:
+        project.run(partition=THIS_HOUR, config=offsets("0:0-1", topic_id="id-0"))
+        project.run(partition=THIS_HOUR, config=offsets("0:5-9"))
+        assert recorded_gaps(project.instance) == [
+            "partition 0 offsets 5-9: the log was truncated",
+            "partition 0 offsets 0-1: topic minio-events was recreated",
+        ]
+
+
+class TestReconcile:
+    def reconcile(self, project: Project) -> dg.ExecuteInProcessResult:
+        return project.run(partition=THIS_HOUR, config={"reconcile": True})
+
+    def test_whatever_has_no_rendition_whatever_its_hour(self, project: Project) -> None:
+        project.minio.put("old.png", PNG, NOW - 100 * HOUR)
+        project.minio.put("new.png", PNG)
+        project.minio.put("notes.txt", b"no picture, and no event")
+        assert observed(self.reconcile(project))["objects"] == 2
+        assert project.minio.keys("large-bucket") == ["new.png", "old.png"]
+        assert observed(self.reconcile(project))["objects"] == 0
+
+    def test_only_what_is_missing_or_outdated(self, project: Project) -> None:
+        for name in ("current.png", "lost.png", "overwritten.png"):
+            project.minio.put(name, PNG)
+        self.reconcile(project)
+        del project.minio.objects["small-bucket", "thumbnails/lost.png"]
+        project.minio.put("overwritten.png", JPEG)
+        project.minio.calls.clear()
+        made = materialized(self.reconcile(project))
+        assert (made["large"]["images"], made["small"]["images"]) == (1, 2)
+        assert sorted(project.minio.written()) == [
+            ("large-bucket", "overwritten.png"),
+            ("small-bucket", "thumbnails/lost.png"),
+            ("small-bucket", "thumbnails/overwritten.png"),
+        ]
+
+    def test_a_changed_spec_makes_all_again(self, project: Project) -> None:
+        project.minio.put("a.png", PNG)
+        self.reconcile(project)
+        project.configure(
+            renditions="renditions: {large: {width: 50, height: 50, bucket: large-bucket}}"
+        )
+        assert materialized(self.reconcile(project))["large"]["images"] == 1
+        assert decoded(project.minio.objects["large-bucket", "a.png"].data).size == (50, 25)
+
+    def test_what_has_a_dead_letter_is_left_until_it_changes(self, project: Project) -> None:
+        project.minio.put("bad.png", b"junk")
+        assert materialized(self.reconcile(project))["large"]["rejected"] == 1
+        assert observed(self.reconcile(project))["objects"] == 0
+        project.minio.put("bad.png", b"other junk")
+        assert materialized(self.reconcile(project))["large"]["rejected"] == 1
+        project.minio.put("bad.png", PNG)
+        assert materialized(self.reconcile(project))["large"]["images"] == 1
+        assert project.kafka.dead_letters("minio-events.dead-letters") == {}
+
+    def test_a_server_that_lists_no_metadata(self, project: Project) -> None:
+        project.minio.lists_metadata = False
+        project.minio.put("a.png", PNG)
+        self.reconcile(project)
+        assert observed(self.reconcile(project))["objects"] == 0
+
+    def test_takes_on_a_bounded_number(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("resize_pipeline.defs.ops.RECONCILE_MAX_OBJECTS", 2)
+        for index in range(5):
+            project.minio.put(f"{index}.png", PNG)
+        counts = [observed(self.reconcile(project))["objects"] for _ in range(4)]
+        assert counts == [2, 2, 1, 0]
+
+
+class TestDeadLetters:
+    TOPIC = "minio-events.dead-letters"
+
+    def test_a_picture_that_can_not_be_decoded(self, project: Project) -> None:
+        project.minio.put("a b.png", b"junk")
+        project.kafka.send(event("before", NOW), event("a b.png", NOW))
+        result = project.run(partition=THIS_HOUR, config=offsets("0:1-2"))
+        [letter] = project.kafka.dead_letters(self.TOPIC).values()
+        assert letter.key == b"images/a b.png"
+        assert letter.value == event("a b.png", NOW)
+        assert letter.position == "minio-events/0/1"
+        assert letter.error_class == "PermanentError"
+        assert letter.error_message
+        assert letter.run_id == result.run_id
+        assert letter.attempt == 1
+        assert str(project.minio.stat(SOURCE, "a b.png").etag) in letter.identity
+
+    def test_the_attempt_is_that_of_the_run(self, project: Project) -> None:
+        project.minio.put("a.png", b"junk")
+        project.run(partition=THIS_HOUR, tags={"dagster/retry_number": "2"})
+        [letter] = project.kafka.dead_letters(self.TOPIC).values()
+        assert letter.attempt == 3
+
+    def test_without_a_message_one_is_written_that_can_be_replayed(self, project: Project) -> None:
+        project.minio.put("a+b ü.png", b"junk")
+        project.run(partition=THIS_HOUR)
+        [letter] = project.kafka.dead_letters(self.TOPIC).values()
+        assert letter.position == ""
+        [replayed] = parse_message(letter.value, source_bucket=SOURCE)
+        assert isinstance(replayed, ObjectCreated)
+        assert (replayed.key, replayed.size) == ("a+b ü.png", 4)
+
+    def test_is_taken_back_once_the_object_succeeds(self, project: Project) -> None:
+        project.minio.put("a.png", b"junk")
+        project.kafka.send(event("a.png", NOW))
+        project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
+        project.minio.put("a.png", PNG)
+        project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
+        assert project.kafka.dead_letters(self.TOPIC) == {}
+        assert [message.value for message in project.kafka.letters] == [event("a.png", NOW), None]
+
+    def test_is_taken_back_once_the_object_is_gone(self, project: Project) -> None:
+        project.minio.put("a.png", b"junk")
+        project.run(partition=THIS_HOUR)
+        project.minio.delete("a.png")
+        project.kafka.send(event("a.png", NOW, name="s3:ObjectRemoved:Delete"))
+        project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
+        assert project.kafka.dead_letters(self.TOPIC) == {}
+
+    def test_nothing_is_sent_for_what_never_had_one(self, project: Project) -> None:
+        project.minio.put("a.png", PNG)
+        project.run(partition=THIS_HOUR)
+        assert project.kafka.letters == []
+
+    def test_a_message_that_can_not_be_parsed_is_known_by_its_position(
+        self, project: Project
+    ) -> None:
+        project.minio.put("good.png", PNG)
+        project.kafka.send(b"\xff junk", event("good.png", NOW))
+        project.run(partition=THIS_HOUR, config=offsets("0:0-2"))
+        [letter] = project.kafka.dead_letters(self.TOPIC).values()
+        assert letter.key == b"minio-events/0/0"
+        assert letter.names_position_only
+        assert letter.value == b"\xff junk"
+        assert letter.error_class == "Malformed"
+        assert project.minio.keys("large-bucket") == ["good.png"]
+
+    def test_a_repeated_run_makes_no_second_one(self, project: Project) -> None:
+        project.kafka.send(b"junk")
+        for _ in range(2):
+            project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
+        assert len(project.kafka.dead_letters(self.TOPIC)) == 1
+
+    def test_a_run_that_can_not_send_them_fails(self, project: Project) -> None:
+        """Or the event would be answered for by nobody."""
+        project.minio.put("a.png", b"junk")
+
+        def lost(name: str, bucket: str, key: str) -> None:
+            del name, bucket, key
+            project.kafka.error = TransientError("Kafka at K does not answer: start it")
+
+        project.minio.before = lost
+        result = project.run(partition=THIS_HOUR, raise_on_error=False)
+        assert project.failure(result) == "Kafka at K does not answer: start it"
+
+
+class TestRepeats:
+    def test_a_repeated_run_changes_nothing(self, project: Project) -> None:
+        project.minio.put("a.png", PNG)
+        project.kafka.send(event("a.png", NOW))
+        project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
+        project.minio.calls.clear()
+        made = materialized(project.run(partition=THIS_HOUR, config=offsets("0:0-1")))
+        assert project.minio.written() == []
+        assert made["large"]["images"] == 0
+        assert made["large"]["current already"] == 1
+
+    def test_an_overwrite_while_it_is_rendered_is_seen(self, project: Project) -> None:
+        project.minio.put("a.png", PNG)
+        overwrites = iter([JPEG])
+
+        def overwrite(name: str, bucket: str, key: str) -> None:
+            del key
+            if (name, bucket) == ("upload", "small-bucket"):
+                for data in overwrites:
+                    project.minio.put("a.png", data)
+
+        project.minio.before = overwrite
+        made = materialized(project.run(partition=THIS_HOUR))
+        for bucket, key in (("large-bucket", "a.png"), ("small-bucket", "thumbnails/a.png")):
+            found = project.minio.objects[bucket, key]
+            assert found.metadata["source-etag"] == etag(JPEG)
+            assert found.content_type == "image/jpeg"
+        assert made["large"]["images"] == 1
+
+    @pytest.mark.parametrize("switched_on", [True, False])
+    def test_a_removal(self, *, project: Project, switched_on: bool) -> None:
+        project.configure(delete_renditions=switched_on)
+        project.minio.put("a.png", PNG)
+        project.run(partition=THIS_HOUR)
+        project.minio.delete("a.png")
+        project.kafka.send(event("a.png", NOW, name="s3:ObjectRemoved:Delete"))
+        project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
+        left = ["a.png"] if not switched_on else []
+        assert project.minio.keys("large-bucket") == left
 
 
 class TestBadPictures:
@@ -218,6 +440,10 @@ class TestBadPictures:
         reasons = {record.data["key"]: record.data["reason"] for record in records}
         assert set(reasons) == {"rose.jpg", "empty.png", "cut.png", "large.png", "..%2Fup"}
         assert all(reasons.values())
+        letters = project.kafka.dead_letters("minio-events.dead-letters")
+        assert {letter.key.decode() for letter in letters.values()} == {
+            f"images/{key}" for key in reasons
+        }
 
     def test_a_rendition_that_the_server_refuses_hurts_no_other(self, project: Project) -> None:
         project.minio.put("a.png", PNG)
@@ -243,22 +469,25 @@ class TestFailures:
 
     def test_ranges_and_objects(self, project: Project) -> None:
         config = {**offsets("0:0-1"), "objects": ["a"]}
-        result = project.run(partition=THIS_HOUR, config=config, raise_on_error=False)
-        assert "either offset_ranges or objects" in project.failure(result)
+        for two in (config, {**config, "reconcile": True}, {"reconcile": True, "objects": ["a"]}):
+            result = project.run(partition=THIS_HOUR, config=two, raise_on_error=False)
+            assert "covers one of offset_ranges, objects and reconcile" in project.failure(result)
+
+    def test_another_spec_than_the_run_was_planned_under(self, project: Project) -> None:
+        project.minio.put("a.png", PNG)
+        project.kafka.send(event("a.png", NOW))
+        [request] = project.tick().run_requests
+        project.configure(
+            renditions="renditions: {large: {width: 50, height: 50, bucket: large-bucket}}"
+        )
+        said = project.failure(project.run(request, raise_on_error=False))
+        assert "planned under specs with the digest" in said
+        assert "renditions.yaml" in said
+        assert project.minio.written() == []
 
     def test_a_wrong_range(self, project: Project) -> None:
         result = project.run(partition=THIS_HOUR, config=offsets("0:9"), raise_on_error=False)
         assert "'0:9' is not of the form PARTITION:START-END" in project.failure(result)
-
-    @pytest.mark.parametrize("topic_id", ["id-0", ""])
-    def test_ranges_of_a_topic_that_was_recreated(self, project: Project, topic_id: str) -> None:
-        project.kafka.send(event("a", NOW))
-        config = offsets("0:0-1", topic_id=topic_id)
-        said = project.failure(
-            project.run(partition=THIS_HOUR, config=config, raise_on_error=False)
-        )
-        assert "the topic was recreated" in said
-        assert "id-1" in said
 
     def test_kafka_is_away(self, project: Project) -> None:
         project.kafka.error = TransientError("Kafka at K does not answer: start it")
@@ -285,9 +514,15 @@ class TestFailures:
 
     def test_re_execution_from_failure_says_what_to_do(self, project: Project) -> None:
         project.minio.put("a.png", PNG)
-        project.minio.errors["thumbnails/a.png"] = TransientError("away")
+
+        def refuse(name: str, bucket: str, key: str) -> None:
+            del bucket, key
+            if name == "upload":
+                raise TransientError("away")
+
+        project.minio.before = refuse
         failed = project.run(partition=THIS_HOUR, raise_on_error=False)
-        project.minio.errors.clear()
+        project.minio.before = None
         options = dg.ReexecutionOptions.from_failure(failed.run_id, project.instance)
         with dg.execute_job(
             project.reconstructable(),
@@ -298,6 +533,25 @@ class TestFailures:
             said = project.failure(again)
         assert "re-execute all steps" in said
         assert "renditions.resize" in said
+
+
+class TestChildren:
+    def test_pictures_are_rendered_by_them_and_they_end_with_the_run(
+        self, project: Project
+    ) -> None:
+        project.has_children = True
+        project.minio.put("a.png", PNG)
+        project.minio.put("bad.png", b"junk")
+        made = materialized(project.run(partition=THIS_HOUR))["large"]
+        assert (made["images"], made["rejected"]) == (1, 1)
+        assert not rendering_children()
+
+    def test_they_end_with_a_run_that_fails(self, project: Project) -> None:
+        project.has_children = True
+        project.minio.put("a.png", PNG)
+        project.minio.errors["thumbnails/a.png"] = TransientError("away")
+        assert not project.run(partition=THIS_HOUR, raise_on_error=False).success
+        assert not rendering_children()
 
 
 class TestScratch:

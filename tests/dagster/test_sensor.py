@@ -260,6 +260,89 @@ def test_a_recreated_topic_is_read_from_its_start(project: Project) -> None:
     assert request.run_config["ops"]["renditions"]["ops"]["plan"]["config"]["topic_id"] == "id-2"
 
 
+def gaps(answer: SensorExecutionData) -> list[str]:
+    return [str(one.metadata["gap"].value) for one in answer.asset_events if "gap" in one.metadata]
+
+
+def test_the_offsets_of_a_recreated_topic_are_a_gap_once(project: Project) -> None:
+    project.kafka.send(event("a", NOW), event("b", NOW))
+    project.tick()
+    project.kafka.log.clear()
+    project.kafka.topic_id = "id-2"
+    assert gaps(project.tick()) == ["partition 0 offsets 2-2: topic minio-events was recreated"]
+    assert gaps(project.tick()) == []
+
+
+def test_what_retention_took_is_a_gap_once(project: Project) -> None:
+    project.kafka.send(event("a", NOW))
+    project.tick()
+    project.kafka.send(*(event(str(index), NOW) for index in range(5)))
+    project.kafka.first = 4
+    assert gaps(project.tick()) == ["partition 0 offsets 1-4: deleted by retention"]
+    assert gaps(project.tick()) == []
+
+
+def test_a_first_tick_knows_of_no_gap(project: Project) -> None:
+    project.kafka.send(*(event(str(index), NOW) for index in range(5)))
+    project.kafka.first = 4
+    assert gaps(project.tick()) == []
+
+
+@pytest.mark.parametrize(("start", "ranges"), [("earliest", ["0:0-2"]), ("latest", [])])
+def test_where_a_first_tick_starts(project: Project, start: str, ranges: list[str]) -> None:
+    project.configure(kafka_start=start)
+    project.kafka.send(event("a", NOW), event("b", NOW))
+    found = [one for request in requests(project.tick()) for one in offset_ranges(request)]
+    assert found == ranges
+    assert next_offsets(project) == {"0": 2}
+    project.kafka.send(event("c", NOW))
+    [request] = requests(project.tick())
+    assert offset_ranges(request) == ["0:2-3"]
+
+
+def test_a_removal_is_an_event_of_its_own_hour(project: Project) -> None:
+    project.kafka.send(event("a", NOW - 2 * HOUR, name="s3:ObjectRemoved:Delete"))
+    [request] = requests(project.tick())
+    assert request.partition_key == key_of(NOW - 2 * HOUR)
+
+
+def test_runs_carry_the_digest_of_the_specs(project: Project) -> None:
+    project.kafka.send(event("a", NOW))
+    [request] = requests(project.tick())
+    config = request.run_config["ops"]["renditions"]["ops"]["plan"]["config"]
+    assert len(config["spec_digest"]) == 16
+
+
+class TestMirror:
+    """A consumer group shows the position to tools; it never runs ahead of what Dagster stored."""
+
+    def test_follows_a_tick_behind(self, project: Project) -> None:
+        project.kafka.send(event("a", NOW))
+        project.tick()
+        assert project.kafka.groups == {}
+        project.kafka.send(event("b", NOW))
+        project.tick()
+        assert project.kafka.groups == {"resize-pipeline": {0: 1}}
+
+    def test_a_tick_that_fails_moves_nothing(self, project: Project) -> None:
+        project.kafka.send(event("a", NOW))
+        project.tick()
+        project.kafka.error = TransientError("away")
+        with pytest.raises(TransientError):
+            project.tick()
+        assert project.kafka.groups == {}
+
+    @pytest.mark.parametrize("error", [TransientError, UserError])
+    def test_a_group_that_can_not_be_set_holds_up_nothing(
+        self, project: Project, error: type[Exception]
+    ) -> None:
+        project.kafka.send(event("a", NOW))
+        project.tick()
+        project.kafka.commit_error = error("no rights")
+        project.kafka.send(event("b", NOW))
+        assert len(requests(project.tick())) == 1
+
+
 def test_what_retention_took_is_passed(project: Project) -> None:
     project.kafka.send(event("a", NOW))
     project.tick()

@@ -29,7 +29,8 @@ from minio import Minio
 from minio.error import S3Error
 from PIL import Image
 
-from resize_pipeline.defs.jobs import JOB_NAME
+from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME
+from resize_pipeline.defs.schedules import CHECKS_SCHEDULE_NAME, SCHEDULE_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME
 from tests.conftest import MINIO_BIN
 from tests.project import COMMAND_TIMEOUT_S, REPOSITORY, ROOT_PASSWORD, ROOT_USER, Project
@@ -265,16 +266,28 @@ def test_a_range_of_hours_is_one_run(
     assert materialized(instance, run.run_id) == {(name, hour) for name in ALL for hour in hours}
 
 
+def stop_sensor(pipeline: Project) -> None:
+    """Stop the sensor, and wait for the tick that was under way and for its runs.
+
+    Dagster stores the sensor's state whole at the end of a tick, so one that ends at the same
+    moment sets it running again.
+    """
+
+    def stopped() -> bool:
+        assert "Stopped" in done(pipeline, readme("stop"))
+        wait_for(pipeline, is_idle, RUN_TIMEOUT_S, "the last tick and its runs")
+        return standing(pipeline).sensor == "stopped"
+
+    wait_until(stopped, RUN_TIMEOUT_S, "the sensor to stop")
+
+
 def test_the_sensor_stops_starts_where_it_was_and_replays(
     pipeline: Project, pictures: dict[str, Picture], instance: dg.DagsterInstance
 ):
     old = pictures["sensor"]
     new = Picture(pipeline, old.key.replace(".jpg", "-new.jpg"))
     try:
-        assert "Stopped" in done(pipeline, readme("stop"))
-        assert standing(pipeline).sensor == "stopped"
-        # A tick that was under way when the sensor was stopped ends.
-        wait_for(pipeline, is_idle, RUN_TIMEOUT_S, "the last tick and its runs")
+        stop_sensor(pipeline)
         old.lose(*ALL)
         new.upload()
         wait_for(pipeline, lambda status: status.lag == 1, RUN_TIMEOUT_S, "the event on the topic")
@@ -295,8 +308,7 @@ def test_the_sensor_stops_starts_where_it_was_and_replays(
         assert old.renditions() == set()
 
         # A tick that is under way would put its own cursor back.
-        done(pipeline, readme("stop"))
-        wait_for(pipeline, is_idle, RUN_TIMEOUT_S, "the last tick and its runs")
+        stop_sensor(pipeline)
         assert "Cleared" in done(pipeline, readme("replay"))
         assert standing(pipeline).lag > 1
     finally:
@@ -352,7 +364,8 @@ def test_the_definitions_pass_dagsters_own_checks_without_a_warning(
 
     listed = json.loads(outputs[-1])
     assert {asset["asset_key"] for asset in listed["assets"]} == ALL | {"raw_images"}
-    assert [job["name"] for job in listed["jobs"]] == [JOB_NAME]
+    assert {job["name"] for job in listed["jobs"]} == {JOB_NAME, CHECKS_JOB_NAME}
+    assert {one["name"] for one in listed["schedules"]} == {SCHEDULE_NAME, CHECKS_SCHEDULE_NAME}
     assert [sensor["name"] for sensor in listed["sensors"]] == [SENSOR_NAME]
 
 

@@ -1,5 +1,6 @@
 """The Kafka resource against a real broker, and against what is none."""
 
+import datetime as dt
 import socket
 import threading
 import time
@@ -210,13 +211,92 @@ class TestRead:
             next(messages)
         assert kafka.bootstrap_servers in str(failed.value)
 
-    def test_ranges(self, kafka: KafkaResource, topic: str) -> None:
+    def test_a_range(self, kafka: KafkaResource, topic: str) -> None:
         send(kafka, topic, *(str(index).encode() for index in range(6)))
         send(kafka, topic, b"x", b"y", partition=1)
-        ranges = [OffsetRange.parse(text) for text in ("0:4-6", "1:0-1", "0:1-2", "2:0-0")]
-        assert [message.value for message in kafka.read_ranges(topic, ranges)] == [
-            *(b"4", b"5", b"x", b"1"),
+        for text, values in {"0:4-6": [b"4", b"5"], "1:0-1": [b"x"], "2:0-0": []}.items():
+            found = kafka.read_range(topic, OffsetRange.parse(text))
+            assert [message.value for message in found] == values
+
+
+class TestSend:
+    def test_all_of_it_is_there_when_it_returns(self, kafka: KafkaResource, topic: str) -> None:
+        sent = [
+            (b"k1", b"v1", [("a", b"1"), ("b", b"\xff")]),
+            (None, b"", []),
+            (b"k1", None, []),
+            (b"large", bytes(900_000), []),
         ]
+        kafka.send(topic, sent)
+        found = [(one.key, one.value, list(one.headers)) for one in kafka.read_all(topic)]
+        assert sorted(found, key=repr) == sorted(sent, key=repr)
+
+    def test_what_the_broker_refuses_is_an_error(self, kafka: KafkaResource, topic: str) -> None:
+        with pytest.raises(TransientError):
+            kafka.send(topic, [(b"k", bytes(3_000_000), [])])
+
+    def test_a_missing_topic_is_an_error_and_not_created(self, kafka: KafkaResource) -> None:
+        with pytest.raises(TransientError):
+            kafka.send("test-no-such-topic", [(b"k", b"v", [])])
+        with kafka.admin() as admin:
+            assert "test-no-such-topic" not in admin.list_topics()
+
+
+class TestStart:
+    def test_earliest_latest_and_a_time(self, kafka: KafkaResource, topic: str) -> None:
+        send(kafka, topic, b"a", b"b", b"c")
+        delete_before(kafka, topic, 0, 1)
+        times = [one.timestamp for one in kafka.read(topic, {0: 1}, {0: 3}, position={})]
+        state = kafka.topic_state(topic)
+
+        def at(timestamp: int) -> dict[int, int]:
+            time = dt.datetime.fromtimestamp(timestamp / 1000, dt.UTC)
+            return kafka.offsets_at(state, time.isoformat())
+
+        assert kafka.offsets_at(state, "earliest") == {0: 1, 1: 0, 2: 0}
+        assert kafka.offsets_at(state, "latest") == {0: 3, 1: 0, 2: 0}
+        assert at(times[0]) == {0: 1, 1: 0, 2: 0}
+        assert at(times[0] - 10**9) == {0: 1, 1: 0, 2: 0}
+        assert at(times[-1] + 1) == {0: 3, 1: 0, 2: 0}, "nothing is that new"
+
+
+class TestGroup:
+    def test_shows_what_was_committed(self, kafka: KafkaResource, topic: str) -> None:
+        group = f"group-{topic}"
+        for offset in (3, 5):
+            commit(kafka, group, topic, {0: offset, 2: 1})
+        assert committed(kafka, group) == {
+            TopicPartition(topic, 0): 5,
+            TopicPartition(topic, 2): 1,
+        }
+
+    def test_can_be_set_back(self, kafka: KafkaResource, topic: str) -> None:
+        """As the cursor can be."""
+        group = f"group-{topic}"
+        for offset in (5, 0):
+            commit(kafka, group, topic, {0: offset})
+        assert committed(kafka, group) == {TopicPartition(topic, 0): 0}
+
+
+def commit(kafka: KafkaResource, group: str, topic: str, offsets: dict[int, int]) -> None:
+    """A broker that never had a group makes the topic for them first, and refuses until then."""
+
+    def is_done() -> bool:
+        try:
+            kafka.commit(group, topic, offsets)
+            found = committed(kafka, group)
+        except TransientError:
+            return False
+        return found == {TopicPartition(topic, one): offset for one, offset in offsets.items()}
+
+    wait_until(is_done, 120, "the coordinator of the group")
+
+
+def committed(kafka: KafkaResource, group: str) -> dict[TopicPartition, int]:
+    """What `kafka-consumer-groups.sh --describe` shows."""
+    with kafka.admin() as admin:
+        found = admin.list_group_offsets(group)
+    return {tp: one.offset for tp, one in found[group].items()}
 
 
 class TestWait:

@@ -4,15 +4,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resize_pipeline.batches import Batch, Planned, Rejected, Resized, Uploaded, batches_of
+from resize_pipeline.batches import (
+    Batch,
+    Budget,
+    Planned,
+    Request,
+    Resized,
+    Settled,
+    Status,
+    Uploaded,
+    batches_of,
+)
 from resize_pipeline.contact_sheet import THUMBNAILS_MAX
 from resize_pipeline.imaging import Rendered
+from resize_pipeline.objects import Original
 
 
 def cut(sizes: list[int], max_objects: int = 100, max_bytes: int = 100) -> list[list[int]]:
-    objects = {f"{index}.jpg": size for index, size in enumerate(sizes)}
-    batches = batches_of(objects.items(), max_objects=max_objects, max_bytes=max_bytes)
-    return [[objects[key] for key in batch.keys] for batch in batches]
+    requests = [Request(f"{index}.jpg", size) for index, size in enumerate(sizes)]
+    batches = batches_of(requests, max_objects=max_objects, max_bytes=max_bytes)
+    return [[request.size for request in batch.requests] for batch in batches]
 
 
 @pytest.mark.parametrize(
@@ -49,30 +60,39 @@ def test_cutting_is_lazy() -> None:
     """A listing of millions of objects must not be read before the first batch goes out."""
 
     def listing():
-        yield from [("a", 60), ("b", 60)]
+        yield from [Request("a", 60), Request("b", 60)]
         raise AssertionError("read too far")
 
-    assert next(batches_of(listing(), max_objects=10, max_bytes=100)) == Batch(("a",))
+    first = next(batches_of(listing(), max_objects=10, max_bytes=100))
+    assert first == Batch((Request("a", 60),))
 
 
 def resized(key: str, **sizes: int) -> Resized:
-    made = [
+    made = tuple(
         Rendered(name, bytes(size), size, size, "PNG", "image/png") for name, size in sizes.items()
-    ]
-    return Resized(key, "etag", 1000, made)
+    )
+    return Resized(Request(key, 1000), Original(key, "etag", None, b""), 1000, made)
+
+
+def settled(key: str, status: Status) -> Settled:
+    return Settled(Request(key, 1), status, "etag", "why")
 
 
 def test_counting_pictures_and_adding_batches() -> None:
-    one, two = Uploaded(), Uploaded(rejected=[Rejected("x", "why")], missing=["y"])
-    one.count(resized("a", large=30, small=3))
-    two.count(resized("b", large=50, small=5))
-    two.count(resized("c", large=20))
+    one, two = Uploaded(), Uploaded()
+    one.settle(settled("x", Status.REJECTED))
+    one.settle(settled("a", Status.RENDERED))
+    two.settle(settled("y", Status.MISSING))
+    two.settle(settled("z", Status.CURRENT))
+    one.store(resized("a", large=30, small=3))
+    two.store(resized("b", large=50, small=5))
+    two.store(resized("c", large=20))
     one.add(two)
-    assert one.rendered == 3
+    assert one.statuses == {"rejected": 1, "rendered": 1, "missing": 1, "current": 1}
     assert one.bytes_in == 3000
+    assert one.images == {"large": 3, "small": 2}
     assert one.bytes_out == {"large": 100, "small": 8}
-    assert one.rejected == [Rejected("x", "why")]
-    assert one.missing == ["y"]
+    assert one.rejected == [settled("x", Status.REJECTED)]
     assert [(key, len(data)) for key, data in one.sheet] == [("a", 3), ("b", 5), ("c", 20)]
 
 
@@ -81,15 +101,26 @@ def test_only_as_many_thumbnails_are_kept_as_a_sheet_shows() -> None:
     for _ in range(3):
         batch = Uploaded()
         for index in range(THUMBNAILS_MAX):
-            batch.count(resized(str(index), small=1))
+            batch.store(resized(str(index), small=1))
         total.add(batch)
     assert len(total.sheet) == THUMBNAILS_MAX
-    assert total.rendered == 3 * THUMBNAILS_MAX
+    assert total.images["small"] == 3 * THUMBNAILS_MAX
 
 
 def test_skipped_messages_are_counted_by_reason() -> None:
     planned = Planned(started=0.0)
-    planned.skip("removed")
-    planned.skip("removed")
+    planned.skip("removals")
+    planned.skip("removals")
     planned.skip("gone", 5)
-    assert planned.skipped == {"removed": 2, "gone": 5}
+    assert planned.skipped == {"removals": 2, "gone": 5}
+
+
+class TestBudget:
+    def test_what_does_not_fit_is_refused_and_smaller_ones_still_fit(self) -> None:
+        budget = Budget(100)
+        assert [budget.take(size) for size in (60, 50, 40, 1)] == [True, False, True, False]
+
+    def test_the_first_object_gets_its_own_whatever_it_takes(self) -> None:
+        """Or it could never be read."""
+        budget = Budget(100)
+        assert [budget.take(size) for size in (1000, 1)] == [True, False]

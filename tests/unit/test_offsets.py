@@ -15,6 +15,7 @@ from resize_pipeline.offsets import (
     Waiting,
     lag,
     plan_ranges,
+    readable,
     starting_offsets,
 )
 
@@ -76,6 +77,52 @@ class TestStartingOffsets:
 
     def test_lag_counts_what_can_still_be_read(self) -> None:
         assert lag({0: 2, 1: 4}, state({0: (5, 9), 1: (0, 4), 2: (10, 13)})) == 4 + 0 + 3
+
+
+class TestReadable:
+    @pytest.mark.parametrize(
+        ("wanted", "part", "gaps"),
+        [
+            ("0:5-9", "0:5-9", []),
+            ("0:6-8", "0:6-8", []),
+            ("0:2-7", "0:5-7", ["2-5: deleted by retention"]),
+            ("0:2-5", None, ["2-5: deleted by retention"]),
+            ("0:0-3", None, ["0-3: deleted by retention"]),
+            ("0:7-12", "0:7-9", ["9-12: the log was truncated"]),
+            ("0:9-12", None, ["9-12: the log was truncated"]),
+            ("0:11-12", None, ["11-12: the log was truncated"]),
+            ("0:2-12", "0:5-9", ["2-5: deleted by retention", "9-12: the log was truncated"]),
+            ("0:7-7", None, []),
+            ("0:2-2", None, []),
+            ("1:0-3", None, ["0-3: the log was truncated"]),
+        ],
+    )
+    def test_the_part_that_is_there_and_the_gaps(
+        self, wanted: str, part: str | None, gaps: list[str]
+    ) -> None:
+        offsets = OffsetRange.parse(wanted)
+        found, missing = readable(offsets, "id-1", state({0: (5, 9)}))
+        assert found == (OffsetRange.parse(part) if part else None)
+        assert [str(gap) for gap in missing] == [
+            f"partition {offsets.partition} offsets {gap}" for gap in gaps
+        ]
+
+    def test_of_a_recreated_topic_nothing_is_there(self) -> None:
+        """Its offsets are those of other messages."""
+        found, [gap] = readable(OffsetRange.parse("0:6-8"), "id-0", state({0: (5, 9)}))
+        assert found is None
+        assert (gap.start, gap.end, gap.reason) == (6, 8, "topic events was recreated")
+
+    @given(*[st.integers(0, 12)] * 4)
+    def test_each_offset_is_read_or_in_a_gap(self, one: int, two: int, three: int, four: int):
+        wanted = OffsetRange(partition=0, start=min(one, two), end=max(one, two))
+        first, end = sorted((three, four))
+        found, gaps = readable(wanted, "id-1", state({0: (first, end)}))
+        offsets = [offset for gap in gaps for offset in range(gap.start, gap.end)]
+        if found:
+            offsets += range(found.start, found.end)
+            assert first <= found.start < found.end <= end
+        assert sorted(offsets) == list(range(wanted.start, wanted.end))
 
 
 class TestPlanRanges:

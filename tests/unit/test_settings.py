@@ -120,6 +120,12 @@ class TestExportSecrets:
         ("BATCH_MAX_BYTES", "64M"),
         ("SOURCE_MAX_BYTES", "0"),
         ("SOURCE_MAX_PIXELS", "0"),
+        ("KAFKA_START", "yesterday"),
+        ("KAFKA_START", "2026-11-22T10:00:00"),
+        ("RENDER_TIMEOUT_S", "0"),
+        ("RENDER_MEMORY_BYTES", "1000000"),
+        ("RETRY_S", "-1"),
+        ("DELETE_RENDITIONS", "some"),
         ("CONTACT_SHEETS", "maybe"),
         ("CONTACT_SHEET_MAX_BYTES", "10"),
         ("LOCAL_STACK", "2"),
@@ -217,6 +223,13 @@ def test_what_up_starts() -> None:
     none = Settings(local_stack=False)
     assert not none.runs_local_minio
     assert not none.runs_local_kafka
+
+
+@pytest.mark.parametrize(
+    "start", ["earliest", "latest", "2026-11-22T10:00:00Z", "2026-11-22 10:00+01:00"]
+)
+def test_where_a_sensor_starts(start: str) -> None:
+    assert Settings(kafka_start=start).kafka_start == start
 
 
 def test_suffixes() -> None:

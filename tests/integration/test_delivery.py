@@ -1,0 +1,396 @@
+"""Nothing is lost: dead letters, gaps and reconciliation over real servers."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from kafka.admin import NewTopic
+from kafka.structs import TopicPartition
+from minio.versioningconfig import ENABLED, VersioningConfig
+
+from resize_pipeline.dead_letters import DeadLetter
+from resize_pipeline.defs.gaps import recorded_gaps
+from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.settings import Settings
+from tests.integration.test_pipeline import Pipeline
+from tests.pictures import detailed, encoded
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT_S = 120.0
+ONE = encoded(detailed(60, 40), "PNG")
+TWO = encoded(detailed(80, 40), "PNG")
+
+
+@pytest.fixture
+def pipeline(stack: Settings, tmp_path: Path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Pipeline(stack, tmp_path, instance)
+
+
+def work_off(pipeline: Pipeline, events: int) -> list[dict[str, dict]]:
+    """Wait for so many events in all, and run what the sensor asks for until nothing is left."""
+    pipeline.wait_for_events(events)
+    made = []
+    while requests := pipeline.tick().run_requests:
+        made += [pipeline.run(request) for request in requests]
+    return made
+
+
+def letters(pipeline: Pipeline) -> dict[bytes, DeadLetter]:
+    return pipeline.kafka.dead_letters(pipeline.settings.dead_letter_topic)
+
+
+def letter_key(pipeline: Pipeline, key: str) -> str:
+    return f"{pipeline.settings.source_bucket}/{key}"
+
+
+def command(pipeline: Pipeline, *arguments: str) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(
+        [sys.executable, "-m", "resize_pipeline", "dead-letters", *arguments],
+        env=os.environ | pipeline.settings.to_environment() | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+def lines(ended: subprocess.CompletedProcess[str]) -> list[dict]:
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def state_of(pipeline: Pipeline) -> dict[tuple[str, str | None], tuple[object, ...]]:
+    """Whatever would show that a rendition was written again."""
+    return {
+        (bucket, item.object_name): (item.etag, item.last_modified, item.version_id)
+        for bucket in (pipeline.large, pipeline.small)
+        for item in pipeline.root.list_objects(bucket, recursive=True)
+    }
+
+
+def source_etags(pipeline: Pipeline, key: str) -> list[str | None]:
+    found = [
+        pipeline.root.stat_object(pipeline.large, key),
+        pipeline.root.stat_object(pipeline.small, f"thumbs/{key}"),
+    ]
+    return [(one.metadata or {}).get("x-amz-meta-source-etag") for one in found]
+
+
+def gaps(answer: SensorExecutionData) -> list[str]:
+    return [str(one.metadata["gap"].value) for one in answer.asset_events if "gap" in one.metadata]
+
+
+class TestDeadLetters:
+    def test_from_the_bad_picture_to_the_good_one(self, pipeline: Pipeline) -> None:
+        pipeline.put("a b+ü.png", b"junk")
+        [made] = work_off(pipeline, 1)
+        assert made["large"]["rejected"].value == 1
+        key = letter_key(pipeline, "a b+ü.png")
+        [letter] = letters(pipeline).values()
+        assert letter.key == key.encode(), "as MinIO's message about it"
+        assert json.loads(letter.value)["Key"] == key
+
+        [listed] = lines(command(pipeline, "list", "--json"))
+        assert listed["key"] == key
+        assert listed["error_message"]
+        assert listed["topic"] == pipeline.settings.kafka_topic
+        [shown] = lines(command(pipeline, "show", key, "--json"))
+        assert shown == listed
+        assert key in command(pipeline, "list").stdout
+        assert listed["error_message"] in command(pipeline, "show", key).stdout
+
+        # As it is, it is rejected again, and there is still one letter.
+        assert [one["key"] for one in lines(command(pipeline, "replay", "--all", "--json"))] == [
+            key
+        ]
+        work_off(pipeline, 2)
+        assert list(letters(pipeline)) == [key.encode()]
+
+        # The event of the good picture takes it back; replaying it would have, too.
+        pipeline.put("a b+ü.png", ONE)
+        work_off(pipeline, 3)
+        assert letters(pipeline) == {}
+        assert lines(command(pipeline, "list", "--json")) == []
+        assert pipeline.keys(pipeline.large) == {"a b+ü.png"}
+
+    def test_a_replayed_letter_is_taken_back_once_the_object_succeeds(
+        self, pipeline: Pipeline
+    ) -> None:
+        pipeline.put("a.png", b"junk")
+        work_off(pipeline, 1)
+        pipeline.put("a.png", ONE)
+        pipeline.wait_for_events(2)
+        state = pipeline.kafka.topic_state(pipeline.settings.kafka_topic)
+        for partition, (_, end) in state.watermarks.items():
+            if end:
+                # The event is lost; only the replay is left.
+                with pipeline.kafka.admin() as admin:
+                    admin.delete_records({TopicPartition(state.topic, partition): end})
+        ended = command(pipeline, "replay", letter_key(pipeline, "a.png"), "--json")
+        assert len(lines(ended)) == 1
+        assert len(letters(pipeline)) == 1, "until it succeeded"
+        work_off(pipeline, 3)
+        assert letters(pipeline) == {}
+        assert pipeline.keys(pipeline.large) == {"a.png"}
+
+    def test_a_message_that_can_not_be_parsed(self, pipeline: Pipeline) -> None:
+        topic = pipeline.settings.kafka_topic
+        pipeline.kafka.send(topic, [(b"k", b"\xff junk \x1b[31m", [])])
+        work_off(pipeline, 1)
+        [listed] = lines(command(pipeline, "list", "--json"))
+        assert listed["key"] == f"{topic}/{listed['partition']}/{listed['offset']}"
+        assert listed["error_class"] == "Malformed"
+        for arguments in (["list"], ["show", listed["key"]]):
+            assert "\x1b" not in command(pipeline, *arguments).stdout
+        # It is judged anew, at another position.
+        assert len(lines(command(pipeline, "replay", listed["key"], "--json"))) == 1
+        assert letters(pipeline) == {}
+        work_off(pipeline, 2)
+        [again] = lines(command(pipeline, "list", "--json"))
+        assert again["value"] == listed["value"]
+        assert again["key"] != listed["key"]
+
+    def test_what_is_wrong_is_one_line(self, pipeline: Pipeline) -> None:
+        for arguments, said in {
+            ("show", "no/such"): "no dead letter 'no/such'",
+            ("replay", "no/such"): "no dead letter 'no/such'",
+            ("replay",): "--all",
+            ("replay", "a", "--all"): "--all",
+        }.items():
+            ended = command(pipeline, *arguments)
+            assert ended.returncode == 1
+            assert said in ended.stderr
+            assert len(ended.stderr.splitlines()) == 1
+        ended = command(pipeline, "list")
+        assert (ended.returncode, ended.stdout) == (0, "no dead letters\n")
+
+    def test_the_topic_keeps_the_newest_of_each_key(self, pipeline: Pipeline) -> None:
+        """Compaction leaves what reading gives: any number of attempts costs one letter."""
+        for data in (b"junk", b"more junk", b"most junk"):
+            pipeline.put("a.png", data)
+        work_off(pipeline, 3)
+        pipeline.put("b.png", b"junk")
+        work_off(pipeline, 4)
+        keys = {letter_key(pipeline, key).encode() for key in ("a.png", "b.png")}
+        assert set(letters(pipeline)) == keys
+        etag = pipeline.root.stat_object(pipeline.settings.source_bucket, "a.png").etag
+        assert str(etag) in letters(pipeline)[letter_key(pipeline, "a.png").encode()].identity
+        policy = _config(pipeline, pipeline.settings.dead_letter_topic, "cleanup.policy")
+        assert policy == "compact"
+
+    def test_a_letter_of_a_message_as_large_as_can_be(self, pipeline: Pipeline) -> None:
+        value = b"junk " + bytes(1_000_000)
+        pipeline.kafka.send(pipeline.settings.kafka_topic, [(None, value, [])])
+        work_off(pipeline, 1)
+        [letter] = letters(pipeline).values()
+        assert letter.value == value
+
+
+def _config(pipeline: Pipeline, topic: str, name: str) -> str:
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    with pipeline.kafka.admin() as admin:
+        found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    return next(_values(found, name))
+
+
+def _values(found: object, name: str):
+    """Wherever the client's answer keeps it."""
+    if isinstance(found, dict):
+        if name in found:
+            value = found[name]
+            yield value["value"] if isinstance(value, dict) else value
+        if found.get("name") == name:
+            yield found["value"]
+        for one in found.values():
+            yield from _values(one, name)
+    elif isinstance(found, list | tuple):
+        for one in found:
+            yield from _values(one, name)
+
+
+class TestGaps:
+    def upload(self, pipeline: Pipeline, *keys: str) -> None:
+        for key in keys:
+            pipeline.put(key, ONE)
+
+    def retention(self, pipeline: Pipeline) -> dict[int, tuple[int, int]]:
+        """Delete all events there are, as retention does; what was there, by partition."""
+        state = pipeline.kafka.topic_state(pipeline.settings.kafka_topic)
+        with pipeline.kafka.admin() as admin:
+            admin.delete_records(
+                {
+                    TopicPartition(state.topic, partition): end
+                    for partition, (_, end) in state.watermarks.items()
+                }
+            )
+        return dict(state.watermarks)
+
+    def recreate(self, pipeline: Pipeline) -> None:
+        topic = pipeline.settings.kafka_topic
+        with pipeline.kafka.admin() as admin:
+            admin.delete_topics([topic])
+
+        def is_there() -> bool:
+            try:
+                return bool(pipeline.kafka.topic_state(topic).watermarks)
+            except (TransientError, UserError):
+                return False
+
+        wait_until(lambda: not is_there(), TIMEOUT_S, "the end of the topic")
+        with pipeline.kafka.admin() as admin:
+            admin.create_topics([NewTopic(name=topic, num_partitions=3, replication_factor=1)])
+        wait_until(is_there, TIMEOUT_S, "the new topic")
+
+    def reconcile(self, pipeline: Pipeline) -> dict[str, dict]:
+        partitions = pipeline.definitions.get_job_def("resize_images_job").partitions_def
+        assert partitions
+        config = {"reconcile": True}
+        return pipeline.run(
+            dg.RunRequest(
+                partition_key=partitions.get_last_partition_key(),
+                run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},
+            )
+        )
+
+    def test_retention_before_the_sensor_read(self, pipeline: Pipeline) -> None:
+        pipeline.tick()
+        self.upload(pipeline, "a.png", "b.png", "c.png")
+        pipeline.wait_for_events(3)
+        taken = self.retention(pipeline)
+        assert sorted(gaps(pipeline.tick())) == [
+            f"partition {partition} offsets 0-{end}: deleted by retention"
+            for partition, (_, end) in sorted(taken.items())
+            if end
+        ]
+        assert gaps(pipeline.tick()) == []
+        # What nobody announces any more is found in the bucket.
+        assert self.reconcile(pipeline)["large"]["images"].value == 3
+        assert pipeline.keys(pipeline.large) == {"a.png", "b.png", "c.png"}
+
+    def test_retention_before_the_run_read(self, pipeline: Pipeline) -> None:
+        self.upload(pipeline, "a.png", "b.png")
+        pipeline.wait_for_events(2)
+        requests = pipeline.tick().run_requests or []
+        taken = self.retention(pipeline)
+        for request in requests:
+            assert pipeline.run(request)["large"]["images"].value == 0
+        assert sorted(recorded_gaps(pipeline.instance)) == [
+            f"partition {partition} offsets 0-{end}: deleted by retention"
+            for partition, (_, end) in sorted(taken.items())
+            if end
+        ]
+        assert self.reconcile(pipeline)["large"]["images"].value == 2
+
+    def test_a_topic_that_was_recreated(self, pipeline: Pipeline) -> None:
+        self.upload(pipeline, "a.png")
+        pipeline.wait_for_events(1)
+        requests = pipeline.tick().run_requests or []
+        self.recreate(pipeline)
+        for request in requests:
+            assert pipeline.run(request)["large"]["images"].value == 0
+        [of_run] = recorded_gaps(pipeline.instance)
+        assert of_run.endswith("was recreated")
+        assert "offsets 0-1" in of_run
+        found = gaps(pipeline.tick())
+        assert len(found) == 3
+        assert all(gap.endswith("was recreated") for gap in found)
+        # And it goes on with what comes.
+        self.upload(pipeline, "b.png")
+        work_off(pipeline, 1)
+        assert pipeline.keys(pipeline.large) == {"b.png"}
+        assert self.reconcile(pipeline)["large"]["images"].value == 1
+        assert pipeline.keys(pipeline.large) == {"a.png", "b.png"}
+
+    def test_the_reconciled_are_left_alone(self, pipeline: Pipeline) -> None:
+        self.upload(pipeline, "a.png")
+        pipeline.put("bad.png", b"junk")
+        made = self.reconcile(pipeline)["large"]
+        assert (made["images"].value, made["rejected"].value) == (1, 1)
+        before = state_of(pipeline)
+        made = self.reconcile(pipeline)["large"]
+        assert (made["images"].value, made["rejected"].value) == (0, 0)
+        assert state_of(pipeline) == before
+
+
+class TestRepeats:
+    def test_a_replay_of_the_topic_changes_nothing(self, pipeline: Pipeline) -> None:
+        for key, data in {"a.png": ONE, "deeper/b c.png": TWO, "bad.png": b"junk"}.items():
+            pipeline.put(key, data)
+        work_off(pipeline, 3)
+        before = state_of(pipeline)
+        assert len(before) == 4
+        for _ in range(2):
+            pipeline.cursor = None
+            made = work_off(pipeline, 3)
+            assert sum(one["large"]["current already"].value for one in made) == 2
+            assert sum(one["large"]["images"].value for one in made) == 0
+        assert state_of(pipeline) == before
+        assert len(letters(pipeline)) == 1
+
+    def test_events_in_any_order_end_with_the_source(self, pipeline: Pipeline) -> None:
+        for data in (ONE, TWO, ONE, TWO):
+            pipeline.put("a.png", data)
+        pipeline.wait_for_events(4)
+        pipeline.root.stat_object(pipeline.settings.source_bucket, "a.png")
+        work_off(pipeline, 4)
+        etag = pipeline.root.stat_object(pipeline.settings.source_bucket, "a.png").etag
+        assert source_etags(pipeline, "a.png") == [etag, etag]
+
+    def test_the_removal_of_the_newest_version_brings_the_older_one_back(
+        self, pipeline: Pipeline
+    ) -> None:
+        bucket = pipeline.settings.source_bucket
+        pipeline.root.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+        versions, etags = [], []
+        for data in (ONE, TWO):
+            written = pipeline.root.put_object(bucket, "a.png", io.BytesIO(data), len(data))
+            versions.append(written.version_id)
+            etags.append(written.etag)
+        work_off(pipeline, 2)
+        assert source_etags(pipeline, "a.png") == [etags[1]] * 2
+        pipeline.root.remove_object(bucket, "a.png", version_id=versions[1])
+        work_off(pipeline, 3)
+        assert source_etags(pipeline, "a.png") == [etags[0]] * 2
+
+    def test_a_removal_and_its_undoing(self, pipeline: Pipeline) -> None:
+        """The renditions stay as they are, for deleting them is not switched on."""
+        bucket = pipeline.settings.source_bucket
+        pipeline.root.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+        pipeline.put("a.png", ONE)
+        work_off(pipeline, 1)
+        before = state_of(pipeline)
+        pipeline.root.remove_object(bucket, "a.png")
+        [made] = work_off(pipeline, 2)
+        assert made["large"]["missing"].value == 1
+        assert state_of(pipeline) == before
+        [marker] = [
+            item
+            for item in pipeline.root.list_objects(bucket, include_version=True)
+            if item.is_delete_marker
+        ]
+        pipeline.root.remove_object(bucket, "a.png", version_id=marker.version_id)
+        work_off(pipeline, 3)
+        assert state_of(pipeline) == before
+
+
+def test_the_consumer_group_shows_the_position(pipeline: Pipeline) -> None:
+    from tests.integration.test_kafka_resource import committed
+
+    pipeline.put("a.png", ONE)
+    work_off(pipeline, 1)
+    pipeline.tick()
+    found = committed(pipeline.kafka, pipeline.settings.kafka_consumer_group)
+    topic = pipeline.settings.kafka_topic
+    assert sum(offset for tp, offset in found.items() if tp.topic == topic) == 1

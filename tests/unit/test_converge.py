@@ -1,0 +1,447 @@
+"""Renditions converge on the source, whatever happens to it meanwhile."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from resize_pipeline.batches import Budget, Downloaded, Request, Resized, Settled, Status
+from resize_pipeline.converge import ROUNDS_MAX, Converger
+from resize_pipeline.errors import PermanentError, TransientError, UserError
+from resize_pipeline.imaging import Rendered
+from resize_pipeline.renditions import Rendition
+from tests.dagster.fakes import SOURCE, FakeMinio, etag
+
+LARGE = Rendition(name="large", width=100, height=100, bucket="large-bucket")
+SMALL = Rendition(name="small", width=10, height=10, bucket="small-bucket", prefix="thumbs/")
+SPECS = (LARGE, SMALL)
+REQUEST = Request("a", 1)
+
+
+class FakeRenderer:
+    def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+        if data.startswith(b"junk"):
+            raise PermanentError("no picture")
+        return [
+            Rendered(spec.name, spec.name.encode() + data, 1, 1, "PNG", "image/png")
+            for spec in renditions
+        ]
+
+
+def converger(store: FakeMinio, **changes) -> Converger:
+    fields = {
+        "store": store,
+        "renderer": FakeRenderer(),
+        "renditions": SPECS,
+        "source_bucket": SOURCE,
+        "source_max_bytes": 1000,
+        "delete_renditions": False,
+        "retry_s": 0.0,
+    }
+    return Converger(**{**fields, **changes})
+
+
+def converge(one: Converger, request: Request = REQUEST) -> Settled:
+    """What the steps of a run do with an object."""
+    step = one.download(request)
+    if isinstance(step, Downloaded):
+        step = one.resize(step)
+    if isinstance(step, Resized):
+        step = one.upload(step)
+    settled, _ = one.confirm(step)
+    return settled
+
+
+def made_of(store: FakeMinio, key: str = "a") -> list[bytes | None]:
+    """The source that each rendition says it was made of and was made of."""
+    found = []
+    for spec in SPECS:
+        rendition = store.objects.get((spec.bucket, spec.key_for(key)))
+        if rendition:
+            data = rendition.data.removeprefix(spec.name.encode())
+            assert rendition.metadata["source-etag"] == etag(data)
+            assert rendition.metadata["spec-digest"] == spec.digest
+        found.append(data if rendition else None)
+    return found
+
+
+def once(
+    name: str, bucket: str, change: Callable[[], None], *, times: int = 1
+) -> Callable[[str, str, str], None]:
+    """Call `change` ahead of the first calls of this name in this bucket."""
+    left = iter(range(times))
+
+    def before(called: str, in_bucket: str, key: str) -> None:
+        del key
+        if (called, in_bucket) == (name, bucket) and next(left, None) is not None:
+            change()
+
+    return before
+
+
+@pytest.fixture
+def store() -> FakeMinio:
+    store = FakeMinio()
+    store.put("a", b"1")
+    return store
+
+
+class TestIdempotence:
+    def test_rendered(self, store: FakeMinio) -> None:
+        assert converge(converger(store)) == Settled(REQUEST, Status.RENDERED, etag(b"1"))
+        assert made_of(store) == [b"1", b"1"]
+
+    def test_a_repeat_writes_nothing_and_reads_no_original(self, store: FakeMinio) -> None:
+        converge(converger(store))
+        store.calls.clear()
+        assert converge(converger(store)).status is Status.CURRENT
+        assert {name for name, _, _ in store.calls} == {"stat"}
+
+    def test_only_what_is_not_current_is_made(self, store: FakeMinio) -> None:
+        converge(converger(store))
+        del store.objects[SMALL.bucket, "thumbs/a"]
+        store.calls.clear()
+        assert converge(converger(store)).status is Status.RENDERED
+        assert store.written() == [(SMALL.bucket, "thumbs/a")]
+
+    def test_a_changed_spec_is_made_again(self, store: FakeMinio) -> None:
+        converge(converger(store))
+        store.calls.clear()
+        changed = SMALL.model_copy(update={"quality": 1})
+        converge(converger(store, renditions=(LARGE, changed)))
+        assert store.written() == [(SMALL.bucket, "thumbs/a")]
+
+    def test_the_same_bytes_written_again_change_nothing(self, store: FakeMinio) -> None:
+        converge(converger(store))
+        store.put("a", b"1")
+        assert converge(converger(store)).status is Status.CURRENT
+
+    def test_metadata_in_place_of_a_rendition_of_ours(self, store: FakeMinio) -> None:
+        """Somebody's object at the rendition's key says nothing of what it was made of."""
+        store.upload(LARGE.bucket, "a", b"other", content_type="", metadata={})
+        converge(converger(store))
+        assert made_of(store) == [b"1", b"1"]
+
+
+class TestSourceMovesOn:
+    @pytest.mark.parametrize(
+        ("moment", "bucket"),
+        [
+            ("stat", SOURCE),
+            ("stat", SMALL.bucket),
+            ("download", SOURCE),
+            ("upload", LARGE.bucket),
+            ("upload", SMALL.bucket),
+        ],
+    )
+    def test_overwritten(self, store: FakeMinio, moment: str, bucket: str) -> None:
+        store.before = once(moment, bucket, lambda: store.put("a", b"2"))
+        assert converge(converger(store)) == Settled(REQUEST, Status.RENDERED, etag(b"2"))
+        assert made_of(store) == [b"2", b"2"]
+
+    def test_overwritten_after_the_last_upload(self, store: FakeMinio) -> None:
+        one = converger(store)
+        step = one.download(REQUEST)
+        assert isinstance(step, Downloaded)
+        resized = one.resize(step)
+        assert isinstance(resized, Resized)
+        uploaded = one.upload(resized)
+        store.put("a", b"2")
+        settled, written = one.confirm(uploaded)
+        assert settled == Settled(REQUEST, Status.RENDERED, etag(b"2"))
+        assert written
+        assert written.original.etag == etag(b"2")
+        assert made_of(store) == [b"2", b"2"]
+
+    @pytest.mark.parametrize(("switched_on", "left"), [(False, [b"1", b"1"]), (True, [None, None])])
+    def test_deleted_meanwhile(
+        self, *, store: FakeMinio, switched_on: bool, left: list[bytes | None]
+    ) -> None:
+        store.before = once("upload", SMALL.bucket, lambda: store.delete("a"))
+        settled = converge(converger(store, delete_renditions=switched_on))
+        assert settled.status is Status.MISSING
+        assert made_of(store) == left
+
+    def test_deleted_before_it_is_read(self, store: FakeMinio) -> None:
+        store.before = once("download", SOURCE, lambda: store.delete("a"))
+        assert converge(converger(store, delete_renditions=True)).status is Status.MISSING
+        assert made_of(store) == [None, None]
+
+    def test_recreated_while_its_renditions_are_removed(self, store: FakeMinio) -> None:
+        one = converger(store, delete_renditions=True)
+        converge(one)
+        store.delete("a")
+        store.before = once("remove", SMALL.bucket, lambda: store.put("a", b"3"))
+        assert converge(one) == Settled(REQUEST, Status.RENDERED, etag(b"3"))
+        assert made_of(store) == [b"3", b"3"]
+
+    def test_a_removal_leaves_a_rendition_that_can_not_be(self, store: FakeMinio) -> None:
+        """Its key is longer than a server allows, say: nothing is there to be removed."""
+        converge(converger(store))
+        store.delete("a")
+        store.errors["thumbs/a"] = PermanentError("no such key can be")
+        assert converge(converger(store, delete_renditions=True)).status is Status.MISSING
+        assert store.keys(LARGE.bucket) == []
+
+    def test_overwritten_for_ever(self, store: FakeMinio) -> None:
+        numbers = iter(range(10**6))
+        store.before = once(
+            "upload", SMALL.bucket, lambda: store.put("a", b"%d" % next(numbers)), times=10**6
+        )
+        with pytest.raises(TransientError, match=f"overwritten {ROUNDS_MAX} times"):
+            converge(converger(store))
+
+
+class TestRejected:
+    @pytest.mark.parametrize("data", [b"junk", bytes(2000)], ids=["undecodable", "too large"])
+    def test_says_why_and_of_what(self, store: FakeMinio, data: bytes) -> None:
+        store.put("a", data)
+        settled = converge(converger(store))
+        assert settled.status is Status.REJECTED
+        assert settled.etag == etag(data)
+        assert settled.reason
+        assert settled.error_class == "PermanentError"
+
+    def test_replaced_by_a_good_one_meanwhile(self, store: FakeMinio) -> None:
+        store.put("a", b"junk")
+        step = converger(store).download(REQUEST)
+        assert isinstance(step, Downloaded)
+        rejected = converger(store).resize(step)
+        assert isinstance(rejected, Settled)
+        store.put("a", b"2")
+        settled, _ = converger(store).confirm(rejected)
+        assert settled.status is Status.RENDERED
+        assert made_of(store) == [b"2", b"2"]
+
+    def test_a_good_one_replaced_by_a_bad_one(self, store: FakeMinio) -> None:
+        store.before = once("upload", SMALL.bucket, lambda: store.put("a", b"junk"))
+        settled = converge(converger(store))
+        assert (settled.status, settled.etag) == (Status.REJECTED, etag(b"junk"))
+
+    def test_a_key_that_can_not_be(self, store: FakeMinio) -> None:
+        store.errors["a"] = PermanentError("no such key can be")
+        settled = converge(converger(store))
+        assert (settled.status, settled.etag) == (Status.REJECTED, None)
+
+    def test_a_rendition_that_the_server_refuses(self, store: FakeMinio) -> None:
+        def refuse(name: str, bucket: str, key: str) -> None:
+            del key
+            if (name, bucket) == ("upload", SMALL.bucket):
+                raise PermanentError("KeyTooLongError")
+
+        store.before = refuse
+        assert converge(converger(store)).status is Status.REJECTED
+
+
+class TestServerAway:
+    @pytest.fixture(autouse=True)
+    def _no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+
+    @pytest.mark.parametrize("moment", ["stat", "download", "upload"])
+    def test_is_tried_again(self, store: FakeMinio, moment: str) -> None:
+        failures = iter(range(3))
+
+        def away(name: str, bucket: str, key: str) -> None:
+            del bucket, key
+            if name == moment and next(failures, None) is not None:
+                raise TransientError("away")
+
+        store.before = away
+        assert converge(converger(store, retry_s=60.0)).status is Status.RENDERED
+        assert made_of(store) == [b"1", b"1"]
+
+    def test_is_given_up_with_the_server_s_own_words(self, store: FakeMinio) -> None:
+        store.errors["a"] = TransientError("MinIO at M does not answer")
+        with pytest.raises(TransientError, match="MinIO at M does not answer"):
+            converge(converger(store, retry_s=0.05))
+        assert len(store.calls) > 1
+
+    def test_no_second_try_when_switched_off(self, store: FakeMinio) -> None:
+        store.errors["a"] = TransientError("away")
+        with pytest.raises(TransientError):
+            converge(converger(store, retry_s=0.0))
+        assert len(store.calls) == 1
+
+    def test_what_a_user_must_mend_is_not_tried_again(self, store: FakeMinio) -> None:
+        store.errors["a"] = UserError("refuses access")
+        with pytest.raises(UserError):
+            converge(converger(store, retry_s=60.0))
+        assert len(store.calls) == 1
+
+
+class TestBudget:
+    def test_a_batch_that_is_full_leaves_an_object_to_the_end(self, store: FakeMinio) -> None:
+        budget = Budget(10)
+        store.put("a", bytes(6))
+        store.put("b", bytes(6))
+        one = converger(store)
+        assert isinstance(one.download(Request("a", 1), budget), Downloaded)
+        deferred = one.download(Request("b", 1), budget)
+        assert isinstance(deferred, Settled)
+        assert deferred.status is Status.DEFERRED
+        assert ("download", SOURCE, "b") not in store.calls
+        settled, written = one.confirm(deferred)
+        assert settled.status is Status.RENDERED
+        assert written
+        assert made_of(store, "b") == [bytes(6), bytes(6)]
+
+    def test_what_is_current_takes_none(self, store: FakeMinio) -> None:
+        one = converger(store)
+        converge(one)
+        budget = Budget(10)
+        for _ in range(20):
+            settled = one.download(REQUEST, budget)
+            assert isinstance(settled, Settled)
+            assert settled.status is Status.CURRENT
+
+
+class KilledError(BaseException):
+    """The end of a worker in the middle of its work."""
+
+
+@dataclass
+class Worker:
+    """A run that works off events one by one, and stops ahead of each call of the store."""
+
+    converger: Converger
+    events: deque[Request]
+    outcomes: list[Settled]
+    is_idle: bool = True
+    is_killed: bool = False
+    is_over: bool = False
+    failure: BaseException | None = None
+    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    stopped: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def start(self) -> None:
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def step(self, *, kill: bool = False) -> None:
+        """Let it make its next call."""
+        self.is_killed = kill and not self.is_idle
+        self.go.release()
+        assert self.stopped.acquire(timeout=60)
+        if self.failure:
+            raise self.failure
+
+    def end(self) -> None:
+        self.is_over = True
+        self.go.release()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+    def pause(self) -> None:
+        self.stopped.release()
+        self.go.acquire()
+        if self.is_killed or self.is_over:
+            self.is_killed = False
+            raise KilledError
+
+    def _run(self) -> None:
+        self.go.acquire()
+        while not self.is_over:
+            if self.events:
+                event = self.events.popleft()
+                self.is_idle = False
+                try:
+                    self.outcomes.append(converge(self.converger, event))
+                except KilledError:
+                    # Dagster repeats the run.
+                    self.events.append(event)
+                except BaseException as error:  # noqa: BLE001  Raised by `step`.
+                    self.failure = error
+                self.is_idle = True
+            self.stopped.release()
+            self.go.acquire()
+
+
+CHANGES = st.sampled_from(["good", "good", "junk", "delete"])
+# A run goes on for some calls, for changes at every single call would never let one end.
+STEPS = st.tuples(st.sampled_from(["one", "two"]), st.integers(1, 12)).map(
+    lambda drawn: " ".join([drawn[0]] * drawn[1])
+)
+KILLS = st.sampled_from(["kill one", "kill two"])
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+@given(
+    schedule=st.lists(st.one_of(CHANGES, STEPS, STEPS, KILLS), min_size=2, max_size=12),
+    delete_renditions=st.booleans(),
+)
+@example(schedule=["one " * 9, "delete", "two two", "good", "one " * 9], delete_renditions=True)
+def test_any_interleaving_of_two_runs_ends_with_the_last_source(
+    *, schedule: list[str], delete_renditions: bool
+) -> None:
+    """Each change of the source is announced once; any run may be late, or killed and repeated."""
+    store = FakeMinio()
+    events: deque[Request] = deque()
+    outcomes: list[Settled] = []
+    workers = {
+        name: Worker(
+            converger(store, delete_renditions=delete_renditions, source_max_bytes=10**6),
+            events,
+            outcomes,
+        )
+        for name in ("one", "two")
+    }
+    for worker in workers.values():
+        worker.start()
+    try:
+        source = _play(["good", *schedule], store, events, workers)
+    finally:
+        for worker in workers.values():
+            worker.end()
+
+    if source is None:
+        if delete_renditions:
+            assert made_of(store) == [None, None]
+        assert any(outcome.status is Status.MISSING for outcome in outcomes)
+    elif source.startswith(b"junk"):
+        assert any(
+            (outcome.status, outcome.etag) == (Status.REJECTED, etag(source))
+            for outcome in outcomes
+        )
+    else:
+        assert made_of(store) == [source, source]
+
+
+def _play(
+    schedule: list[str], store: FakeMinio, events: deque[Request], workers: dict[str, Worker]
+) -> bytes | None:
+    def pause(*_: str) -> None:
+        next(one for one in workers.values() if one.thread is threading.current_thread()).pause()
+
+    store.before = pause
+    source: bytes | None = None
+    for number, action in enumerate(schedule):
+        match action.split():
+            case ["delete"]:
+                source = None
+                store.delete("a")
+                events.append(REQUEST)
+            case [("good" | "junk") as kind]:
+                source = f"{kind} {number}".encode()
+                store.put("a", source)
+                events.append(REQUEST)
+            case ["kill", name]:
+                workers[name].step(kill=True)
+            case names:
+                for name in names:
+                    workers[name].step()
+    # One after the other, so that the last one has been late for as long as can be.
+    for worker in workers.values():
+        for _ in range(10_000):
+            if not events and worker.is_idle:
+                break
+            worker.step()
+        else:
+            raise AssertionError("the runs do not end")
+    return source

@@ -1,0 +1,215 @@
+"""Which objects a run looks at."""
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resize_pipeline.batches import Planned, Request, SourceMessage
+from resize_pipeline.dead_letters import DeadLetter
+from resize_pipeline.objects import ObjectInfo, Original, identity
+from resize_pipeline.planning import (
+    Read,
+    letter_identity,
+    letter_key,
+    outdated,
+    with_dead_letters,
+)
+from resize_pipeline.renditions import Rendition
+from tests.dagster.fakes import event
+
+LARGE = Rendition(name="large", width=100, height=100, bucket="large-bucket")
+SMALL = Rendition(name="small", width=10, height=10, bucket="small-bucket", prefix="thumbs/")
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def source(key: str, etag: str = "e1") -> ObjectInfo:
+    return ObjectInfo(key, etag, None, 1, NOW, {})
+
+
+def made(spec: Rendition, key: str, etag: str = "e1") -> ObjectInfo:
+    metadata = identity(Original(key, etag, None, b""), spec)
+    return ObjectInfo(spec.key_for(key), "other", None, 1, NOW, metadata)
+
+
+def never(spec: Rendition, key: str) -> ObjectInfo | None:
+    raise AssertionError(f"looked up {spec.name} of {key}")
+
+
+def lacking(
+    sources: Iterable[ObjectInfo],
+    large: Iterable[ObjectInfo],
+    small: Iterable[ObjectInfo],
+    answered=lambda _: False,
+    look_up=never,
+) -> list[tuple[str, list[str]]]:
+    found = outdated(sources, [(LARGE, large), (SMALL, small)], answered, look_up)
+    return [(item.key, names) for item, names in found]
+
+
+class TestOutdated:
+    def test_an_empty_bucket(self) -> None:
+        assert lacking([], [made(LARGE, "left over")], []) == []
+
+    def test_each_rendition_is_judged_by_itself(self) -> None:
+        sources = [source(key) for key in "abcd"]
+        large = [made(LARGE, key) for key in "abd"]
+        small = [made(SMALL, key) for key in "acd"]
+        assert lacking(sources, large, small) == [("b", ["small"]), ("c", ["large"])]
+
+    def test_another_etag_or_another_spec(self) -> None:
+        changed = LARGE.model_copy(update={"quality": 1})
+        sources = [source("a"), source("b", "e2"), source("c")]
+        large = [made(LARGE, "a"), made(LARGE, "b", "e1"), made(changed, "c")]
+        small = [made(SMALL, "a"), made(SMALL, "b", "e2"), made(SMALL, "c")]
+        assert lacking(sources, large, small) == [("b", ["large"]), ("c", ["large"])]
+
+    def test_another_version_of_the_same_bytes_is_current(self) -> None:
+        sources = [dataclasses.replace(source("a"), version_id="v2")]
+        assert lacking(sources, [made(LARGE, "a")], [made(SMALL, "a")]) == []
+
+    def test_renditions_without_a_source_are_passed(self) -> None:
+        sources = [source("b"), source("d")]
+        large = [made(LARGE, key) for key in "abcde"]
+        assert lacking(sources, large, [made(SMALL, key) for key in "abcde"]) == []
+
+    def test_what_is_answered_for_is_left_out(self) -> None:
+        sources = [source("a"), source("b")]
+        assert lacking(sources, [], [], answered=lambda item: item.key == "a") == [
+            ("b", ["large", "small"])
+        ]
+
+    def test_a_listing_without_metadata_is_looked_up(self) -> None:
+        """Other S3 servers give none in a listing, and MinIO none without s3:GetObject."""
+        bare = [dataclasses.replace(made(LARGE, key), metadata={}) for key in "ab"]
+        asked: list[str] = []
+
+        def look_up(spec: Rendition, key: str) -> ObjectInfo | None:
+            asked.append(f"{spec.bucket}/{key}")
+            return made(LARGE, key, "e1" if key == "a" else "e0")
+
+        small = [made(SMALL, key) for key in "abc"]
+        sources = [source(key) for key in "abc"]
+        assert lacking(sources, bare, small, look_up=look_up) == [
+            ("b", ["large"]),
+            ("c", ["large"]),
+        ]
+        assert asked == ["large-bucket/a", "large-bucket/b"], "nor what is not there at all"
+
+    def test_listings_are_streams(self) -> None:
+        """Millions of objects must not be read before the first is given."""
+
+        def endless(of):
+            number = 0
+            while True:
+                yield of(f"{number:09}")
+                number += 1
+
+        found = outdated(
+            endless(source),
+            [(LARGE, endless(lambda key: made(LARGE, key))), (SMALL, iter([]))],
+            lambda _: False,
+            never,
+        )
+        assert [next(found)[0].key for _ in range(3)] == ["000000000", "000000001", "000000002"]
+
+    @given(st.data())
+    def test_is_what_a_look_at_each_would_find(self, data: st.DataObject) -> None:
+        """In the order of UTF-8, which is not that of UTF-16 nor of one's own language."""
+        alphabet = "aAzä/-.0 ~\uffff\U0001f339"
+        keys = st.text(alphabet, min_size=1, max_size=4)
+        sources = data.draw(st.dictionaries(keys, st.sampled_from(["e1", "e2"]), max_size=12))
+        listings = {
+            spec: data.draw(
+                st.dictionaries(
+                    st.one_of(keys, st.sampled_from(sorted(sources) or ["x"])),
+                    st.sampled_from(["e1", "e2"]),
+                    max_size=12,
+                )
+            )
+            for spec in (LARGE, SMALL)
+        }
+        expected = {
+            key: [spec.name for spec in (LARGE, SMALL) if listings[spec].get(key) != sources[key]]
+            for key in sources
+        }
+
+        def in_order(items: Iterable[ObjectInfo]) -> list[ObjectInfo]:
+            return sorted(items, key=lambda item: item.key.encode())
+
+        found = lacking(
+            in_order(source(key, etag) for key, etag in sources.items()),
+            in_order(made(LARGE, key, etag) for key, etag in listings[LARGE].items()),
+            in_order(made(SMALL, key, etag) for key, etag in listings[SMALL].items()),
+        )
+        assert dict(found) == {key: names for key, names in expected.items() if names}
+        assert len(found) == len(dict(found))
+
+
+def message(value: bytes, offset: int = 0) -> SourceMessage:
+    return SourceMessage("events", 0, offset, b"k", value)
+
+
+def read(*values: bytes) -> tuple[Read, Planned]:
+    result, planned = Read(), Planned(started=0.0)
+    for offset, value in enumerate(values):
+        result.add(message(value, offset), "images", planned)
+    return result, planned
+
+
+class TestRead:
+    def test_a_creation_asks_for_its_key(self) -> None:
+        result, planned = read(event("a b", size=7))
+        assert result.requests == {"a b": Request("a b", 7, message(event("a b", size=7)))}
+        assert not planned.skipped
+
+    def test_a_removal_asks_to_look_at_the_key(self) -> None:
+        """What was removed may be the newest version only."""
+        result, planned = read(event("a", name="s3:ObjectRemoved:Delete"))
+        assert list(result.requests) == ["a"]
+        assert planned.skipped == {"removals": 1}
+
+    @pytest.mark.parametrize("name", ["s3:ObjectCreated:Put", "s3:ObjectRemoved:Delete"])
+    def test_a_key_is_asked_for_once_by_its_newest_message(self, name: str) -> None:
+        result, _ = read(event("a"), event("b"), event("a", name=name))
+        assert list(result.requests) == ["a", "b"]
+        asked_by = result.requests["a"].message
+        assert asked_by
+        assert asked_by.offset == 2
+
+    def test_what_asks_for_nothing_is_counted(self) -> None:
+        result, planned = read(event("a", name="s3:ObjectCreated:PutTagging"), b"junk", b"{}")
+        assert result.requests == {}
+        assert planned.skipped == {"ignored, no new bytes": 1, "malformed": 2}
+        assert [one.offset for one, _ in result.malformed] == [1, 2]
+        assert all(reason for _, reason in result.malformed)
+
+    def test_other_buckets_are_never_read(self) -> None:
+        """Whoever sends the event, or replays it."""
+        document = json.loads(event("a"))
+        document["Records"][0]["s3"]["bucket"]["name"] = "secrets"
+        result, planned = read(json.dumps(document).encode())
+        assert result.requests == {}
+        assert planned.skipped == {"ignored, another bucket": 1}
+
+
+class TestLetters:
+    def test_the_key_is_that_of_minio_s_message(self) -> None:
+        assert letter_key("images", "a b/ü") == "images/a b/ü".encode()
+
+    def test_another_content_or_another_spec_is_another_state(self) -> None:
+        states = [letter_identity(etag, spec) for etag in ("e1", None) for spec in ("d1", "d2")]
+        assert len(set(states)) == 4
+
+    def test_requests_are_marked_whose_letter_is_to_be_taken_back(self) -> None:
+        letter = DeadLetter(b"images/a", b"", "E", "m", "i", "run", 1)
+        requests = [Request("a", 1, message(b"x")), Request("b", 2)]
+        marked = list(with_dead_letters(requests, "images", {letter.key: letter}))
+        assert marked == [
+            Request("a", 1, message(b"x"), has_dead_letter=True),
+            Request("b", 2),
+        ]
