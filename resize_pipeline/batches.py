@@ -27,13 +27,14 @@ class Request:
     """An object to look at: make its renditions what the source asks for.
 
     `size` in bytes is what an event or a listing claims; `has_dead_letter` tells that a letter is
-    to be taken back when it succeeds.
+    to be taken back when it succeeds; `force` asks for renditions that are current already, too.
     """
 
     key: str
     size: int
     message: SourceMessage | None = None
     has_dead_letter: bool = False
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Batch:
 class Status(StrEnum):
     """How an object ended: rendered, current already, gone from the source, or rejected.
 
-    Deferred is none of them: it is larger than its event said, and the batch is full.
+    A busy one never stayed as it was while it was rendered, and goes back on the topic. Deferred
+    is none of them: it is larger than its event said, and the batch is full.
     """
 
     DEFERRED = "deferred"
@@ -54,6 +56,7 @@ class Status(StrEnum):
     CURRENT = "current"
     MISSING = "missing"
     REJECTED = "rejected"
+    BUSY = "busy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class Settled:
     """An object that needs nothing more, as far as this step saw.
 
     `etag` is the source's at that time, None if it was missing or not seen; `reason` says why it
-    was rejected, `error_class` names the error.
+    was rejected, `error_class` names the error; `metadata_read` is what the specs read of its user
+    metadata.
     """
 
     request: Request
@@ -69,6 +73,7 @@ class Settled:
     etag: str | None = None
     reason: str = ""
     error_class: str = ""
+    metadata_read: str = ""
 
 
 class Budget:
@@ -116,6 +121,7 @@ class Uploaded:
     rejected: list[Settled] = field(default_factory=list[Settled])
     bytes_in: int = 0
     images: Counter[str] = field(default_factory=Counter[str])
+    smaller: Counter[str] = field(default_factory=Counter[str])
     bytes_out: Counter[str] = field(default_factory=Counter[str])
     sheet: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
 
@@ -130,6 +136,7 @@ class Uploaded:
         self.bytes_in += resized.size
         for rendered in resized.renditions:
             self.images[rendered.rendition] += 1
+            self.smaller[rendered.rendition] += rendered.smaller
             self.bytes_out[rendered.rendition] += len(rendered.data)
         if len(self.sheet) < THUMBNAILS_MAX:
             smallest = min(resized.renditions, key=lambda made: made.width * made.height)
@@ -141,6 +148,7 @@ class Uploaded:
         self.rejected += other.rejected
         self.bytes_in += other.bytes_in
         self.images += other.images
+        self.smaller += other.smaller
         self.bytes_out += other.bytes_out
         self.sheet = (self.sheet + other.sheet)[:THUMBNAILS_MAX]
 
@@ -150,10 +158,14 @@ class Planned:
     """What a run was asked to do.
 
     `skipped` counts messages that ask for no rendition, by reason; `started` is a Unix time.
+    Of a listing, `listed` counts pictures that need nothing, by why; `left_after` is the last key
+    that was taken if more is left.
     """
 
     started: float
     objects: int = 0
+    listed: Counter[str] = field(default_factory=Counter[str])
+    left_after: str | None = None
     skipped: Counter[str] = field(default_factory=Counter[str])
 
     def skip(self, reason: str, messages: int = 1) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,9 +35,26 @@ app.add_typer(letters_app, name="dead-letters")
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        sys.stdout.write(f"resize-pipeline {metadata.version('resize-pipeline')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Hold the options of the program itself."""
+
+
 @app.command()
 def up() -> None:
-    """Start the local stack and Dagster, and keep them until Ctrl-C or `down`."""
+    """Run the local stack and Dagster until Ctrl-C or `down`."""
     from resize_pipeline.local.dagster import ui_url
     from resize_pipeline.local.pipeline import running_pipeline
 
@@ -56,9 +74,10 @@ def demo(
     *,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
 ) -> None:
-    """Upload pictures drawn for it and show what becomes of each; exit code 0 if all is well.
+    """Upload sample pictures and show what becomes of each.
 
-    Uses what `up` runs with this LOCAL_DIR, or starts it for as long as the demonstration lasts.
+    Uses what `up` runs with this LOCAL_DIR, or starts it for as long as the demonstration lasts,
+    then with RUN_MIN_INTERVAL_S=0. Exit code 0 if every picture ended as it must.
     """
     from resize_pipeline.demo import run_demo
     from resize_pipeline.local.dagster import ui_url
@@ -70,14 +89,17 @@ def demo(
         is_well = run_demo(settings, output)
         output.print(f"Dagster  {ui_url(settings)}")
     else:
+        # Somebody looks on.
+        settings = settings.model_copy(update={"run_min_interval_s": 0.0})
         with running_pipeline(settings, errors.print) as pipeline:
             is_well = run_demo(pipeline.settings, output)
-            output.print(f"Dagster  {ui_url(settings)}")
             if keep:
-                output.print("Ctrl-C stops it")
+                output.print(f"Dagster  {ui_url(settings)}; Ctrl-C stops it")
                 pipeline.supervisor.wait()
             else:
-                output.print("stopping; `resize-pipeline up` brings it back with this history")
+                output.print(
+                    "stopping; `resize-pipeline up` (`make up`) brings it back with this history"
+                )
     if not is_well:
         raise typer.Exit(1)
 
@@ -130,10 +152,10 @@ def letters_replay(
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False,
 ) -> None:
-    """Put the original messages back on the topic, where the sensor finds them.
+    """Put original messages back on the topic.
 
-    A letter about an object stays until the object succeeds; one about a message that could not be
-    parsed is taken back, because it is judged anew.
+    The sensor finds them there. A letter about an object stays until the object succeeds; one about
+    a message that could not be parsed is taken back, because it is judged anew.
     """
     if bool(keys) == everything:
         msg = "name the dead letters to replay, or use --all"
@@ -158,7 +180,12 @@ def _kafka() -> tuple["KafkaResource", Settings]:
 
 @app.command()
 def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show position and lag in the topic, runs and the last tick; exit code 1 if Kafka is away."""
+    """Show lag, gaps, dead letters and runs.
+
+    Exit code 1 if Kafka can't be read.
+    """
+    from rich.text import Text
+
     from resize_pipeline.instance import open_instance
     from resize_pipeline.resources.kafka import KafkaResource
     from resize_pipeline.status import as_tables, pipeline_status
@@ -169,14 +196,46 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
     if as_json:
         sys.stdout.write(found.model_dump_json(indent=2) + "\n")
     else:
-        Console(highlight=False).print(*as_tables(found), sep="\n")
+        output = Console(highlight=False)
+        for part in as_tables(found):
+            # Lines are left whole, so that they can be searched for and copied.
+            output.print(part, soft_wrap=isinstance(part, Text))
     if found.error:
         raise typer.Exit(1)
 
 
+@app.command()
+def reprocess(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys in the source bucket.")] = None,
+    *,
+    prefix: Annotated[
+        str, typer.Option(help="All objects whose key starts with it, whatever their hour.")
+    ] = "",
+    rendition: Annotated[
+        list[str] | None, typer.Option(help="Only this rendition; may be repeated.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Current ones, too.")] = False,
+) -> None:
+    """Launch runs for named objects or a prefix.
+
+    Makes the renditions that are not current. Dagster's UI has to be running: it launches the runs.
+    """
+    if bool(keys) == bool(prefix):
+        msg = "name keys, or a --prefix"
+        raise typer.BadParameter(msg)
+    from resize_pipeline.reprocess import reprocess as launch
+
+    settings = load_settings()
+    for run in launch(
+        settings, keys=keys or [], prefix=prefix, renditions=rendition or [], force=force
+    ):
+        what = f"{len(run.keys)} objects" if run.keys else f"prefix {escaped(prefix.encode())}"
+        sys.stdout.write(f"run {run.run_id}, partition {run.partition}: {what}\n")
+
+
 @stack_app.command("up")
 def stack_up() -> None:
-    """Start Kafka and MinIO and keep them until Ctrl-C or `stack down`."""
+    """Run Kafka and MinIO until Ctrl-C or `stack down`."""
     from resize_pipeline.local.stack import running_stack
 
     settings = load_settings()
@@ -196,7 +255,10 @@ def stack_up() -> None:
 @app.command()
 @stack_app.command("down")
 def down() -> None:
-    """Stop what `up` or `stack up` started with this LOCAL_DIR, and wait until it is gone."""
+    """Stop what `up` or `stack up` started.
+
+    Waits until all of it is gone; LOCAL_DIR says which is meant.
+    """
     from resize_pipeline.local.stack import stop_stack
 
     was_running = stop_stack(load_settings())
@@ -205,7 +267,10 @@ def down() -> None:
 
 @stack_app.command("status")
 def stack_status() -> None:
-    """Show whether every server answers; exit code 1 if one does not."""
+    """Show whether every server answers.
+
+    Exit code 1 if one does not.
+    """
     from rich.table import Table
 
     from resize_pipeline.local.status import stack_status as statuses_of
@@ -230,7 +295,7 @@ def provision(
         Path | None, typer.Option(help="Where a new MinIO user's credentials go, with mode 0600.")
     ] = None,
 ) -> None:
-    """Make topics, buckets, notifications and the pipeline's MinIO user what they should be.
+    """Set up topics, buckets, notifications and MinIO user.
 
     Changes only what differs, so it can be run at any time. Exit code 1 if something is left that
     needs an administrator.
@@ -247,10 +312,61 @@ def provision(
         raise typer.Exit(1)
 
 
+@app.command()
+def resize(  # noqa: PLR0913  As many as there are options.
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder that gets a folder for each bucket.")],
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Render all files in folders, and in theirs.")
+    ] = False,
+    spec: Annotated[
+        Path | None, typer.Option(help="The rendition specs, if not RENDITIONS_FILE.")
+    ] = None,
+    allow_transforms: Annotated[
+        bool, typer.Option("--allow-transforms", help="Let that file name code to be run.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Show all of them on a page (.html) or in a picture (.png, .jpg, .webp)."
+        ),
+    ] = None,
+) -> None:
+    """Make the renditions of files on this machine, as the job would, without any server.
+
+    Exit code 0 if all were rendered, 1 if some were rejected, 2 for wrong use.
+    """
+    from resize_pipeline.resize_command import run_resize
+
+    try:
+        rejected = run_resize(
+            paths,
+            out,
+            recursive=recursive,
+            spec=spec,
+            allow_transforms=allow_transforms,
+            as_json=as_json,
+            sheet=contact_sheet,
+        )
+    except UserError as error:
+        errors.print(f"resize-pipeline: {error}", style="red")
+        raise typer.Exit(2) from error
+    if rejected:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit code 1."""
     try:
         app()
     except ResizePipelineError as error:
         errors.print(f"resize-pipeline: {error}", style="red")
+        sys.exit(1)
+    except OSError as error:
+        # A file or folder that can't be read or written; anything else is a fault of ours.
+        if error.filename is None:
+            raise
+        errors.print(f"resize-pipeline: {error.filename}: {error.strerror}", style="red")
         sys.exit(1)

@@ -3,12 +3,13 @@
 Runs overlap: an object can be overwritten or removed while its renditions are made, and another run
 can be at it already. So every write and every removal of a rendition is followed by a look at the
 source, and if the source has moved on, all is done again. The last one to touch a rendition has
-looked afterwards, so any interleaving of runs ends right.
+looked afterwards, so any interleaving of runs ends right. The same holds for an object's dead
+letter: whoever writes it or takes it back looks at the source afterwards.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
@@ -17,14 +18,19 @@ from resize_pipeline.batches import Budget, Downloaded, Request, Resized, Settle
 from resize_pipeline.errors import PermanentError, TransientError
 from resize_pipeline.imaging import Rendered
 from resize_pipeline.objects import ObjectInfo, Original, identity, is_current
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.renditions import Rendition, metadata_read
 
 ROUNDS_MAX = 10
-"""A source that moves on this often while it is rendered is left to a later run."""
+"""A source that moves on this often while it is rendered is busy, and left to a later run."""
 WAIT_MAX_S = 5.0
 """Longest pause between two tries."""
 
 T = TypeVar("T")
+
+Outcome = tuple[Settled, Resized | None]
+"""How an object ended, and what was written last if anything was written."""
+SendLetters = Callable[[Sequence[Settled], Sequence[Request]], None]
+"""Writes the dead letters of rejected objects, and takes back those of others."""
 
 
 class Store(Protocol):
@@ -39,7 +45,14 @@ class Store(Protocol):
         ...
 
     def upload(
-        self, bucket: str, key: str, data: bytes, *, content_type: str, metadata: dict[str, str]
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        cache_control: str | None = None,
+        metadata: dict[str, str],
     ) -> None:
         """Write an object."""
         ...
@@ -90,13 +103,16 @@ class Converger:
             TransientError: the server stays away.
             UserError: it refuses access.
         """
-        etag: str | None = None
+        source: ObjectInfo | None = None
         try:
             source = self._retry(lambda: self.store.stat(self.source_bucket, request.key))
             if source is None:
                 return self._gone(request)
-            etag = source.etag
-            needed = [spec for spec in self.renditions if not self._is_current(spec, source)]
+            needed = [
+                spec
+                for spec in self.renditions
+                if request.force or not self._is_current(spec, source)
+            ]
             if not needed:
                 return Settled(request, Status.CURRENT, source.etag)
             if budget and not budget.take(min(source.size, self.source_max_bytes)):
@@ -107,7 +123,7 @@ class Converger:
                 )
             )
         except PermanentError as error:
-            return self._rejected(request, etag, error)
+            return self._rejected(request, source, error)
         if original is None:
             return self._gone(request)
         return Downloaded(request, original, frozenset(spec.name for spec in needed))
@@ -117,12 +133,13 @@ class Converger:
         original = downloaded.original
         needed = [spec for spec in self.renditions if spec.name in downloaded.needed]
         try:
-            rendered = self.renderer.render(original.data, needed)
+            resolved = [spec.resolved(original.metadata) for spec in needed]
+            rendered = self.renderer.render(original.data, resolved)
         except PermanentError as error:
-            return self._rejected(downloaded.request, original.etag, error)
+            return self._rejected(downloaded.request, original, error)
         return Resized(
             downloaded.request,
-            Original(original.key, original.etag, original.version_id, b""),
+            replace(original, data=b""),
             len(original.data),
             tuple(rendered),
         )
@@ -145,27 +162,29 @@ class Converger:
                         spec.key_for(original.key),
                         rendered.data,
                         content_type=rendered.content_type,
+                        cache_control=spec.cache_control,
                         metadata=identity(original, spec),
                     )
                 )
         except PermanentError as error:
-            return self._rejected(resized.request, original.etag, error)
-        return Settled(resized.request, Status.RENDERED, original.etag)
+            return self._rejected(resized.request, original, error)
+        read = self._metadata_read(original)
+        return Settled(resized.request, Status.RENDERED, original.etag, metadata_read=read)
 
-    def confirm(self, settled: Settled) -> tuple[Settled, Resized | None]:
+    def confirm(self, settled: Settled) -> Outcome:
         """Look at the source once more, and do all again for as long as it has moved on.
 
-        Returns:
-            How the object ended, and what was written last if anything was written here.
-
         Raises:
-            TransientError: the server stays away, or the source never stays as it is.
+            TransientError: the server stays away.
             UserError: the server refuses access.
         """
         written: Resized | None = None
-        for _ in range(ROUNDS_MAX):
-            if self._is_confirmed(settled):
-                return settled, written
+        rounds = 0
+        while not self._is_confirmed(settled):
+            # Only here, because the last one to touch a rendition must have looked afterwards.
+            if rounds == ROUNDS_MAX:
+                return Settled(settled.request, Status.BUSY), written
+            rounds += 1
             step = self.download(settled.request)
             if isinstance(step, Downloaded):
                 step = self.resize(step)
@@ -173,23 +192,67 @@ class Converger:
                 written = step
                 step = self.upload(step)
             settled = step
-        msg = f"object {settled.request.key!r} was overwritten {ROUNDS_MAX} times while rendered"
-        raise TransientError(msg)
+        return settled, written
+
+    def answer(self, outcomes: Sequence[Outcome], send: SendLetters) -> list[Outcome]:
+        """Send the dead letters of objects, and look at their sources after each sending.
+
+        Args:
+            outcomes: as `confirm` gives them.
+            send: returns when the letters can't be lost any more.
+
+        Returns:
+            How the objects ended; those whose source had moved on were done again.
+
+        Raises:
+            TransientError: a server stays away.
+            UserError: it refuses access.
+        """
+        answered: list[Outcome] = []
+        left = list(outcomes)
+        rounds = 0
+        while left:
+            answered += [one for one in left if not _changes_letter(one[0])]
+            changing = [one for one in left if _changes_letter(one[0])]
+            rejected = [settled for settled, _ in changing if settled.status is Status.REJECTED]
+            others = [settled for settled, _ in changing if settled.status is not Status.REJECTED]
+            send(rejected, [settled.request for settled in others])
+            rounds += 1
+            left = []
+            for settled, written in changing:
+                has_letter = settled.status is Status.REJECTED
+                request = replace(settled.request, has_dead_letter=has_letter)
+                if self._is_unchanged(settled):
+                    answered.append((replace(settled, request=request), written))
+                elif rounds == ROUNDS_MAX:
+                    answered.append((Settled(request, Status.BUSY), written))
+                else:
+                    ended, again = self.confirm(Settled(request, Status.DEFERRED))
+                    left.append((ended, again or written))
+        return answered
 
     def _is_confirmed(self, settled: Settled) -> bool:
         if settled.status is Status.DEFERRED:
             return False
-        # What was current was not touched, and what has no etag can't be looked at.
+        # What was current was not touched.
         if settled.status is Status.CURRENT:
             return True
+        return self._is_unchanged(settled)
+
+    def _is_unchanged(self, settled: Settled) -> bool:
+        # What has no etag can't be looked at.
         if settled.status is Status.REJECTED and settled.etag is None:
             return True
         source = self._retry(lambda: self.store.stat(self.source_bucket, settled.request.key))
-        return (source.etag if source else None) == settled.etag
+        etag = source.etag if source else None
+        return (etag, self._metadata_read(source)) == (settled.etag, settled.metadata_read)
 
     def _is_current(self, spec: Rendition, source: ObjectInfo) -> bool:
         found = self._retry(lambda: self.store.stat(spec.bucket, spec.key_for(source.key)))
-        return is_current(found, source.etag, spec)
+        return is_current(found, source, spec)
+
+    def _metadata_read(self, source: ObjectInfo | Original | None) -> str:
+        return metadata_read(self.renditions, (source and source.metadata) or {})
 
     def _gone(self, request: Request) -> Settled:
         if self.delete_renditions:
@@ -201,8 +264,12 @@ class Converger:
                     )
         return Settled(request, Status.MISSING)
 
-    def _rejected(self, request: Request, etag: str | None, error: PermanentError) -> Settled:
-        return Settled(request, Status.REJECTED, etag, str(error), type(error).__name__)
+    def _rejected(
+        self, request: Request, source: ObjectInfo | Original | None, error: PermanentError
+    ) -> Settled:
+        etag = source.etag if source else None
+        read = self._metadata_read(source)
+        return Settled(request, Status.REJECTED, etag, str(error), type(error).__name__, read)
 
     def _retry(self, work: Callable[[], T]) -> T:
         retrying = Retrying(
@@ -212,3 +279,9 @@ class Converger:
             reraise=True,
         )
         return retrying(work)
+
+
+def _changes_letter(settled: Settled) -> bool:
+    if settled.status is Status.BUSY:
+        return False
+    return settled.status is Status.REJECTED or settled.request.has_dead_letter

@@ -7,8 +7,10 @@ import dagster as dg
 
 from resize_pipeline.defs.assets import build_raw_images, build_renditions
 from resize_pipeline.defs.checks import build_checks
+from resize_pipeline.defs.follow_ups import build_follow_ups
 from resize_pipeline.defs.jobs import build_checks_job, build_job
 from resize_pipeline.defs.partitions import build_partitions
+from resize_pipeline.defs.retention import build_retention
 from resize_pipeline.defs.schedules import build_completeness, build_reconciliation
 from resize_pipeline.defs.sensors import build_sensor
 from resize_pipeline.renditions import load_renditions
@@ -34,14 +36,16 @@ def build_definitions(
     """
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
     partitions = build_partitions(settings)
+    retention_job, retention_schedule = build_retention(renditions)
     return dg.Definitions(
         assets=[build_raw_images(settings, partitions), build_renditions(renditions, partitions)],
         asset_checks=[build_checks(renditions, partitions)],
-        jobs=[build_job(renditions), build_checks_job(renditions)],
-        sensors=[build_sensor(partitions)],
+        jobs=[build_job(renditions), build_checks_job(renditions), retention_job],
+        sensors=[build_sensor(partitions), build_follow_ups()],
         schedules=[
             build_reconciliation(partitions, settings.reconciliation_cron),
             build_completeness(partitions, settings.completeness_cron),
+            retention_schedule,
         ],
         resources={
             "minio": MinioResource.from_settings(
@@ -63,7 +67,8 @@ def build_definitions(
 
 
 def _load() -> dg.Definitions:
-    settings = load_settings()
+    # A warning would be repeated by each of the processes that load this.
+    settings = load_settings(warn=False)
     export_secrets(settings)
     return build_definitions(settings)
 

@@ -4,6 +4,9 @@ Every message is one line that names the thing, its value and the remedy, becaus
 tick log, in a run's event log or on a terminal where nobody sees the traceback.
 """
 
+REASON_MAX = 500
+"""Longest text in characters that is taken over from others into a message of ours."""
+
 
 class ResizePipelineError(Exception):
     """Base of the errors that this package raises on purpose."""
@@ -19,3 +22,18 @@ class TransientError(ResizePipelineError):
 
 class PermanentError(ResizePipelineError):
     """This object can never succeed as it is: trying again gives the same result."""
+
+
+class TransformError(PermanentError):
+    """A rendition's own `transform` failed with this object."""
+
+
+def one_line(text: str) -> str:
+    """Give text that strangers may have written as one short printable line."""
+    # Cut first, for it may be megabytes; nothing that is cut off by this could be shown below.
+    words = " ".join(text[: 4 * REASON_MAX].split())
+    line = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in words
+    )
+    return line if len(line) <= REASON_MAX else f"{line[: REASON_MAX - 3]}..."

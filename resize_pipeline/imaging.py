@@ -1,28 +1,36 @@
 """Bytes of a picture and rendition specs in, bytes of the renditions out. No I/O."""
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
 from PIL import ExifTags, Image, ImageFile
 
-from resize_pipeline.errors import PermanentError
+from resize_pipeline import colour
+from resize_pipeline.decoding import decoded_pixels, decoding, open_picture, too_large
+from resize_pipeline.encoding import (
+    ANIMATED,
+    CONTENT_TYPES,
+    Timing,
+    copyright_of,
+    encode,
+    fit_for_format,
+    padded,
+    timing_of,
+)
+from resize_pipeline.errors import PermanentError, TransformError
+from resize_pipeline.geometry import Box, Geometry, Size, geometry
 from resize_pipeline.renditions import Rendition
+from resize_pipeline.stripping import stripped
+from resize_pipeline.transforms import transformed
 
-T = TypeVar("T")
+READ_AS = {"HEIF": "JPEG", "MPO": "JPEG"}
+"""What `format: same` makes of formats that are read and not written, by Pillow's names."""
 
-CONTENT_TYPES = {
-    "AVIF": "image/avif",
-    "GIF": "image/gif",
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "TIFF": "image/tiff",
-    "WEBP": "image/webp",
-}
-"""The formats that are decoded and encoded, by Pillow's names, with their media types."""
+OUTPUT_MAX_PIXELS = 100_000_000
+"""Default of the setting of this name: as large as the largest source."""
 
 # Losses below are in dB of PSNR after JPEG quality 80 against a full decode and one Lanczos step,
 # on sharp's benchmark photograph and, worse because sharper, on four of Kodak's test pictures.
@@ -53,34 +61,13 @@ REDUCING_GAP = 2.0
 At a ratio of 8 Lanczos takes 12 ms in place of 50 and loses 0.04.
 """
 
-OPAQUE_FROM = 128
-"""GIF knows no half transparency: from this alpha on a pixel is opaque."""
+_PLACE = {"name", "bucket", "prefix", "cache_control"}
+"""The fields of a spec that change no byte of the picture."""
 
-# A picture that is larger than allowed must not be decoded; Pillow would only warn.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+_METADATA = {"exif", "icc_profile", "xmp"}
 
-# What every plugin shares; loading them here, once, keeps threads from racing for it.
-Image.init()
-
-# From modes that are resized wrongly, or not at all, to those that are resized well and that the
-# format which gave the mode can also write. Modes that are absent stay as they are.
-_WORKING_MODES = {
-    "1": "L",
-    "P": "RGB",
-    "PA": "RGBA",
-    "La": "LA",
-    "YCbCr": "RGB",
-}
-
-# Bytes 16 to 20 of an ICC profile name the colour space that it describes (ICC.1:2022, 7.2.8).
-_ICC_COLOUR_SPACES = {
-    "L": b"GRAY",
-    "LA": b"GRAY",
-    "RGB": b"RGB ",
-    "RGBA": b"RGB ",
-    "CMYK": b"CMYK",
-    "LAB": b"Lab ",
-}
+AVIF_QUALITIES = (60, 40, 20, 5)
+"""Tried in this order for an AVIF whose metadata can't be taken out and that would grow."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -93,6 +80,9 @@ _TRANSPOSE = {
 }
 """What undoes an EXIF orientation; from 5 on, width and height change places."""
 _FIRST_SIDEWAYS = 5
+# Which way round the upright picture's axes run in the stored one, before they change places.
+_MIRRORED_ACROSS = frozenset({2, 3, 6, 7})
+_MIRRORED_DOWN = frozenset({3, 4, 7, 8})
 
 
 @dataclass(frozen=True)
@@ -106,6 +96,7 @@ class Rendered:
         height: its height in pixels.
         format: Pillow's name of its format.
         content_type: its media type.
+        smaller: whether the source had too few pixels, so that it has those of the source.
     """
 
     rendition: str
@@ -114,203 +105,395 @@ class Rendered:
     height: int
     format: str
     content_type: str
+    smaller: bool = False
 
 
-def render(data: bytes, renditions: Sequence[Rendition], *, max_pixels: int) -> list[Rendered]:
-    """Make the renditions of one picture, decoding it once.
+@dataclass(slots=True)
+class _Job:
+    """One picture to make, for one rendition or several that differ in name and place only.
 
-    The EXIF orientation is applied, metadata is dropped, the ICC profile is kept. Of several
-    frames the first is taken. May be called from several threads.
+    Attributes:
+        rendition: its spec.
+        shape: where its pixels come from.
+        format: Pillow's name of its format.
+        is_animated: whether it has all of the source's frames.
+        keeps_profile: whether its pixels stay in the source's colour profile.
+        is_recoloured: whether they were converted to sRGB.
+        frames: what to encode.
+    """
+
+    rendition: Rendition
+    shape: Geometry
+    format: str
+    is_animated: bool
+    keeps_profile: bool = False
+    is_recoloured: bool = False
+    frames: list[Image.Image] = field(default_factory=list[Image.Image])
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is known of a picture that was opened.
+
+    Attributes:
+        data: the encoded picture.
+        image: the open picture.
+        format: Pillow's name of the format that `same` is.
+        orientation: EXIF's, 1 to 8.
+        size: width and height in pixels of the upright picture.
+        is_animated: whether it has several frames in a format that is written with them.
+    """
+
+    data: bytes
+    image: ImageFile.ImageFile
+    format: str
+    orientation: int
+    size: Size
+    is_animated: bool
+
+
+def render(
+    data: bytes,
+    renditions: Sequence[Rendition],
+    *,
+    max_pixels: int,
+    max_output_pixels: int = OUTPUT_MAX_PIXELS,
+    on_transform: Callable[[str], None] = lambda _: None,
+    reserve: Callable[[int], None] = lambda _: None,
+) -> list[Rendered]:
+    """Make the renditions of one picture, decoding it once. May be called from several threads.
 
     Args:
         data: the encoded picture.
-        renditions: what to make.
-        max_pixels: most pixels that the picture may have, SOURCE_MAX_PIXELS.
+        renditions: what to make, resolved for the object.
+        max_pixels: most pixels that the picture may have, SOURCE_MAX_PIXELS; those of all frames
+            count where all are kept.
+        max_output_pixels: most pixels that a rendition may have, OUTPUT_MAX_PIXELS.
+        on_transform: called with the name of each transform before it, with none after it.
+        reserve: called once, before decoding, with the number of pixels that it will hold in
+            memory; returns when there is room for them.
 
     Returns:
-        One result for each rendition, in the same order, in the picture's own format.
+        One result for each rendition, in the same order.
 
     Raises:
         PermanentError: the data is not a picture that can be decoded, or one too large.
+        TransformError: a rendition's transform failed.
+        UserError: a rendition's transform can't be imported.
     """
-    image = _decoding(data, max_pixels, lambda: _open(data, max_pixels))
-    picture_format = "JPEG" if image.format == "MPO" else str(image.format)
-    if picture_format != "JPEG":
+    image = open_picture(data, max_pixels=max_pixels)
+    source_format = READ_AS.get(str(image.format), str(image.format))
+    frames = 1
+    if source_format in ANIMATED and any(_keeps_frames(source_format, one) for one in renditions):
+        frames = decoding(data, max_pixels, lambda: int(getattr(image, "n_frames", 1)))
+    if math.prod(image.size) * frames > max_pixels:
+        pixels = math.prod(image.size) * frames
+        raise too_large(f"{pixels} pixels in {frames} frames", max_pixels)
+    if source_format != "JPEG":
+        reserve(decoded_pixels(image) * frames)
         # A PNG's EXIF may come after its pixels, and a TIFF turns itself when it is loaded.
-        _decoding(data, max_pixels, image.load)
+        decoding(data, max_pixels, image.load)
     orientation = _orientation(image)
-    oriented = _turned(image.size, orientation)
-    sizes = [fitted_size(oriented, (spec.width, spec.height)) for spec in renditions]
+    is_animated = source_format in ANIMATED and decoding(
+        data, max_pixels, lambda: bool(getattr(image, "is_animated", False))
+    )
+    size = _turned(image.size, orientation)
+    source = _Source(data, image, source_format, orientation, size, is_animated)
+    keys = [spec.model_dump_json(exclude=_PLACE) for spec in renditions]
+    jobs = {key: _job(source, spec) for key, spec in zip(keys, renditions, strict=True)}
+    for job in jobs.values():
+        _check_output(job, frames, max_output_pixels)
+    factor = (1.0, 1.0)
+    if source_format == "JPEG":
+        factor = _draft(source, list(jobs.values()))
+        reserve(decoded_pixels(image))
+    timing = _make(source, list(jobs.values()), factor, max_pixels, on_transform)
+    made = {key: _encoded(source, job, timing) for key, job in jobs.items()}
+    return [
+        Rendered(
+            rendition=spec.name,
+            data=made[key],
+            width=jobs[key].frames[0].width,
+            height=jobs[key].frames[0].height,
+            format=jobs[key].format,
+            content_type=CONTENT_TYPES[jobs[key].format],
+            smaller=jobs[key].shape.smaller,
+        )
+        for key, spec in zip(keys, renditions, strict=True)
+    ]
 
-    box = None
-    if picture_format == "JPEG" and sizes:
-        width, height = _turned(max(sizes), orientation)
-        least = (round(width * DRAFT_MARGIN), round(height * DRAFT_MARGIN))
-        # The box is the picture without the fraction of a pixel that drafting rounds up.
-        _, box = cast("ImageFile.ImageFile", image).draft(None, least) or (None, None)
-    _decoding(data, max_pixels, image.load)
-    icc_profile: object = image.info.get("icc_profile")
-    source = _working_mode(image)
-    transpose = _TRANSPOSE.get(orientation)
 
-    made: list[Image.Image] = []
-    scaled: dict[tuple[int, int], Image.Image] = {}
-    for size in sorted(set(sizes), reverse=True):
-        width, height = size
+def _keeps_frames(source_format: str, spec: Rendition) -> bool:
+    written = source_format if spec.format == "same" else spec.format.upper()
+    return spec.animation == "keep" and {source_format, written} <= ANIMATED
+
+
+def _job(source: _Source, spec: Rendition) -> _Job:
+    written = source.format if spec.format == "same" else spec.format.upper()
+    is_animated = source.is_animated and _keeps_frames(source.format, spec)
+    return _Job(spec, geometry(source.size, spec), written, is_animated)
+
+
+def _make(
+    source: _Source,
+    jobs: Sequence[_Job],
+    factor: tuple[float, float],
+    max_pixels: int,
+    on_transform: Callable[[str], None],
+) -> Timing:
+    """Make the frames of all jobs, and tell how they run if there are several.
+
+    Args:
+        source: the picture.
+        jobs: what to make.
+        factor: how much smaller than the source it is decoded.
+        max_pixels: most pixels of all frames.
+        on_transform: as `render`.
+    """
+    durations: list[int] = []
+    active = list(jobs)
+    for frame in _frames(source, max_pixels):
+        durations.append(int(frame.info.get("duration") or 0))
+        # Broken palettes show up only here.
+        picture = decoding(source.data, max_pixels, lambda frame=frame: colour.working_mode(frame))
+        profile = colour.matching_profile(picture, source.image.info.get("icc_profile"))
+        for job in active:
+            job.keeps_profile = (
+                profile is not None
+                and "profile" in job.rendition.metadata
+                and colour.can_be_kept(picture, job.format)
+            )
+            job.is_recoloured = not (job.keeps_profile or colour.is_srgb(picture, profile))
+        scaled = _scaled_pictures(source, picture, factor, profile, active)
+        for job, one in zip(active, scaled, strict=True):
+            job.frames.append(_finished(one, job, on_transform))
+        active = [job for job in active if job.is_animated]
+        if not active:
+            break
+    return timing_of(durations, source.image.info.get("loop"), source.format)
+
+
+def _draft(source: _Source, jobs: Sequence[_Job]) -> tuple[float, float]:
+    """Let the JPEG decoder scale down as far as the largest job allows.
+
+    Returns:
+        How much it will, for the stored width and height.
+    """
+    wholes = [job.shape.whole(source.size) for job in jobs]
+    if not wholes:
+        return 1.0, 1.0
+    upright = (round(max(one[0] for one in wholes)), round(max(one[1] for one in wholes)))
+    width, height = _turned(upright, source.orientation)
+    stored = source.image.size
+    drafted = source.image.draft(None, (round(width * DRAFT_MARGIN), round(height * DRAFT_MARGIN)))
+    if drafted is None:
+        return 1.0, 1.0
+    # The box is the picture without the fraction of a pixel that drafting rounds up.
+    _, (_, _, right, bottom) = drafted
+    return right / stored[0], bottom / stored[1]
+
+
+def _frames(source: _Source, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """Decode frame after frame, for as long as the pixels of all together are allowed."""
+    image = source.image
+    pixels = math.prod(source.size)
+
+    def next_frame(index: int) -> bool:
+        try:
+            image.seek(index)
+        except EOFError:
+            return False
+        image.load()
+        return True
+
+    decoding(source.data, max_pixels, image.load)
+    yield image
+    for index in itertools.count(1):
+        if not decoding(source.data, max_pixels, lambda index=index: next_frame(index)):
+            return
+        if pixels * (index + 1) > max_pixels:
+            raise too_large(f"{pixels * (index + 1)} pixels in {index + 1} frames", max_pixels)
+        yield image
+
+
+def _scaled_pictures(
+    source: _Source,
+    picture: Image.Image,
+    factor: tuple[float, float],
+    profile: bytes | None,
+    jobs: Sequence[_Job],
+) -> list[Image.Image]:
+    """Scale one frame for each job, from an earlier result where that is large enough.
+
+    Args:
+        source: the picture that the frame is of.
+        picture: the frame in a working mode, stored as it was.
+        factor: how much smaller than the source it was decoded.
+        profile: the colour profile that describes it.
+        jobs: what to make.
+    """
+    everything = (0.0, 0.0, float(source.size[0]), float(source.size[1]))
+    # For each way of treating colour, from large to small; only whole pictures can be made from.
+    made: dict[bool, list[Image.Image]] = {False: [], True: []}
+    done: dict[tuple[Box, Size, bool], Image.Image] = {}
+
+    def key(job: _Job) -> tuple[Box, Size, bool]:
+        return job.shape.region, job.shape.picture, job.keeps_profile
+
+    for job in sorted(jobs, key=lambda job: math.prod(job.shape.whole(source.size)), reverse=True):
+        if key(job) in done:
+            continue
+        region, size = job.shape.region, job.shape.picture
+        width, height = job.shape.whole(source.size)
         near = [
             one
-            for one in made
+            for one in made[job.keeps_profile]
             if one.width >= width * CHAIN_MARGIN and one.height >= height * CHAIN_MARGIN
         ]
         if near:
-            result = near[-1].resize(size, Image.Resampling.LANCZOS, None, REDUCING_GAP)
+            box = _zoomed(region, near[-1].width / source.size[0], near[-1].height / source.size[1])
+            result = near[-1].resize(size, Image.Resampling.LANCZOS, box, REDUCING_GAP)
         else:
-            result = _scaled(source, _turned(size, orientation), box)
-            if transpose is not None:
-                result = result.transpose(transpose)
-        made.append(result)
-        scaled[size] = result
-
-    encoded: dict[tuple[tuple[int, int], int], bytes] = {}
-    results: list[Rendered] = []
-    for spec, size in zip(renditions, sizes, strict=True):
-        key = (size, spec.quality)
-        if key not in encoded:
-            encoded[key] = _encode(scaled[size], picture_format, spec.quality, icc_profile)
-        results.append(
-            Rendered(
-                rendition=spec.name,
-                data=encoded[key],
-                width=size[0],
-                height=size[1],
-                format=picture_format,
-                content_type=CONTENT_TYPES[picture_format],
-            )
-        )
-    return results
+            box = _zoomed(_stored(region, source.size, source.orientation), *factor)
+            result = _scaled(picture, _turned(size, source.orientation), box)
+            if source.orientation in _TRANSPOSE:
+                result = result.transpose(_TRANSPOSE[source.orientation])
+            if not job.keeps_profile:
+                result = colour.to_srgb(result, profile)
+        # Writers take comments and more from there; nothing of it shall leave.
+        result.info = {}
+        done[key(job)] = result
+        if region == everything:
+            made[job.keeps_profile].append(result)
+    return [done[key(job)] for job in jobs]
 
 
-def fitted_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """Fit a size into a box, keeping its proportions and never enlarging it.
+def _scaled(picture: Image.Image, size: Size, box: Box) -> Image.Image:
+    left, top, right, bottom = box
+    margin = min((right - left) / size[0], (bottom - top) / size[1])
+    fast = margin >= FAST_FILTER_MARGIN
+    resample = Image.Resampling.BICUBIC if fast else Image.Resampling.LANCZOS
+    return picture.resize(size, resample, box, REDUCING_GAP)
 
-    Args:
-        size: width and height in pixels.
-        box: width and height in pixels of the box.
 
-    Returns:
-        Width and height in pixels, at least 1 each. The side that is not the box's own is rounded
-        to the whole number that keeps the proportions best, as Pillow's `thumbnail()` does.
-    """
+def _zoomed(box: Box, across: float, down: float) -> Box:
+    left, top, right, bottom = box
+    return left * across, top * down, right * across, bottom * down
+
+
+def _stored(box: Box, size: Size, orientation: int) -> Box:
+    """Find a box of the upright picture of this size in the picture as it is stored."""
     width, height = size
-    box_width, box_height = box
-    if width <= box_width and height <= box_height:
-        return size
-    aspect = width / height
-    if box_width / box_height >= aspect:
-        exact = box_height * aspect
-        candidates = (int(exact), int(exact) + 1)
-        best = min(candidates, key=lambda side: abs(aspect - side / box_height))
-        return max(best, 1), box_height
-    exact = box_width / aspect
-    candidates = (int(exact), int(exact) + 1)
-    best = min(candidates, key=lambda side: abs(aspect - box_width / side) if side else 0)
-    return box_width, max(best, 1)
+    left, top, right, bottom = box
+    if orientation in _MIRRORED_ACROSS:
+        left, right = width - right, width - left
+    if orientation in _MIRRORED_DOWN:
+        top, bottom = height - bottom, height - top
+    if orientation >= _FIRST_SIDEWAYS:
+        return top, left, bottom, right
+    return left, top, right, bottom
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    # Pillow's own limit is one for the whole process, so it is only ever raised and the exact check
-    # is made here. It stays on for what Pillow allocates before or besides, as a TIFF's tiles.
-    if Image.MAX_IMAGE_PIXELS is None or max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels
-    image = Image.open(io.BytesIO(data), formats=tuple(CONTENT_TYPES))
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        raise _too_large(pixels, max_pixels)
-    return image
+def _finished(image: Image.Image, job: _Job, on_transform: Callable[[str], None]) -> Image.Image:
+    """Do what comes between scaling and encoding, with a copy where pixels change."""
+    spec, shape = job.rendition, job.shape
+    if shape.picture != shape.size:
+        image = padded(image, shape.size, job.format, spec.background)
+    image = fit_for_format(image, job.format, spec.background)
+    if spec.transform is None:
+        return image
+    on_transform(spec.transform)
+    mode = "RGBA" if "A" in image.getbands() else "RGB"
+    image = transformed(image.copy() if image.mode == mode else image.convert(mode), spec)
+    on_transform("")
+    if job.frames and job.frames[0].size != image.size:
+        msg = (
+            f"transform {spec.transform} of rendition {spec.name!r} gave frames of an animation "
+            f"in two sizes, {job.frames[0].size} and {image.size}"
+        )
+        raise TransformError(msg)
+    return fit_for_format(image, job.format, spec.background)
 
 
-def _too_large(pixels: object, max_pixels: int) -> PermanentError:
-    return PermanentError(f"{pixels} pixels, more than SOURCE_MAX_PIXELS={max_pixels}")
+def _encoded(source: _Source, job: _Job, timing: Timing) -> bytes:
+    """Encode a job, or take the source's own coded pixels if they are fewer bytes and as asked."""
+    kept = job.rendition.metadata
+    exif = _copyright(source.image) if "copyright" in kept else None
+    profile = cast("bytes", source.image.info["icc_profile"]) if job.keeps_profile else None
+
+    def encoded(rendition: Rendition) -> bytes:
+        return encode(
+            job.frames,
+            job.format,
+            rendition,
+            timing=timing if len(job.frames) > 1 else None,
+            icc_profile=profile,
+            exif=exif,
+        )
+
+    data = encoded(job.rendition)
+    if len(data) <= len(source.data) or not _is_as_asked(source, job):
+        return data
+    if source.format == "AVIF" and not _METADATA & set(source.image.info):
+        return source.data
+    own = stripped(
+        source.data,
+        source.format,
+        keep_profile=job.keeps_profile,
+        exif=None if exif is None else exif.tobytes().removeprefix(b"Exif\0\0"),
+    )
+    if own is not None and len(own) <= len(source.data):
+        return own
+    qualities = [one for one in AVIF_QUALITIES if one < job.rendition.quality]
+    for quality in qualities if job.format == "AVIF" else ():
+        data = encoded(job.rendition.model_copy(update={"quality": quality}))
+        if len(data) <= len(source.data):
+            break
+    return data
 
 
-def _decoding(data: bytes, max_pixels: int, step: Callable[[], T]) -> T:
-    """Run a step of decoding; whatever a plugin raises is the data's fault, save for memory."""
+def _is_as_asked(source: _Source, job: _Job) -> bool:
+    """Tell whether the source's pixels are already what is asked for, in the format asked for."""
+    shape = job.shape
+    everything = (0.0, 0.0, float(source.size[0]), float(source.size[1]))
+    return (
+        (shape.size, shape.picture, shape.region) == (source.size, source.size, everything)
+        and job.format == READ_AS.get(str(source.image.format), source.image.format)
+        and source.image.format != "HEIF"
+        and source.orientation == 1
+        and job.rendition.transform is None
+        and not job.is_recoloured
+        # Of other files with several pictures the first is taken out.
+        and job.is_animated == source.is_animated
+    )
+
+
+def _copyright(image: Image.Image) -> Image.Exif | None:
     try:
-        return step()
-    except (MemoryError, PermanentError):
-        raise
-    except Image.UnidentifiedImageError as error:
-        first = f"first bytes {data[:8]!r}" if data else "it is empty"
-        msg = f"not a picture that can be decoded ({first})"
-        raise PermanentError(msg) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        pixels = re.findall(r"\d+", str(error))[0]
-        raise _too_large(pixels, max_pixels) from error
-    except Exception as error:
-        if "out of memory" in str(error):
-            raise MemoryError(str(error)) from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        msg = f"not a picture that can be decoded, it is truncated or broken: {reason}"
-        raise PermanentError(msg) from error
+        return copyright_of(image.getexif())
+    except Exception:  # noqa: BLE001  The picture is good, whatever its metadata does to the parser.
+        return None
+
+
+def _check_output(job: _Job, frames: int, max_pixels: int) -> None:
+    width, height = job.shape.size
+    pixels = width * height * (frames if job.is_animated else 1)
+    if pixels > max_pixels:
+        msg = (
+            f"rendition {job.rendition.name!r} would have {pixels} pixels, more than "
+            f"OUTPUT_MAX_PIXELS={max_pixels}"
+        )
+        raise PermanentError(msg)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  The picture is good, whatever its metadata does to the parser.
         return 1
+    return orientation if orientation in _TRANSPOSE else 1
 
 
 def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     sideways = orientation in _TRANSPOSE and orientation >= _FIRST_SIDEWAYS
     return (size[1], size[0]) if sideways else size
-
-
-def _working_mode(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion would clip: 257 is 65535 / 255.
-        return image.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
-    if image.mode in {"I", "F"}:
-        # No white point is defined: what there is spans the whole range.
-        low, high = cast("tuple[float, float]", image.getextrema())
-        scale = 255 / ((high - low) or 1)
-        offset = -low * scale
-        return image.convert("F").point(lambda value: value * scale + offset).convert("L")
-    mode = _WORKING_MODES.get(image.mode, image.mode)
-    if image.has_transparency_data:
-        mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
-    return image if mode == image.mode else image.convert(mode)
-
-
-def _scaled(
-    source: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None
-) -> Image.Image:
-    margin = min(source.width / size[0], source.height / size[1])
-    fast = margin >= FAST_FILTER_MARGIN
-    resample = Image.Resampling.BICUBIC if fast else Image.Resampling.LANCZOS
-    return source.resize(size, resample, box, REDUCING_GAP)
-
-
-def _encode(image: Image.Image, picture_format: str, quality: int, icc_profile: object) -> bytes:
-    # Writers take comments and more from `info`; nothing of it shall leave.
-    bare = image.copy()
-    bare.info = {}
-    options: dict[str, Any] = {}
-    if picture_format in {"JPEG", "WEBP", "AVIF"}:
-        options["quality"] = quality
-    if picture_format == "TIFF":
-        options["compression"] = "tiff_lzw"
-    if picture_format == "GIF" and "A" in bare.getbands():
-        # The GIF writer would make several transparent colours, of which GIF has one.
-        transparent = bare.getchannel("A").point(
-            [255 * (alpha < OPAQUE_FROM) for alpha in range(256)]
-        )
-        bare = bare.convert("RGB").quantize(255)
-        bare.paste(255, mask=transparent)
-        options["transparency"] = 255
-    # A profile of another colour space than the pixels' would give wrong colours.
-    if isinstance(icc_profile, bytes) and icc_profile[16:20] == _ICC_COLOUR_SPACES.get(bare.mode):
-        options["icc_profile"] = icc_profile
-    file = io.BytesIO()
-    bare.save(file, picture_format, **options)
-    return file.getvalue()

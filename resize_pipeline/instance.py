@@ -1,14 +1,21 @@
 """The Dagster instance of this project: where it is, and access to it from the command line."""
 
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import yaml
+from dagster._core.storage.event_log import SqlEventLogStorage
+from sqlalchemy.exc import SQLAlchemyError
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.settings import Settings
+
+MESSAGE_MAX = 300
+"""Characters of an error of Dagster's that are shown."""
 
 
 def dagster_environment(settings: Settings) -> dict[str, str]:
@@ -32,11 +39,59 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
-    """Open the instance.
+    """Open the instance; its storage is made when it is not there.
 
     Raises:
-        UserError: there is no instance here.
+        UserError: there is no instance here, dagster.yaml is wrong, or its storage can't be used.
     """
-    os.environ.update(dagster_environment(settings))
-    with dg.DagsterInstance.get() as instance:
-        yield instance
+    environment = dagster_environment(settings)
+    os.environ.update(environment)
+    try:
+        instance = dg.DagsterInstance.get()
+    except (dg.DagsterError, yaml.YAMLError, SQLAlchemyError, OSError) as error:
+        msg = f"the Dagster instance can't be opened: {_problem(error)}; {_places(environment)}"
+        raise UserError(msg) from error
+    except Exception as error:
+        # dagster-postgres, which may not be installed, has an error of its own around it.
+        if not isinstance(error.__cause__, SQLAlchemyError):
+            raise
+        problem = _problem(error.__cause__)
+        msg = f"the Dagster instance can't be opened: {problem}; {_places(environment)}"
+        raise UserError(msg) from error
+    with instance:
+        try:
+            yield instance
+        except SQLAlchemyError as error:
+            msg = f"Dagster's storage can't be used: {_problem(error)}; {_places(environment)}"
+            raise UserError(msg) from error
+
+
+def sql_event_log_storage(instance: dg.DagsterInstance) -> SqlEventLogStorage:
+    """Give the storage of events, for questions that Dagster's own interface has no answer to.
+
+    Raises:
+        UserError: it is not one of Dagster's own.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        msg = (
+            f"this Dagster instance keeps events in {type(storage).__name__}: it must be one of "
+            "Dagster's SQL storages, such as those for SQLite and PostgreSQL"
+        )
+        raise UserError(msg)
+    return storage
+
+
+def _problem(error: Exception) -> str:
+    # Dagster's errors go on with everything that would be allowed.
+    text = " ".join(str(error).split()).partition(" Expected: ")[0]
+    if unset := re.search(r'environment variable "(\w+)" which is not set', text):
+        return f"dagster.yaml takes a value from {unset[1]}, which is not set: export it"
+    return text if len(text) <= MESSAGE_MAX else f"{text[:MESSAGE_MAX]}..."
+
+
+def _places(environment: dict[str, str]) -> str:
+    return (
+        f"look at {environment['DAGSTER_HOME']}/dagster.yaml and at DAGSTER_STORAGE_DIR, "
+        f"{environment['DAGSTER_STORAGE_DIR']}"
+    )

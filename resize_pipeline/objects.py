@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resize_pipeline.renditions import Rendition
 
@@ -13,39 +13,56 @@ SPEC_DIGEST = "spec-digest"
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as a listing or a stat shows it; `metadata` keys are lower case, without prefix."""
+    """An object as a listing or a stat shows it.
+
+    `metadata` is the user metadata, its names in lower case and without prefix; None when a listing
+    does not tell.
+    """
 
     key: str
     etag: str
     version_id: str | None
     size: int
     last_modified: dt.datetime
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A source object in memory."""
+    """A source object in memory; `metadata` as in `ObjectInfo`."""
 
     key: str
     etag: str
     version_id: str | None
     data: bytes
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def identity(original: Original, rendition: Rendition) -> dict[str, str]:
-    """Give the metadata that says what a rendition was made from, and by which spec."""
+    """Give the metadata that says what a rendition was made from, and by which spec.
+
+    The digest is that of the resolved spec, so it stands for the metadata that the spec reads too.
+    """
     version = {SOURCE_VERSION_ID: original.version_id} if original.version_id else {}
-    return {SOURCE_ETAG: original.etag, SPEC_DIGEST: rendition.digest, **version}
+    digest = rendition.resolved(original.metadata).digest
+    return {SOURCE_ETAG: original.etag, SPEC_DIGEST: digest, **version}
 
 
-def is_current(found: ObjectInfo | None, etag: str, rendition: Rendition) -> bool:
-    """Tell whether a rendition is made of the source with this etag, by this spec.
+def is_ours(found: ObjectInfo) -> bool:
+    """Tell whether this pipeline wrote the object, and not somebody else."""
+    return {SOURCE_ETAG, SPEC_DIGEST} <= (found.metadata or {}).keys()
+
+
+def is_current(found: ObjectInfo | None, source: ObjectInfo, rendition: Rendition) -> bool:
+    """Tell whether a rendition is made of this source, by this spec.
 
     The version is no part of it: the same bytes under a new version give the same rendition.
+
+    Raises:
+        PermanentError: the source's metadata is not what the spec reads.
     """
+    made_of = (found and found.metadata) or {}
     return (
-        found is not None
-        and found.metadata.get(SOURCE_ETAG) == etag
-        and found.metadata.get(SPEC_DIGEST) == rendition.digest
+        made_of.get(SOURCE_ETAG) == source.etag
+        and made_of.get(SPEC_DIGEST) == rendition.resolved(source.metadata or {}).digest
     )

@@ -45,14 +45,20 @@ class OffsetRange(BaseModel):
 
 
 class Cursor(BaseModel):
-    """The sensor's position: the next offset of each partition of one incarnation of a topic."""
+    """The sensor's position: the next offset of each partition of one incarnation of a topic.
+
+    `requested_at` is the Unix time of the last tick that requested runs, None if there was none or
+    if version 1 wrote the cursor, which did not have it. It is here and not looked up in the runs,
+    so that it is stored together with them, and gone with a cursor that is deleted for a replay.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     topic: str
     topic_id: str
     next_offsets: dict[int, int]
+    requested_at: float | None = None
 
     @classmethod
     def parse(cls, text: str | None) -> Self | None:
@@ -92,7 +98,13 @@ class Gap:
     reason: str
 
     def __str__(self) -> str:
-        return f"partition {self.partition} offsets {self.start}-{self.end}: {self.reason}"
+        # A topic that is gone has no end that anyone could still ask for.
+        offsets = (
+            f"offsets {self.start}-{self.end}"
+            if self.start < self.end
+            else f"from offset {self.start}"
+        )
+        return f"partition {self.partition} {offsets}: {self.reason}"
 
 
 def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int, int], list[Gap]]:
@@ -102,7 +114,6 @@ def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int
         The next offset of each partition, and the gaps between the cursor and there.
     """
     if cursor is None or (cursor.topic, cursor.topic_id) != (state.topic, state.topic_id):
-        # A gap of the old incarnation has no end that anyone could still ask for.
         gaps = (
             []
             if cursor is None or cursor.topic != state.topic
@@ -241,6 +252,39 @@ def plan_ranges(
         if taken[partition] == len(queue):
             next_offsets[partition] = position[partition]
     return plans, next_offsets
+
+
+def held_back_s(
+    requested_at: float | None,
+    waiting: Mapping[int, Sequence[Waiting]],
+    now: float,
+    min_interval_s: float,
+    full: Limits,
+) -> float:
+    """Tell how long messages wait for more to share a run with.
+
+    A run costs seconds and hundreds of kilobytes, however little it does.
+
+    Args:
+        requested_at: Unix time at which runs were last requested; None if never.
+        waiting: the messages that were read, by partition.
+        now: Unix time.
+        min_interval_s: the shortest time between runs that are not full.
+        full: the messages and the weight from which on a run is full and goes at once.
+
+    Returns:
+        Seconds, at most `min_interval_s`; 0 if the messages go now.
+    """
+    messages = [message for queue in waiting.values() for message in queue]
+    if (
+        requested_at is None
+        # The clock was set back.
+        or requested_at > now
+        or len(messages) >= full.messages
+        or sum(message.weight for message in messages) >= full.weight
+    ):
+        return 0.0
+    return max(requested_at + min_interval_s - now, 0.0) if messages else 0.0
 
 
 def _ascending(messages: Iterable[Waiting]) -> list[Waiting]:

@@ -1,12 +1,15 @@
 """Which objects a run looks at: those of Kafka messages, or those of a listing. Pure."""
 
+import heapq
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from resize_pipeline.batches import Planned, Request, SourceMessage
 from resize_pipeline.dead_letters import DeadLetter
+from resize_pipeline.errors import PermanentError
 from resize_pipeline.events import Ignored, Malformed, ObjectCreated, ObjectRemoved, parse_message
-from resize_pipeline.objects import ObjectInfo, is_current
+from resize_pipeline.objects import ObjectInfo, is_current, is_ours
 from resize_pipeline.renditions import Rendition
 
 Lookup = Callable[[Rendition, str], ObjectInfo | None]
@@ -46,9 +49,12 @@ def letter_key(bucket: str, key: str) -> bytes:
     return f"{bucket}/{key}".encode()
 
 
-def letter_identity(etag: str | None, spec_digest: str) -> str:
-    """Name the state of an object that a dead letter answers for: its bytes and the specs."""
-    return f"{etag or ''} {spec_digest}"
+def letter_identity(etag: str | None, spec_digest: str, metadata_read: str = "") -> str:
+    """Name the state of an object that a dead letter answers for: its bytes and the specs.
+
+    `metadata_read` is what the specs read of the object's user metadata.
+    """
+    return f"{etag or ''} {spec_digest} {metadata_read}".rstrip()
 
 
 def with_dead_letters(
@@ -57,47 +63,98 @@ def with_dead_letters(
     """Mark the requests whose dead letter is to be taken back when they succeed."""
     for request in requests:
         marked = letter_key(bucket, request.key) in letters
-        yield Request(request.key, request.size, request.message, has_dead_letter=marked)
+        yield replace(request, has_dead_letter=marked)
 
 
-def outdated(
+def unreconciled(
     source: Iterable[ObjectInfo],
     listings: Sequence[tuple[Rendition, Iterable[ObjectInfo]]],
-    answered: Callable[[ObjectInfo], bool],
+    is_open: Callable[[ObjectInfo, Sequence[str]], bool],
     look_up: Lookup,
+    *,
+    find_source: Callable[[str], ObjectInfo | None] | None,
 ) -> Iterator[tuple[ObjectInfo, list[str]]]:
-    """Find the source objects that lack a current rendition, in one pass over all listings.
+    """Find what is not as it should be, in one pass over all listings.
 
     Args:
         source: a listing of the source, in order of keys.
         listings: for each rendition a listing below its prefix, in order of keys; both orders are
             those of the keys' UTF-8 bytes, as S3 lists (Amazon S3 API, ListObjectsV2).
-        answered: tells whether a dead letter answers for the object.
+        is_open: tells whether an object that lacks these renditions, maybe none, is not as it
+            should be.
         look_up: stats a rendition; asked when a listing has no metadata, as only MinIO's does.
+        find_source: stats a source object; None to leave out renditions of ours without a source.
 
     Returns:
-        Each such object, with the names of the renditions that it lacks.
+        Each such object with the names of the renditions that it lacks; an orphan under the key
+        that its source had.
     """
-    walks = [(rendition.name, _Walk(rendition, iter(listing))) for rendition, listing in listings]
+    walks = [_Walk(rendition, iter(listing), look_up) for rendition, listing in listings]
     for item in source:
-        lacking = [name for name, walk in walks if not walk.has_current(item, look_up)]
-        if lacking and not answered(item):
+        yield from _orphans([walk.up_to(item) for walk in walks], look_up, find_source)
+        lacking = [walk.rendition.name for walk in walks if not walk.has_current(item)]
+        if is_open(item, lacking):
             yield item, lacking
+    yield from _orphans([walk.up_to(None) for walk in walks], look_up, find_source)
+
+
+_Passed = tuple[str, Rendition, ObjectInfo]
+"""A rendition that belongs to no source listed so far, with the key that its source has."""
+
+
+def _orphans(
+    passed: Sequence[Iterator[_Passed]],
+    look_up: Lookup,
+    find_source: Callable[[str], ObjectInfo | None] | None,
+) -> Iterator[tuple[ObjectInfo, list[str]]]:
+    in_order = heapq.merge(*passed, key=lambda one: one[0].encode())
+    for key, group in itertools.groupby(in_order, key=lambda one: one[0]):
+        if find_source is None:
+            continue
+        found = [
+            info if info.metadata is not None else look_up(rendition, info.key)
+            for _, rendition, info in group
+        ]
+        ours = next((one for one in found if one and is_ours(one)), None)
+        # One whose source comes later in the listing is none.
+        if ours and find_source(key) is None:
+            yield replace(ours, key=key), []
 
 
 class _Walk:
     """A rendition's listing, walked along with the source's."""
 
-    def __init__(self, rendition: Rendition, listing: Iterator[ObjectInfo]) -> None:
-        self._rendition = rendition
+    def __init__(
+        self, rendition: Rendition, listing: Iterator[ObjectInfo], look_up: Lookup
+    ) -> None:
+        self.rendition = rendition
         self._listing = listing
+        self._look_up = look_up
         self._head = next(listing, None)
+        self._furthest = b""
 
-    def has_current(self, source: ObjectInfo, look_up: Lookup) -> bool:
-        wanted = self._rendition.key_for(source.key)
-        while self._head and self._head.key.encode() < wanted.encode():
+    def up_to(self, source: ObjectInfo | None) -> Iterator[_Passed]:
+        """Walk to the place of this object's rendition, or to the end, and give what is passed."""
+        wanted = self.rendition.key_for(source.key).encode() if source else None
+        while self._head and (wanted is None or self._head.key.encode() < wanted):
+            yield self.rendition.source_key_of(self._head.key), self.rendition, self._head
             self._head = next(self._listing, None)
-        if self._head is None or self._head.key != wanted:
+
+    def has_current(self, source: ObjectInfo) -> bool:
+        """Tell whether the object has its rendition, once walked up to it."""
+        wanted = self.rendition.key_for(source.key)
+        # An extension that is appended changes the order: `a` comes before `a!`, `a!.webp` before
+        # `a.webp`. What lies behind is looked up.
+        is_behind = wanted.encode() < self._furthest
+        self._furthest = max(self._furthest, wanted.encode())
+        listed = self._head if self._head and self._head.key == wanted else None
+        if listed:
+            # Its source is here, so it is passed by nobody.
+            self._head = next(self._listing, None)
+        found = listed
+        if is_behind or (listed and listed.metadata is None):
+            found = self._look_up(self.rendition, wanted)
+        try:
+            return is_current(found, source, self.rendition)
+        except PermanentError:
             return False
-        found = self._head if self._head.metadata else look_up(self._rendition, wanted)
-        return is_current(found, source.etag, self._rendition)

@@ -5,6 +5,7 @@ another child takes its place. Each child has a pipe of its own: pools whose chi
 (pebble 5.2 was tried) hang for good when a child is killed while it holds the queue's lock.
 """
 
+import logging
 import multiprocessing
 import os
 import queue
@@ -12,52 +13,141 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+import traceback
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Condition, Lock
+from typing import TYPE_CHECKING, Self
 
-from resize_pipeline.errors import PermanentError, TransientError
+from resize_pipeline.errors import (
+    PermanentError,
+    TransformError,
+    TransientError,
+    UserError,
+    one_line,
+)
 from resize_pipeline.imaging import Rendered, render
 from resize_pipeline.renditions import Rendition
 
-INHERITED = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+if TYPE_CHECKING:  # A child reads no settings.
+    from resize_pipeline.settings import Settings
+
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 GRACE_S = 5.0
 """Seconds after the time limit when a child ends itself, for its parent may have been killed."""
 
-Answer = list[Rendered] | PermanentError | MemoryError
+# With glibc's own thresholds freed memory goes back to the kernel after each picture and is cleared
+# for the next one: 17 % more CPU than threads take; with these, none. Pillow's blocks of 16 MiB, in
+# which the pixels of large pictures are, still go back (mallopt(3)).
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
+
+Answer = list[Rendered] | PermanentError | UserError | MemoryError
 
 
 class ChildLostError(TransientError):
-    """A child ended while it rendered: by the picture, or by somebody else's hand."""
+    """A child ended while it rendered: by the picture, or by somebody else's hand.
+
+    `transform` names the transform that it was in, if any.
+    """
+
+    def __init__(self, message: str, transform: str) -> None:
+        super().__init__(message)
+        self.transform = transform
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one picture, or all that are rendered at once, may take.
+
+    Attributes:
+        timeout_s: seconds for one picture, RENDER_TIMEOUT_S.
+        memory_bytes: address space of a child, RENDER_MEMORY_BYTES.
+        source_pixels: most pixels of a picture, SOURCE_MAX_PIXELS.
+        output_pixels: most pixels of a rendition, OUTPUT_MAX_PIXELS.
+        pixels_at_once: most decoded pixels in all children together, RENDER_MAX_PIXELS.
+    """
+
+    timeout_s: float
+    memory_bytes: int
+    source_pixels: int
+    output_pixels: int
+    pixels_at_once: int
+
+    @classmethod
+    def from_settings(cls, settings: "Settings") -> Self:
+        """Take them from the settings."""
+        return cls(
+            timeout_s=settings.render_timeout_s,
+            memory_bytes=settings.render_memory_bytes,
+            source_pixels=settings.source_max_pixels,
+            output_pixels=settings.output_max_pixels,
+            pixels_at_once=settings.render_max_pixels,
+        )
+
+
+class PixelBudget:
+    """How many decoded pixels there may be at once; shared by threads, which are served in turn."""
+
+    def __init__(self, pixels: int) -> None:
+        """Start with all of them free."""
+        self.pixels = pixels
+        self.free = pixels
+        self._changed = Condition()
+        self._turn = Lock()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Generator[None]:
+        """Wait until so many are free and hold them; more than there are is all there are."""
+        pixels = min(pixels, self.pixels)
+        # Who waits holds up those who come after, or small pictures would keep a large one out.
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.free += pixels
+                self._changed.notify_all()
 
 
 class Renderer:
     """Persistent child processes that render; may be used by many threads at once."""
 
-    def __init__(
-        self, *, timeout_s: float, memory_bytes: int, max_pixels: int, workers: int | None = None
-    ) -> None:
+    def __init__(self, limits: Limits, *, workers: int | None = None) -> None:
         """Start the children.
 
         Args:
-            timeout_s: seconds for one picture, RENDER_TIMEOUT_S.
-            memory_bytes: address space of a child, RENDER_MEMORY_BYTES.
-            max_pixels: most pixels of a picture, SOURCE_MAX_PIXELS.
+            limits: for each picture and for all together.
             workers: number of children, by default one for each processor.
         """
         self.workers = workers or os.cpu_count() or 1
-        self._timeout_s = timeout_s
-        self._memory_bytes = memory_bytes
-        self._max_pixels = max_pixels
+        self._limits = limits
+        self._budget = PixelBudget(limits.pixels_at_once)
+        self._lock = Lock()
+        self._is_killed = False
+        self._children: set[_Child] = set()
         self._idle: queue.Queue[_Child] = queue.Queue()
         for _ in range(self.workers):
-            self._idle.put(_Child(memory_bytes))
+            self._idle.put(self._start())
 
     def close(self) -> None:
         """End the children, once each has done what it is at."""
         for _ in range(self.workers):
             self._idle.get().end()
+
+    def kill(self) -> None:
+        """End the children at once; whoever waits for a picture is told that the child is lost."""
+        with self._lock:
+            self._is_killed = True
+            for child in self._children:
+                child.kill()
 
     def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
         """Make the renditions of one picture in a child, waiting for a free one.
@@ -65,6 +155,8 @@ class Renderer:
         Raises:
             PermanentError: the picture can't be decoded, or takes too much time or memory, or
                 crashes the decoder every time.
+            TransformError: a rendition's transform is what failed, took too long or crashed.
+            UserError: a rendition's transform can't be imported.
         """
         try:
             return self._try(data, renditions)
@@ -74,26 +166,38 @@ class Renderer:
             try:
                 return self._try(data, renditions)
             except ChildLostError as error:
-                raise PermanentError(str(error)) from None
+                raise _blamed(str(error), error.transform) from None
 
     def _try(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
         child = self._idle.get()
         try:
-            answer = child.ask(data, renditions, self._max_pixels, self._timeout_s)
+            answer = child.ask(data, renditions, self._limits, self._budget)
         except BaseException:
-            child.end()
-            child = _Child(self._memory_bytes)
+            child = self._replacement(child)
             raise
         finally:
             self._idle.put(child)
         match answer:
-            case PermanentError():
+            case PermanentError() | UserError():
                 raise answer
             case MemoryError():
-                msg = f"needs more memory than RENDER_MEMORY_BYTES={self._memory_bytes}"
+                msg = f"needs more memory than RENDER_MEMORY_BYTES={self._limits.memory_bytes}"
                 raise PermanentError(msg)
             case _:
                 return answer
+
+    def _start(self) -> "_Child":
+        child = _Child(self._limits.memory_bytes)
+        self._children.add(child)
+        return child
+
+    def _replacement(self, child: "_Child") -> "_Child":
+        child.end()
+        with self._lock:
+            if self._is_killed:
+                return child
+            self._children.remove(child)
+            return self._start()
 
 
 class _Child:
@@ -105,6 +209,10 @@ class _Child:
         # workers are. It decodes what strangers send, so it gets no secrets to tell.
         self._pipe, other = multiprocessing.Pipe()
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        # What is relative there would be taken from the current directory.
+        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, paths))
+        environment |= ALLOCATOR
         arguments = [str(other.fileno()), str(memory_bytes)]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "resize_pipeline.rendering", *arguments],
@@ -115,25 +223,46 @@ class _Child:
         other.close()
 
     def ask(
-        self, data: bytes, renditions: Sequence[Rendition], max_pixels: int, timeout_s: float
+        self, data: bytes, renditions: Sequence[Rendition], limits: Limits, budget: PixelBudget
     ) -> Answer:
         """Have a picture rendered.
 
         Raises:
             PermanentError: it took too long. The child is of no use any more.
+            TransformError: it was a transform that took too long.
             ChildLostError: the child ended.
         """
+        deadline = time.monotonic() + limits.timeout_s
+        transform = ""
         try:
-            self._pipe.send((data, renditions, max_pixels, timeout_s))
-            if not self._pipe.poll(timeout_s):
-                msg = f"took more than RENDER_TIMEOUT_S={timeout_s:g} seconds"
-                raise PermanentError(msg)
-            return self._pipe.recv()
+            self._pipe.send((data, renditions, limits))
+            with ExitStack() as held:
+                while True:
+                    if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
+                        msg = f"took more than RENDER_TIMEOUT_S={limits.timeout_s:g} seconds"
+                        raise _blamed(msg, transform)
+                    answer: Answer | int | str = self._pipe.recv()
+                    match answer:
+                        case int():
+                            # Waiting for other pictures is not this one's time.
+                            asked = time.monotonic()
+                            held.enter_context(budget.taken(answer))
+                            deadline += time.monotonic() - asked
+                            self._pipe.send(None)
+                        case str():
+                            # The transform that begins; an empty name says that it has ended.
+                            transform = answer
+                        case _:
+                            return answer
         except (EOFError, OSError):
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(1)
             msg = f"the process that rendered it ended with exit code {self._process.returncode}"
-            raise ChildLostError(msg) from None
+            raise ChildLostError(msg, transform) from None
+
+    def kill(self) -> None:
+        """Kill the process; who waits for its answer finds it lost."""
+        self._process.kill()
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -142,22 +271,68 @@ class _Child:
         self._process.wait()
 
 
+def _blamed(message: str, transform: str) -> PermanentError:
+    """Say whether a transform or the picture is to blame."""
+    if transform:
+        return TransformError(f"transform {transform}: {message}")
+    return PermanentError(message)
+
+
 def _serve(pipe: Connection, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    # A decoder that crashes leaves no gigabytes on the disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Ctrl-C in a terminal goes to all processes; the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Decoders tell of much that they can live with, the C libraries straight to the terminal.
+    warnings.simplefilter("ignore", UserWarning)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     # The pipe ends with the parent, however that ends; the alarm is for a child that never looks.
     with suppress(EOFError, OSError):
         while True:
-            data, renditions, max_pixels, timeout_s = pipe.recv()
-            signal.setitimer(signal.ITIMER_REAL, timeout_s + GRACE_S)
-            try:
-                answer: Answer = render(data, renditions, max_pixels=max_pixels)
-            except (PermanentError, MemoryError) as error:
-                answer = error
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            data, renditions, limits = pipe.recv()
+            answer = _answer(pipe, data, renditions, limits)
             del data
             pipe.send(answer)
+
+
+def _answer(
+    pipe: Connection, data: bytes, renditions: Sequence[Rendition], limits: Limits
+) -> Answer:
+    seconds = limits.timeout_s + GRACE_S
+
+    def reserve(pixels: int) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            pipe.send(pixels)
+            pipe.recv()
+        except (EOFError, OSError):
+            sys.exit()  # The parent is gone.
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return render(
+            data,
+            renditions,
+            max_pixels=limits.source_pixels,
+            max_output_pixels=limits.output_pixels,
+            on_transform=pipe.send,
+            reserve=reserve,
+        )
+    except (MemoryError, PermanentError, UserError) as error:
+        return error
+    except Exception as error:  # noqa: BLE001
+        # Something that nobody thought of, in Pillow's filters and encoders or here: who mends it
+        # needs to see where, the batch needs to go on.
+        traceback.print_exc()
+        msg = f"can't be rendered: {type(error).__name__}: {one_line(str(error))}"
+        return PermanentError(msg)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 if __name__ == "__main__":

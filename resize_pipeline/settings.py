@@ -5,23 +5,82 @@ provision` left in `LOCAL_DIR`. Nothing else in the package reads the environmen
 """
 
 import datetime as dt
+import difflib
+import functools
 import ipaddress
+import logging
 import os
 import re
+import reprlib
+import sys
+from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from dotenv.parser import Binding, parse_stream
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from resize_pipeline.errors import UserError
+from resize_pipeline.names import (
+    DEAD_LETTERS,
+    checked_bucket,
+    checked_host,
+    checked_region,
+    checked_target,
+    checked_topic,
+    parse_suffixes,
+)
 
+DOTENV = Path(".env")
 CREDENTIALS_FILE = "credentials.env"
 MIB = 2**20
 PORT_MAX = 65535
 
+OURS = (
+    "NOTIFY_KAFKA_",
+    "RUN_MAX_",
+    "RUN_MIN_",
+    "RUN_RETENTION",
+    "BATCH_MAX_",
+    "SOURCE_MAX_",
+    "SENSOR_MAX_",
+    "CONTACT_SHEET",
+)
+"""Starts of names that no other software is known to use."""
+THEIRS = frozenset(
+    {"MINIO_ROOT_USER_FILE", "MINIO_ROOT_PASSWORD_FILE", "MINIO_KMS_SECRET_KEY"}
+    | {"MINIO_ACCESS_KEY_FILE", "MINIO_SECRET_KEY_FILE", "KAFKA_DEFAULT_REPLICATION_FACTOR"}
+)
+"""Names as close to one of ours as a slip, which MinIO's server and Kafka's images know."""
+SLIP_RATIO = 0.85
+"""Likeness, of `difflib`, of a name that is one of ours misspelt. UI_PROT has 0.86 and
+MINIO_ENDPIONT 0.93; of others' names MINIO_SITE_REGION has 0.83 and KAFKA_HOST 0.76."""
+
 _BROKER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))?")
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = 100
+
+
+def _of_length(least: int) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        if len(value) < least:
+            msg = f"must have at least {least} characters, MinIO takes no shorter one"
+            raise ValueError(msg)
+        return value
+
+    return AfterValidator(check)
 
 
 class Settings(BaseSettings):
@@ -31,6 +90,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
+        allow_inf_nan=False,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -44,20 +104,20 @@ class Settings(BaseSettings):
     """Access key of the pipeline's user."""
     minio_secret_key: SecretStr | None = None
     """Secret key of the pipeline's user."""
-    minio_region: str = "us-east-1"
+    minio_region: Annotated[str, AfterValidator(checked_region)] = "us-east-1"
     """Region that requests are signed for."""
     minio_ca_file: Path | None = None
     """PEM file of the CA that signed the server's certificate."""
-    minio_root_user: SecretStr = SecretStr("minio")
+    minio_root_user: Annotated[SecretStr, _of_length(3)] = SecretStr("minio")
     """Administrator's access key: of the local server, or for provisioning a foreign one."""
-    minio_root_password: SecretStr = SecretStr("minio123")
+    minio_root_password: Annotated[SecretStr, _of_length(8)] = SecretStr("minio123")
     """Administrator's secret key."""
-    source_bucket: str = "images"
+    source_bucket: Annotated[str, AfterValidator(checked_bucket)] = "images"
     """The only bucket that pictures are read from."""
     source_suffixes: str = ".jpg,.jpeg,.png,.webp,.gif,.tif,.tiff,.avif"
     """Key suffixes that the bucket notification selects, in lower and in upper case."""
 
-    notify_kafka_target: str = "resize_pipeline"
+    notify_kafka_target: Annotated[str, AfterValidator(checked_target)] = "resize_pipeline"
     """Identifier of MinIO's Kafka target, as in `notify_kafka:IDENTIFIER`."""
     notify_kafka_brokers: str | None = None
     """Kafka's address as MinIO sees it, when that is not `KAFKA_BOOTSTRAP_SERVERS`."""
@@ -66,7 +126,7 @@ class Settings(BaseSettings):
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     """Kafka's addresses, separated by commas."""
-    kafka_topic: str = "minio-events"
+    kafka_topic: Annotated[str, AfterValidator(checked_topic)] = "minio-events"
     """Topic that MinIO's notifications go to."""
     kafka_topic_partitions: Annotated[int, Field(ge=1)] = 3
     """Partitions of a topic that provisioning creates."""
@@ -103,6 +163,10 @@ class Settings(BaseSettings):
     """Most events that the sensor gives one run."""
     run_max_bytes: Annotated[int, Field(ge=1)] = 4096 * MIB
     """Most bytes of originals that the sensor gives one run."""
+    run_min_interval_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds that the sensor lets pass between runs while less than a full batch waits."""
+    run_retention_days: Annotated[int, Field(ge=0, le=3650)] = 7
+    """Days after which finished runs that hold no partition's latest state go; 0: never."""
     sensor_max_unfinished_runs: Annotated[int, Field(ge=1)] = 4
     """The sensor waits while it has this many unfinished runs."""
     batch_max_objects: Annotated[int, Field(ge=1)] = 32
@@ -112,7 +176,9 @@ class Settings(BaseSettings):
     source_max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
     """A larger source object is rejected; never more than this is downloaded."""
     source_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
-    """A picture with more pixels is rejected before it is decoded."""
+    """A picture with more pixels is rejected before it is decoded; an animation's frames add up."""
+    output_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    """A rendition with more pixels is not made, and the picture rejected."""
     reconciliation_cron: str = "17 * * * *"
     """When everything in the bucket is compared with its renditions."""
     completeness_cron: str = "32 * * * *"
@@ -121,6 +187,8 @@ class Settings(BaseSettings):
     """Seconds that rendering one picture may take."""
     render_memory_bytes: Annotated[int, Field(ge=256 * MIB)] = 2048 * MIB
     """Memory (address space) that rendering one picture may take."""
+    render_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    """Most decoded pixels that a run holds at once; a picture with more is decoded alone."""
     retry_s: Annotated[float, Field(ge=0)] = 60.0
     """Seconds for which a run tries again when a server is away, before it fails and is retried."""
     delete_renditions: bool = False
@@ -134,7 +202,7 @@ class Settings(BaseSettings):
     """Whether `up` starts those of Kafka and MinIO whose address is on this machine."""
     local_dir: Path = Path(".local")
     """Data, logs and credentials of the local stack."""
-    ui_host: str = "127.0.0.1"
+    ui_host: Annotated[str, AfterValidator(checked_host)] = "127.0.0.1"
     """Address that the Dagster UI listens on."""
     ui_port: Annotated[int, Field(ge=1, le=PORT_MAX)] = 3000
     """Port of the Dagster UI."""
@@ -146,7 +214,7 @@ class Settings(BaseSettings):
     def _has_begun(cls, value: dt.date) -> dt.date:
         today = dt.datetime.now(dt.UTC).date()
         if value > today:
-            msg = f"{value} is after today, {today}: events would have no partition to go to"
+            msg = f"is after today, {today}: events would have no partition to go to"
             raise ValueError(msg)
         return value
 
@@ -161,7 +229,7 @@ class Settings(BaseSettings):
         except ValueError:
             has_zone = False
         if not has_zone:
-            msg = f"{value!r} is not earliest, latest or a time such as 2026-11-22T10:00:00Z"
+            msg = "is not earliest, latest or a time such as 2026-11-22T10:00:00Z"
             raise ValueError(msg)
         return value
 
@@ -170,7 +238,6 @@ class Settings(BaseSettings):
     def _is_url(cls, value: str) -> str:
         form = "http://HOST:PORT or https://HOST:PORT"
         if "@" in value:
-            # Not shown, because it holds a password.
             msg = f"must be of the form {form}; credentials go to MINIO_ACCESS_KEY and _SECRET_KEY"
             raise ValueError(msg)
         parts = urlsplit(value)
@@ -180,19 +247,41 @@ class Settings(BaseSettings):
             has_port = False
         rest = parts.path.strip("/") or parts.query or parts.fragment
         if parts.scheme not in {"http", "https"} or not parts.hostname or not has_port or rest:
-            msg = f"{value!r} is not of the form {form}"
+            msg = f"is not of the form {form}"
             raise ValueError(msg)
         return value.rstrip("/")
 
-    @field_validator("kafka_bootstrap_servers")
+    @field_validator("kafka_bootstrap_servers", "notify_kafka_brokers")
     @classmethod
-    def _is_list_of_brokers(cls, value: str) -> str:
-        for broker in value.split(","):
+    def _is_list_of_brokers(cls, value: str | None) -> str | None:
+        for broker in value.split(",") if value is not None else ():
             match = _BROKER.fullmatch(broker.strip())
             if not match or not 0 < int(match[3] or 1) <= PORT_MAX:
-                msg = f"{value!r} is not of the form HOST:PORT,HOST:PORT"
+                msg = "is not of the form HOST:PORT,HOST:PORT"
                 raise ValueError(msg)
         return value
+
+    @field_validator("source_suffixes")
+    @classmethod
+    def _is_list_of_suffixes(cls, value: str) -> str:
+        parse_suffixes(value)
+        return value
+
+    @model_validator(mode="after")
+    def _have_ports_of_their_own(self) -> Self:
+        opened = {"UI_PORT": self.ui_port}
+        if self.runs_local_minio:
+            opened["MINIO_ENDPOINT"] = self.minio_address[1]
+        if self.runs_local_kafka:
+            opened["KAFKA_BOOTSTRAP_SERVERS"] = self.kafka_address[1]
+        for one, two in combinations(opened, 2):
+            if opened[one] == opened[two]:
+                msg = (
+                    f"{one} and {two} both take port {opened[one]} of this machine: must be "
+                    "different ports"
+                )
+                raise ValueError(msg)
+        return self
 
     @property
     def minio_address(self) -> tuple[str, int]:
@@ -208,14 +297,13 @@ class Settings(BaseSettings):
 
     @property
     def suffixes(self) -> list[str]:
-        """The source suffixes as a list, lower case, each with its dot."""
-        suffixes = (suffix.strip().lower() for suffix in self.source_suffixes.split(","))
-        return [suffix for suffix in suffixes if suffix]
+        """The source suffixes as a list, lower case, each with its dot, none twice."""
+        return parse_suffixes(self.source_suffixes)
 
     @property
     def dead_letter_topic(self) -> str:
         """Topic for events that can never succeed."""
-        return f"{self.kafka_topic}.dead-letters"
+        return f"{self.kafka_topic}{DEAD_LETTERS}"
 
     @property
     def runs_local_minio(self) -> bool:
@@ -251,26 +339,86 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def load_settings() -> Settings:
+def load_settings(*, warn: bool = True) -> Settings:
     """Read the settings.
+
+    Args:
+        warn: say on standard error, once in a process, what `.env` has that is of no effect and
+            looks as if it were meant to be of one.
 
     Raises:
         UserError: a value is wrong; the message names the variable and what is allowed.
     """
-    # LOCAL_DIR decides where the credentials are, so it is read first.
     try:
-        local_dir = Settings(_env_file=".env").local_dir  # pyright: ignore[reportCallIssue]
-        return Settings(_env_file=(local_dir / CREDENTIALS_FILE, ".env"))  # pyright: ignore[reportCallIssue]
+        if warn:
+            _warn_of_dotenv()
+        # LOCAL_DIR decides where the credentials are, so it is read first.
+        local_dir = Settings(_env_file=DOTENV).local_dir  # pyright: ignore[reportCallIssue]
+        return Settings(_env_file=(local_dir / CREDENTIALS_FILE, DOTENV))  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
+        problems = "; ".join(map(_described, error.errors(include_url=False)))
         msg = f"wrong settings, in the environment or in .env: {problems}"
         raise UserError(msg) from error
     except UnicodeDecodeError as error:
         msg = f".env or LOCAL_DIR/{CREDENTIALS_FILE} is not text ({error.reason}): save it as UTF-8"
         raise UserError(msg) from error
+    except OSError as error:
+        msg = f"{error.filename or DOTENV} can't be read: {error.strerror}"
+        raise UserError(msg) from error
+
+
+def _described(problem: ErrorDetails) -> str:
+    """Say in one line what is wrong with a setting, without showing a secret."""
+    if problem["type"] == "value_error":
+        reason = str(problem["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    else:
+        reason = re.sub("^Input should be ", "is not ", problem["msg"])
+    if not problem["loc"]:
+        return reason
+    name, value = str(problem["loc"][0]), problem["input"]
+    annotation = Settings.model_fields[name].annotation
+    # Before an @ there may be a password, whatever setting it is.
+    is_secret = SecretStr in {annotation, *get_args(annotation)} or "@" in str(value)
+    return f"{name.upper()}: {reason if is_secret else f'{_REPR.repr(value)} {reason}'}"
+
+
+def dotenv_warnings(bindings: Iterable[Binding]) -> list[str]:
+    """Find what a `.env` has that is of no effect and looks as if it were meant to be of one.
+
+    Such a file is shared with other software, so a name is only told of when it is like one of
+    ours. Values are not shown.
+    """
+    names = [name.upper() for name in Settings.model_fields]
+    found: list[str] = []
+    for binding in bindings:
+        text = binding.original.string
+        line = binding.original.line + text[: -len(text.lstrip()) or None].count("\n")
+        name = (binding.key or "").upper()
+        if binding.error:
+            found.append(f"line {line} is ignored: must be NAME=VALUE, with quotes in pairs")
+        elif name in names:
+            if binding.value is None:
+                found.append(f"line {line} is ignored: {name} must be followed by =VALUE")
+        elif name not in THEIRS and (
+            name.startswith(OURS) or difflib.get_close_matches(name, names, 1, SLIP_RATIO)
+        ):
+            (nearest,) = difflib.get_close_matches(name, names, 1, 0.0)
+            found.append(f"line {line} is ignored: {name} is not a setting, {nearest} is")
+    return found
+
+
+def _warn_of_dotenv() -> None:
+    # What it says of lines that it can't parse is said here, once and with the file's name.
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)
+    if DOTENV.is_file():
+        with DOTENV.open(encoding="utf-8") as file:
+            for warning in dotenv_warnings(parse_stream(file)):
+                _warn_once(f"resize-pipeline: {DOTENV}, {warning}\n")
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    sys.stderr.write(line)
 
 
 def export_secrets(settings: Settings) -> None:

@@ -2,12 +2,15 @@
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
 from dagster._core.scheduler.instigation import TickStatus as InstigatorTickStatus
+from dagster._core.storage.tags import PARTITION_NAME_TAG, WILL_RETRY_TAG
+from dagster._daemon.daemon import SensorDaemon
 from pydantic import BaseModel
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +24,11 @@ from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
 
 RUNS_SHOWN = 10
+FAILED_SINCE = dt.timedelta(days=1)
+FAILED_RUNS_MOST = 500
+HEARTBEAT_MAX_AGE = dt.timedelta(seconds=90)
+"""Dagster's daemons send one every 30 s (DEFAULT_HEARTBEAT_INTERVAL_SECONDS); Dagster itself gives
+them 30 minutes, which is long for somebody who looks now."""
 
 _ERROR_CLASS = re.compile(r"^resize_pipeline\.errors\.\w+: ")
 
@@ -57,7 +65,9 @@ class PipelineStatus(BaseModel):
     """All of it.
 
     `gaps` are those between cursor and topic, then those that were recorded, newest first;
-    `error` says why a topic can't be read; `last_tick` is the last one that ended.
+    `error` says why a topic can't be read; `last_tick` is the last one that ended;
+    `last_heartbeat` is that of the daemon that ticks. `failed_runs` are those of the last day that
+    Dagster does not repeat.
     """
 
     topic: str
@@ -68,6 +78,8 @@ class PipelineStatus(BaseModel):
     dead_letters: int | None
     error: str | None
     sensor: Literal["running", "stopped", "never ran"]
+    daemon: Literal["running", "not running"]
+    last_heartbeat: dt.datetime | None
     tick_under_way: bool
     last_tick: TickStatus | None
     unfinished_runs: list[RunStatus]
@@ -100,7 +112,9 @@ def pipeline_status(
     )
     ended = [tick for tick in ticks if tick.status is not InstigatorTickStatus.STARTED]
     unfinished = dg.RunsFilter(statuses=UNFINISHED)
-    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], job_name=JOB_NAME)
+    failed = _failed_runs(instance)
+    heartbeat = _last_heartbeat(instance)
+    is_alive = heartbeat is not None and dt.datetime.now(dt.UTC) - heartbeat < HEARTBEAT_MAX_AGE
     return PipelineStatus(
         topic=settings.kafka_topic,
         topic_id=topic.topic_id if topic else None,
@@ -110,12 +124,14 @@ def pipeline_status(
         dead_letters=letters,
         error=error,
         sensor=_sensor_status(sensor),
+        daemon="running" if is_alive else "not running",
+        last_heartbeat=heartbeat,
         tick_under_way=len(ended) < len(ticks),
         last_tick=_tick(ended[0]) if ended else None,
-        unfinished_runs=_runs(instance, unfinished),
+        unfinished_runs=_runs(instance.get_run_records(unfinished, limit=RUNS_SHOWN)),
         unfinished_count=instance.get_runs_count(unfinished),
-        failed_runs=_runs(instance, failed),
-        failed_count=instance.get_runs_count(failed),
+        failed_runs=_runs(failed[:RUNS_SHOWN]),
+        failed_count=len(failed),
     )
 
 
@@ -155,14 +171,31 @@ def _partitions(
     return partitions, [str(gap) for gap in gaps]
 
 
-def _runs(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> list[RunStatus]:
-    records = instance.get_run_records(filters, limit=RUNS_SHOWN)
+def _last_heartbeat(instance: dg.DagsterInstance) -> dt.datetime | None:
+    status = instance.get_daemon_statuses([SensorDaemon.daemon_type()])[SensorDaemon.daemon_type()]
+    if status.last_heartbeat is None:
+        return None
+    return dt.datetime.fromtimestamp(status.last_heartbeat.timestamp, dt.UTC)
+
+
+def _failed_runs(instance: dg.DagsterInstance) -> list[dg.RunRecord]:
+    filters = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.FAILURE],
+        job_name=JOB_NAME,
+        updated_after=dt.datetime.now(dt.UTC) - FAILED_SINCE,
+    )
+    records = instance.get_run_records(filters, limit=FAILED_RUNS_MOST)
+    # Dagster has no filter for runs without a tag.
+    return [one for one in records if one.dagster_run.tags.get(WILL_RETRY_TAG) != "true"]
+
+
+def _runs(records: Sequence[dg.RunRecord]) -> list[RunStatus]:
     return [
         RunStatus(
             run_id=record.dagster_run.run_id,
             job=record.dagster_run.job_name,
             status=record.dagster_run.status.value,
-            partition=record.dagster_run.tags.get("dagster/partition"),
+            partition=record.dagster_run.tags.get(PARTITION_NAME_TAG),
             started=dt.datetime.fromtimestamp(record.start_time, dt.UTC)
             if record.start_time
             else record.create_timestamp,
@@ -199,28 +232,52 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
     if status.dead_letters:
         parts.append(Text(f"dead letters: {status.dead_letters}", style="red"))
 
-    parts.append(Text(f"sensor {SENSOR_NAME}: {status.sensor}", style="bold"))
-    tick = status.last_tick
-    if tick is None:
-        parts.append(Text("no tick yet"))
-    else:
-        what = tick.message or f"{tick.runs} runs requested"
-        parts.append(Text(f"last tick {tick.time:%Y-%m-%d %H:%M:%S} UTC, {tick.status}: {what}"))
-
+    parts += _sensor_lines(status)
     for title, count, runs in (
         ("unfinished runs", status.unfinished_count, status.unfinished_runs),
-        (f"failed runs of {JOB_NAME}", status.failed_count, status.failed_runs),
+        (
+            f"failed runs of {JOB_NAME} in the last day",
+            status.failed_count,
+            status.failed_runs,
+        ),
     ):
         parts.append(Text(f"{title}: {count}", style="bold"))
         if runs:
-            table = Table("run", "job", "status", "partition", "since", box=None)
-            for run in runs:
-                table.add_row(
-                    run.run_id,
-                    run.job,
-                    run.status,
-                    run.partition or "",
-                    f"{run.started:%Y-%m-%d %H:%M:%S} UTC",
-                )
-            parts.append(table)
+            parts.append(_run_table(runs))
     return parts
+
+
+def _sensor_lines(status: PipelineStatus) -> list[Table | Text]:
+    lines: list[Table | Text] = [Text(f"sensor {SENSOR_NAME}: {status.sensor}", style="bold")]
+    if status.daemon == "not running":
+        lines.append(Text(_without_daemon(status), style="red"))
+    tick = status.last_tick
+    if tick is None:
+        lines.append(Text("no tick yet"))
+    else:
+        what = tick.message or f"{tick.runs} runs requested"
+        lines.append(Text(f"last tick {tick.time:%Y-%m-%d %H:%M:%S} UTC, {tick.status}: {what}"))
+    return lines
+
+
+def _run_table(runs: Sequence[RunStatus]) -> Table:
+    table = Table(box=None)
+    for heading in ("run", "job", "status", "partition", "since"):
+        table.add_column(heading, no_wrap=True)
+    for run in runs:
+        table.add_row(
+            run.run_id[:8],
+            run.job,
+            run.status,
+            run.partition or "",
+            f"{run.started:%m-%d %H:%M:%S} UTC",
+        )
+    return table
+
+
+def _without_daemon(status: PipelineStatus) -> str:
+    last = f"{status.last_heartbeat:%Y-%m-%d %H:%M:%S} UTC" if status.last_heartbeat else "never"
+    return (
+        f"Dagster's daemon is not running, so nothing is done (last heartbeat: {last}): "
+        "start it with `resize-pipeline up` or `dagster dev`"
+    )

@@ -66,8 +66,11 @@ def build_renditions(
 
 
 def _description(rendition: Rendition) -> str:
+    written = "in its own format" if rendition.format == "same" else f"as {rendition.format}"
+    enlarged = "enlarged if need be" if rendition.enlarge else "never enlarged"
+    step = f", through `{rendition.transform}`" if rendition.transform else ""
     return (
         f"Every picture scaled to fit {rendition.fit} {rendition.width} x {rendition.height} "
-        f"pixels, never enlarged, at quality {rendition.quality}. Written to "
-        f"`s3://{rendition.bucket}/{rendition.prefix}` under the key of its source."
+        f"pixels, {enlarged}{step}, {written} at quality {rendition.quality}. Written to "
+        f"`s3://{rendition.bucket}/{rendition.key_for('KEY')}` for a source `KEY`."
     )

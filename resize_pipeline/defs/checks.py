@@ -1,14 +1,14 @@
 """A check on each rendition: does every object of the partition have it, or a dead letter?"""
 
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from resize_pipeline.defs.ops import check_partition, one_line_failures
-from resize_pipeline.defs.partitions import TimePartitions
-from resize_pipeline.reconciliation import outdated_objects
+from resize_pipeline.defs.ops import one_line_failures
+from resize_pipeline.defs.partitions import TimePartitions, check_partition, window_of
+from resize_pipeline.reconciliation import Scope, unreconciled_objects
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
@@ -45,30 +45,32 @@ def build_checks(
         minio: MinioResource,
         pipeline: PipelineResource,
     ) -> Iterator[dg.AssetCheckResult]:
-        lacking: defaultdict[str, list[str]] = defaultdict(list)
+        lacking: Counter[str] = Counter()
+        shown: defaultdict[str, list[str]] = defaultdict(list)
+        selected = {key.asset_key.to_user_string() for key in context.selected_asset_check_keys}
         with one_line_failures(context.op_execution_context):
             check_partition(context.op_execution_context)
-            window = context.op_execution_context.partition_time_window
-            letters = kafka.dead_letters(pipeline.dead_letter_topic)
-            for item, names in outdated_objects(minio, pipeline, letters):
-                if window.start <= item.last_modified < window.end:
-                    for name in names:
-                        lacking[name].append(item.key)
+            found = unreconciled_objects(
+                minio,
+                pipeline,
+                kafka.dead_letters(pipeline.dead_letter_topic),
+                [spec for spec in pipeline.renditions if spec.name in selected],
+                Scope(window=window_of(context.op_execution_context, pipeline)),
+                Counter(),
+            )
+            for item, names in found:
+                for name in names:
+                    lacking[name] += 1
+                    if len(shown[name]) < KEYS_SHOWN:
+                        shown[name].append(item.key)
         for key in context.selected_asset_check_keys:
             name = key.asset_key.to_user_string()
-            missing = lacking[name]
+            keys = {"first keys": dg.MetadataValue.json(shown[name])} if lacking[name] else {}
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
                 check_name=CHECK_NAME,
-                passed=not missing,
-                metadata={
-                    "lacking": len(missing),
-                    **(
-                        {"first keys": dg.MetadataValue.json(missing[:KEYS_SHOWN])}
-                        if missing
-                        else {}
-                    ),
-                },
+                passed=not lacking[name],
+                metadata={"lacking": lacking[name], **keys},
             )
 
     return completeness

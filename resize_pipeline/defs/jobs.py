@@ -1,6 +1,7 @@
 """The job that makes renditions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -9,6 +10,11 @@ from resize_pipeline.renditions import Rendition
 
 JOB_NAME = "resize_images_job"
 CHECKS_JOB_NAME = "check_renditions_job"
+
+
+def run_config(**plan: Any) -> dict[str, Any]:
+    """Give the configuration of a run of the job: that of its `plan` op, all else has none."""
+    return {"ops": {"renditions": {"ops": {"plan": {"config": plan}}}}}
 
 
 def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
@@ -21,8 +27,6 @@ def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
             "Downloads, resizes and uploads the images that Kafka events or the run's "
             "configuration name, or every image of the run's partition."
         ),
-        # Steps hand pictures on in memory, so a run is repeated from its start.
-        tags={"dagster/retry_strategy": "ALL_STEPS"},
     )
 
 

@@ -4,11 +4,11 @@ A picture that can't be decoded becomes a dead letter and fails none of its neig
 that stays away fails the run with one line that says which, and Dagster repeats the run.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -28,44 +28,58 @@ from resize_pipeline.batches import (
     batches_of,
 )
 from resize_pipeline.contact_sheet import contact_sheet_markdown
-from resize_pipeline.converge import Converger
+from resize_pipeline.converge import Converger, Outcome
 from resize_pipeline.dead_letters import DeadLetter, position_key
+from resize_pipeline.defs.follow_ups import left_tags
 from resize_pipeline.defs.gaps import gap_observation
+from resize_pipeline.defs.partitions import check_partition, window_of
 from resize_pipeline.errors import PermanentError, TransientError, UserError
 from resize_pipeline.events import notification
 from resize_pipeline.offsets import OffsetRange, readable
 from resize_pipeline.planning import Read, letter_identity, letter_key, with_dead_letters
-from resize_pipeline.reconciliation import outdated_objects
+from resize_pipeline.reconciliation import CURRENT, Scope, unreconciled_objects
 from resize_pipeline.renditions import Rendition
-from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.kafka import KafkaResource, Outgoing, Undecodable
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.resources.renderer import RendererResource
 
 IO_THREADS = 16
 REJECTED_SHOWN = 100
-RECONCILE_MAX_OBJECTS = 5_000
-"""Most objects that one reconciliation takes on; the next one goes on where it ended."""
+LISTED_MAX_OBJECTS = 5_000
+"""Most objects that a run takes from a listing, so that its memory and its steps are bounded
+whatever the bucket holds; a follow-up run goes on where it ended."""
+LAG_TAG = "resize_pipeline/lag"
+"""What was left on the topic when the sensor requested the run; its observation shows it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class PlanConfig(dg.Config):
-    """What a run covers. Without any of it: every object of the run's partition.
+    """What a run covers. Without any of it: every object of the run's partitions.
+
+    Of what is listed, that is without offset ranges and objects, only what lacks a current
+    rendition is made.
 
     Attributes:
         topic_id: id of the topic that the offset ranges belong to.
         offset_ranges: each PARTITION:START-END, the end exclusive.
         objects: keys in the source bucket.
-        reconcile: every object of the bucket that lacks a current rendition.
+        prefix: every object of the bucket whose key starts with it, whatever its hour.
+        reconcile: every object of the bucket, whatever its hour.
+        force: make renditions again that are current.
+        start_after: of what is listed, only keys after this one; for follow-up runs.
         spec_digest: digest of the specs that the run was planned under.
     """
 
     topic_id: str = ""
     offset_ranges: list[str] = Field(default_factory=list)
     objects: list[str] = Field(default_factory=list)
+    prefix: str = ""
     reconcile: bool = False
+    force: bool = False
+    start_after: str = ""
     spec_digest: str = ""
 
 
@@ -82,20 +96,6 @@ def one_line_failures(context: dg.OpExecutionContext) -> Generator[None]:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def check_partition(context: dg.OpExecutionContext) -> None:
-    """Refuse a run without a partition, which Dagster does not.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not (context.has_partition_key or context.has_partition_key_range):
-        msg = (
-            "this run has no partition: choose the hour to materialize, or launch it with "
-            "--partition or with the tag dagster/partition"
-        )
-        raise UserError(msg)
-
-
 @dg.op(
     ins={"source": dg.In(dg.Nothing)},
     out={"planned": dg.Out(Planned), "batches": dg.DynamicOut(Batch)},
@@ -109,6 +109,9 @@ def plan(
     pipeline: PipelineResource,
 ) -> Iterator[dg.Output[Planned] | dg.DynamicOutput[Batch]]:
     """Find the objects that the run answers for and cut them into batches."""
+    # Steps hand pictures on in memory, so a run is repeated from its start. The tag is set here and
+    # not on the job, because runs of `Materialize` and of asset backfills have no tags of a job.
+    context.instance.add_run_tags(context.run.run_id, {"dagster/retry_strategy": "ALL_STEPS"})
     with one_line_failures(context):
         _check_config(context, config, pipeline)
         planned = Planned(started=time.time())
@@ -117,12 +120,16 @@ def plan(
             found = _read_ranges(context, config, kafka, pipeline, planned)
         elif config.objects:
             found = _named(config.objects, minio, pipeline)
-        elif config.reconcile:
-            found = _outdated(minio, pipeline, letters)
         else:
-            found = _of_window(context.partition_time_window, minio, pipeline)
-        requests = list(with_dead_letters(found, pipeline.source_bucket, letters))
+            found = _listed(context, config, minio, pipeline, letters, planned)
+        requests = [
+            replace(request, force=config.force)
+            for request in with_dead_letters(found, pipeline.source_bucket, letters)
+        ]
         planned.objects = len(requests)
+        if planned.left_after is not None:
+            context.log.info(f"more is left after {planned.left_after!r}: a follow-up run takes it")
+            context.instance.add_run_tags(context.run.run_id, left_tags(planned.left_after))
         context.log.info(f"{planned.objects} objects; {dict(planned.skipped) or 'no'} skipped")
         context.log_event(_observation(context, config, planned, requests))
         yield dg.Output(planned, "planned")
@@ -139,8 +146,9 @@ def _check_config(
     context: dg.OpExecutionContext, config: PlanConfig, pipeline: PipelineResource
 ) -> None:
     check_partition(context)
-    if bool(config.offset_ranges) + bool(config.objects) + config.reconcile > 1:
-        msg = "a run covers one of offset_ranges, objects and reconcile: leave the others out"
+    scopes = (config.offset_ranges, config.objects, config.prefix, config.reconcile)
+    if sum(map(bool, scopes)) > 1:
+        msg = "a run covers one of offset_ranges, objects, prefix and reconcile: leave others out"
         raise UserError(msg)
     if config.spec_digest and config.spec_digest != pipeline.spec_digest:
         msg = (
@@ -169,6 +177,11 @@ def _read_ranges(
             context.log_event(gap_observation(topic, config.topic_id, gap))
             planned.skip(gap.reason, gap.end - gap.start)
         for message in kafka.read_range(topic, part) if part else ():
+            if isinstance(message, Undecodable):
+                planned.skip("malformed")
+                place = SourceMessage(topic, message.partition, message.offset, None, b"")
+                read.malformed.append((place, message.reason))
+                continue
             if message.value is None:
                 planned.skip("ignored, tombstone")
                 continue
@@ -209,19 +222,29 @@ def _named(
         yield Request(key, info.size if info else 0)
 
 
-def _of_window(
-    window: dg.TimeWindow, minio: MinioResource, pipeline: PipelineResource
+def _listed(
+    context: dg.OpExecutionContext,
+    config: PlanConfig,
+    minio: MinioResource,
+    pipeline: PipelineResource,
+    letters: Mapping[bytes, DeadLetter],
+    planned: Planned,
 ) -> Iterator[Request]:
-    for item in minio.list_objects(pipeline.source_bucket):
-        if pipeline.is_picture(item.key) and window.start <= item.last_modified < window.end:
-            yield Request(item.key, item.size)
-
-
-def _outdated(
-    minio: MinioResource, pipeline: PipelineResource, letters: Mapping[bytes, DeadLetter]
-) -> Iterator[Request]:
-    found = outdated_objects(minio, pipeline, letters)
-    for item, _ in itertools.islice(found, RECONCILE_MAX_OBJECTS):
+    is_everywhere = config.reconcile or bool(config.prefix)
+    scope = Scope(
+        prefix=config.prefix,
+        start_after=config.start_after,
+        window=None if is_everywhere else window_of(context, pipeline),
+        force=config.force,
+    )
+    renditions = _selected(context, pipeline)
+    found = unreconciled_objects(minio, pipeline, letters, renditions, scope, planned.listed)
+    last = ""
+    for number, (item, _) in enumerate(found):
+        if number == LISTED_MAX_OBJECTS:
+            planned.left_after = last
+            return
+        last = item.key
         yield Request(item.key, item.size)
 
 
@@ -236,8 +259,10 @@ def _observation(
         partition=context.partition_key if context.has_partition_key else None,
         metadata={
             "objects": planned.objects,
+            **{f"objects {reason}": count for reason, count in planned.listed.items()},
             "source bytes (as announced)": sum(request.size for request in requests),
             "offsets": ", ".join(config.offset_ranges) or "none",
+            **({"lag": int(context.run.tags[LAG_TAG])} if LAG_TAG in context.run.tags else {}),
             **{f"messages: {reason}": count for reason, count in planned.skipped.items()},
         },
     )
@@ -294,36 +319,44 @@ def upload(
     """Write the renditions of a batch, look at the sources again, and send dead letters."""
     converger = _converger(context, minio, renderer, pipeline)
 
-    def put(step: Resized | Settled) -> tuple[Settled, Resized | None]:
+    def put(step: Resized | Settled) -> Outcome:
         written = step if isinstance(step, Resized) else None
         settled = converger.upload(step) if isinstance(step, Resized) else step
         settled, again = converger.confirm(settled)
         return settled, again or written
 
-    result = Uploaded()
-
     def is_deferred(step: Resized | Settled) -> bool:
         return isinstance(step, Settled) and step.status is Status.DEFERRED
 
+    def send(rejected: Sequence[Settled], taken_back: Sequence[Request]) -> None:
+        kafka.send_dead_letters(
+            pipeline.dead_letter_topic,
+            [_dead_letter(context, pipeline, settled) for settled in rejected],
+            taken_back=[letter_key(pipeline.source_bucket, one.key) for one in taken_back],
+        )
+
+    result = Uploaded()
     with one_line_failures(context):
         done = _threads(IO_THREADS, put, [step for step in resized if not is_deferred(step)])
         # One after the other, because each may be as large as a batch.
         done += [put(step) for step in resized if is_deferred(step)]
-        for settled, written in done:
+        busy: list[Outgoing] = []
+        for settled, written in converger.answer(done, send):
             result.settle(settled)
             if written and settled.status is Status.RENDERED:
                 result.store(written)
-        for settled in result.rejected:
-            context.log.warning(f"rejected {settled.request.key!r}: {settled.reason}")
-        kafka.send_dead_letters(
-            pipeline.dead_letter_topic,
-            [_dead_letter(context, pipeline, settled) for settled in result.rejected],
-            taken_back=[
-                letter_key(pipeline.source_bucket, settled.request.key)
-                for settled, _ in done
-                if settled.request.has_dead_letter and settled.status is not Status.REJECTED
-            ],
-        )
+            if settled.status is Status.REJECTED:
+                context.log.warning(f"rejected {settled.request.key!r}: {settled.reason}")
+            if settled.status is Status.BUSY:
+                context.log.warning(
+                    f"busy {settled.request.key!r}: overwritten again and again while it was "
+                    f"rendered, so it goes back on {pipeline.kafka_topic} for a later run"
+                )
+                key = letter_key(pipeline.source_bucket, settled.request.key)
+                busy.append((key, _message(pipeline, settled), ()))
+        # The run of its last event may have ended already, ahead of what was written here.
+        if busy:
+            kafka.send(pipeline.kafka_topic, busy)
     context.log.debug(f"{dict(result.statuses)}")
     return result
 
@@ -334,16 +367,20 @@ def _converger(
     renderer: RendererResource,
     pipeline: PipelineResource,
 ) -> Converger:
-    names = {key.to_user_string() for key in context.selected_asset_keys}
     return Converger(
         store=minio,
         renderer=renderer,
-        renditions=[spec for spec in pipeline.renditions if spec.name in names],
+        renditions=_selected(context, pipeline),
         source_bucket=pipeline.source_bucket,
         source_max_bytes=pipeline.source_max_bytes,
         delete_renditions=pipeline.delete_renditions,
         retry_s=pipeline.retry_s,
     )
+
+
+def _selected(context: dg.OpExecutionContext, pipeline: PipelineResource) -> list[Rendition]:
+    names = {key.to_user_string() for key in context.selected_asset_keys}
+    return [spec for spec in pipeline.renditions if spec.name in names]
 
 
 def _dead_letter(
@@ -353,20 +390,23 @@ def _dead_letter(
     message = request.message
     return DeadLetter(
         key=letter_key(pipeline.source_bucket, request.key),
-        value=message.value
-        if message
-        else notification(
-            pipeline.source_bucket, request.key, size=request.size, etag=settled.etag
-        ),
+        value=_message(pipeline, settled),
         error_class=settled.error_class,
         error_message=settled.reason,
-        identity=letter_identity(settled.etag, pipeline.spec_digest),
+        identity=letter_identity(settled.etag, pipeline.spec_digest, settled.metadata_read),
         run_id=context.run.run_id,
         attempt=_attempt(context),
         topic=message.topic if message else "",
         partition=message.partition if message else -1,
         offset=message.offset if message else -1,
     )
+
+
+def _message(pipeline: PipelineResource, settled: Settled) -> bytes:
+    request = settled.request
+    if request.message:
+        return request.message.value
+    return notification(pipeline.source_bucket, request.key, size=request.size, etag=settled.etag)
 
 
 def _attempt(context: dg.OpExecutionContext) -> int:
@@ -412,9 +452,11 @@ def _metadata(
     images = total.images[rendition.name]
     metadata: dict[str, Any] = {
         "images": images,
-        "current already": total.statuses[Status.CURRENT],
+        "smaller than asked": total.smaller[rendition.name],
+        "current already": total.statuses[Status.CURRENT] + planned.listed[CURRENT],
         "rejected": total.statuses[Status.REJECTED],
         "missing": total.statuses[Status.MISSING],
+        "busy": total.statuses[Status.BUSY],
         "source bytes": total.bytes_in,
         "rendition bytes": total.bytes_out[rendition.name],
         "images/s": round(images / seconds, 2) if seconds else 0.0,

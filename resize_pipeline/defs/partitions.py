@@ -4,6 +4,8 @@ import datetime as dt
 
 import dagster as dg
 
+from resize_pipeline.errors import UserError
+from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.settings import Settings
 
 TimePartitions = dg.HourlyPartitionsDefinition | dg.DailyPartitionsDefinition
@@ -37,3 +39,30 @@ def partition_key_at(partitions: TimePartitions, time: dt.datetime | None, now: 
     if isinstance(partitions, dg.DailyPartitionsDefinition):
         start = start.replace(hour=0)
     return start.strftime(partitions.fmt)
+
+
+def check_partition(context: dg.OpExecutionContext) -> None:
+    """Refuse a run without a partition, which Dagster does not.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (context.has_partition_key or context.has_partition_key_range):
+        msg = (
+            "this run has no partition: choose the hour to materialize, or launch it with "
+            "--partition or with the tag dagster/partition"
+        )
+        raise UserError(msg)
+
+
+def window_of(
+    context: dg.OpExecutionContext, pipeline: PipelineResource
+) -> tuple[dt.datetime, dt.datetime]:
+    """Give the times of the run's partitions: from the first on, before the second.
+
+    The first partition of all begins with time itself, as `partition_key_at` has it.
+    """
+    window = context.partition_time_window
+    if window.start <= pipeline.first_partition:
+        return dt.datetime.min.replace(tzinfo=dt.UTC), window.end
+    return window.start, window.end

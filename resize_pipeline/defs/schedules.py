@@ -4,9 +4,9 @@ import datetime as dt
 
 import dagster as dg
 
-from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME
+from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME, run_config
 from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
-from resize_pipeline.defs.sensors import UNFINISHED
+from resize_pipeline.defs.sensors import unfinished_runs
 from resize_pipeline.resources.pipeline import PipelineResource
 
 SCHEDULE_NAME = "reconciliation_schedule"
@@ -31,13 +31,11 @@ def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDe
     def reconciliation(
         context: dg.ScheduleEvaluationContext, pipeline: PipelineResource
     ) -> dg.RunRequest | dg.SkipReason:
-        tags = {"dagster/schedule_name": SCHEDULE_NAME}
-        if context.instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED, tags=tags)):
+        if unfinished_runs(context.instance, {"dagster/schedule_name": SCHEDULE_NAME}):
             return dg.SkipReason("an earlier reconciliation is still unfinished")
-        config = {"reconcile": True, "spec_digest": pipeline.spec_digest}
         return dg.RunRequest(
             partition_key=partition_key_at(partitions, None, dt.datetime.now(dt.UTC)),
-            run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},
+            run_config=run_config(reconcile=True, spec_digest=pipeline.spec_digest),
             tags={"dagster/priority": PRIORITY},
         )
 

@@ -6,12 +6,15 @@ changes nothing. Run keys are left out: a used key would block a replay from a r
 
 import datetime as dt
 import itertools
+import math
 import time
+from collections.abc import Mapping
 
 import dagster as dg
 
 from resize_pipeline.defs.gaps import gap_observation
-from resize_pipeline.defs.jobs import JOB_NAME
+from resize_pipeline.defs.jobs import JOB_NAME, run_config
+from resize_pipeline.defs.ops import LAG_TAG
 from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.events import ObjectCreated, ObjectRemoved, parse_message
@@ -21,6 +24,7 @@ from resize_pipeline.offsets import (
     Plan,
     TopicState,
     Waiting,
+    held_back_s,
     lag,
     plan_ranges,
     starting_offsets,
@@ -66,9 +70,7 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, kafka: KafkaResource, pipeline: PipelineResource
     ) -> dg.SensorResult | dg.SkipReason:
         deadline = time.monotonic() + TICK_BUDGET_S
-        unfinished = context.instance.get_runs_count(
-            dg.RunsFilter(statuses=UNFINISHED, tags={"dagster/sensor_name": SENSOR_NAME})
-        )
+        unfinished = unfinished_runs(context.instance, {"dagster/sensor_name": SENSOR_NAME})
         free = pipeline.sensor_max_unfinished_runs - unfinished
         if free <= 0:
             return dg.SkipReason(
@@ -102,9 +104,25 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
             waiting[message.partition].append(Waiting(message.offset, group, weight))
             if time.monotonic() > deadline:
                 break
+        requested_at = cursor.requested_at if cursor else None
+        full = Limits(
+            min(pipeline.batch_max_objects, pipeline.run_max_objects),
+            min(pipeline.batch_max_bytes, pipeline.run_max_bytes),
+            1,
+        )
+        held_back = held_back_s(
+            requested_at, waiting, now.timestamp(), pipeline.run_min_interval_s, full
+        )
         limits = Limits(pipeline.run_max_objects, pipeline.run_max_bytes, free)
-        plans, next_offsets = plan_ranges(start, waiting, position, limits)
-        after = Cursor(topic=state.topic, topic_id=state.topic_id, next_offsets=next_offsets)
+        plans, next_offsets = (
+            ([], start) if held_back else plan_ranges(start, waiting, position, limits)
+        )
+        after = Cursor(
+            topic=state.topic,
+            topic_id=state.topic_id,
+            next_offsets=next_offsets,
+            requested_at=now.timestamp() if plans else requested_at,
+        )
         left = lag(next_offsets, state)
         context.log.info(
             f"{state.topic}: {sum(plan.messages for plan in plans)} messages in "
@@ -114,14 +132,30 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         return dg.SensorResult(
             run_requests=requests,
             cursor=after.model_dump_json(),
+            # Nothing but gaps: what belongs to no run can't be deleted with one.
             asset_events=[
-                *(gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor),
-                *([_lag_observation(state, left, plans)] if plans else []),
+                gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor
             ],
-            skip_reason=None if requests else f"no new messages in {state.topic}, lag {left}",
+            skip_reason=None if requests else _skip_reason(state.topic, left, held_back),
         )
 
     return sensor
+
+
+def _skip_reason(topic: str, left: int, held_back: float) -> str:
+    if not held_back:
+        return f"no new messages in {topic}, lag {left}"
+    return (
+        f"the last runs were requested less than RUN_MIN_INTERVAL_S ago and less than a full batch "
+        f"waits in {topic}, lag {left}: waiting {math.ceil(held_back)} s for more"
+    )
+
+
+def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> int:
+    """Count the runs with these tags that have not ended."""
+    # Asked in one, SQLite would go through all runs that ever had the tags.
+    run_ids = instance.get_run_ids(dg.RunsFilter(statuses=UNFINISHED))
+    return instance.get_runs_count(dg.RunsFilter(run_ids=run_ids, tags=tags)) if run_ids else 0
 
 
 def _weigh(
@@ -148,36 +182,24 @@ def _mirror(
     # What Dagster has stored, so that the mirror never runs ahead; nobody reads it but people.
     try:
         kafka.commit(group, cursor.topic, cursor.next_offsets)
-    except (TransientError, UserError) as error:
+    except TransientError as error:
+        # The next tick tries again; if it is more than that, the rest of this tick fails, too.
+        context.log.info(f"consumer group {group} does not show the position yet: {error}")
+    except UserError as error:
         context.log.warning(f"consumer group {group} does not show the position: {error}")
-
-
-def _lag_observation(state: TopicState, left: int, plans: list[Plan]) -> dg.AssetObservation:
-    return dg.AssetObservation(
-        "raw_images",
-        metadata={
-            "lag": left,
-            "messages planned": sum(plan.messages for plan in plans),
-            "runs requested": len(plans),
-            "end offsets": sum(end for _, end in state.watermarks.values()),
-        },
-    )
 
 
 def _request(plan: Plan, state: TopicState, left: int, spec_digest: str) -> dg.RunRequest:
     ranges = [str(offsets) for offsets in plan.ranges]
-    config = {
-        "topic_id": state.topic_id,
-        "offset_ranges": ranges,
-        "spec_digest": spec_digest,
-    }
     return dg.RunRequest(
         partition_key=plan.group,
-        run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},
+        run_config=run_config(
+            topic_id=state.topic_id, offset_ranges=ranges, spec_digest=spec_digest
+        ),
         tags={
             "dagster/priority": RUN_PRIORITY,
             "resize_pipeline/topic": state.topic,
             "resize_pipeline/offsets": ",".join(ranges),
-            "resize_pipeline/lag": str(left),
+            LAG_TAG: str(left),
         },
     )

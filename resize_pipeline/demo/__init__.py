@@ -31,6 +31,8 @@ from resize_pipeline.settings import Settings
 
 DEADLINE_S = 240.0
 LOOK_EVERY_S = 0.5
+# Together with offset and run, and a rendition in a line, what fits into 80 columns.
+KEY_WIDTH, EVENT_WIDTH, OUTCOME_WIDTH = 20, 10, 28
 
 
 def run_demo(settings: Settings, console: Console) -> bool:
@@ -87,7 +89,9 @@ def run_demo(settings: Settings, console: Console) -> bool:
             progress.advance(uploads)
         _watch(observer, outcomes, renditions, progress)
     console.print(_table(outcomes, renditions, prefix))
-    return not any(outcome.problems(renditions) for outcome in outcomes)
+    wrong = sum(bool(outcome.problems(renditions)) for outcome in outcomes)
+    console.print(f"{len(outcomes) - wrong} of {len(outcomes)} objects ended as they must")
+    return not wrong
 
 
 def _watch(
@@ -128,25 +132,30 @@ def _has_run(outcome: Outcome) -> bool:
 
 
 def _table(outcomes: Sequence[Outcome], renditions: Sequence[Rendition], prefix: str) -> Table:
-    table = Table(title=f"what became of {prefix}")
-    for heading in ("object", "event", "partition:offset", "run"):
-        table.add_column(heading, overflow="fold")
-    for rendition in renditions:
-        table.add_column(f"{rendition.name} ({rendition.width})", justify="right")
-    table.add_column("", overflow="fold")
+    table = Table(title=f"what became of {prefix}", box=None, pad_edge=False)
+    table.add_column("object", overflow="fold", max_width=KEY_WIDTH)
+    table.add_column("event", overflow="fold", max_width=EVENT_WIDTH)
+    table.add_column("offset", no_wrap=True)
+    table.add_column("run", no_wrap=True)
+    table.add_column("outcome", min_width=OUTCOME_WIDTH)
     for outcome in outcomes:
-        problems = outcome.problems(renditions)
-        verdict = "; ".join(problems) or f"rejected: {outcome.reason}" * bool(outcome.reason)
-        made = [outcome.made.get(rendition.name) for rendition in renditions]
         table.add_row(
             Text(outcome.sample.key),
             Text(outcome.event or "none"),
             Text(f"{outcome.offset[0]}:{outcome.offset[1]}" if outcome.offset else "none"),
             Text(outcome.run_id[:8] if outcome.run_id else "none"),
-            *(
-                Text(f"{one.size[0]}x{one.size[1]}\n{one.length:,} B" if one else "-")
-                for one in made
-            ),
-            Text(verdict or "ok", style="red" if problems else "green"),
+            _result(outcome, renditions),
         )
     return table
+
+
+def _result(outcome: Outcome, renditions: Sequence[Rendition]) -> Text:
+    problems = outcome.problems(renditions)
+    if not problems and outcome.reason:
+        return Text(f"rejected: {outcome.reason}", style="green")
+    lines = [
+        Text(f"{rendition.name} {made.size[0]}x{made.size[1]}, {made.length:,} B", style="green")
+        for rendition in renditions
+        if (made := outcome.made.get(rendition.name))
+    ]
+    return Text("\n").join([*lines, *(Text(problem, style="red") for problem in problems)])

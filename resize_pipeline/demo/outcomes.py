@@ -13,7 +13,7 @@ from PIL import Image
 from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.demo.samples import Sample
 from resize_pipeline.events import ObjectCreated, parse_message
-from resize_pipeline.imaging import fitted_size
+from resize_pipeline.geometry import geometry
 from resize_pipeline.offsets import OffsetRange
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
@@ -58,7 +58,7 @@ class Outcome:
             return [self.reason]
         found: list[str] = []
         for rendition in renditions:
-            expected = fitted_size(self.sample.size, (rendition.width, rendition.height))
+            expected = geometry(self.sample.size, rendition.resolved({})).size
             made = self.made.get(rendition.name)
             if made is None:
                 found.append(f"{rendition.name} is missing")
@@ -141,7 +141,7 @@ class Observer:
                 continue
             found = self._minio.stat(rendition.bucket, rendition.key_for(outcome.key))
             # One of an earlier object under this key does not count.
-            if found is None or found.metadata.get("source-etag") != outcome.etag:
+            if found is None or (found.metadata or {}).get("source-etag") != outcome.etag:
                 continue
             got = self._minio.download(
                 rendition.bucket, rendition.key_for(outcome.key), max_bytes=found.size

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 import urllib.request
@@ -13,6 +12,7 @@ from typing import Any
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.instance import dagster_environment
+from resize_pipeline.local.ports import host_port
 from resize_pipeline.local.supervisor import Service
 from resize_pipeline.settings import Settings
 
@@ -80,34 +80,9 @@ def dagster_services(settings: Settings) -> list[Service]:
     ]
 
 
-def prepare_instance(settings: Settings) -> None:
-    """Make the instance's storage, once.
-
-    Two processes that find empty SQLite files at the same time would both set them up, and one
-    of them would fail.
-
-    Raises:
-        UserError: the storage can't be made.
-    """
-    environment = dagster_environment(settings)
-    if Path(environment["DAGSTER_STORAGE_DIR"], "history", "runs.db").exists():
-        return
-    done = subprocess.run(
-        [sys.executable, "-m", "dagster", "instance", "info"],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        msg = f"Dagster's instance can't be set up: {done.stderr.strip().splitlines()[-1:]}"
-        raise UserError(msg)
-
-
 def ui_url(settings: Settings) -> str:
     """Give the address of the Dagster UI."""
-    host = f"[{settings.ui_host}]" if ":" in settings.ui_host else settings.ui_host
-    return f"http://{host}:{settings.ui_port}"
+    return f"http://{host_port((settings.ui_host, settings.ui_port))}"
 
 
 def locations_loaded(settings: Settings) -> bool:

@@ -13,7 +13,7 @@ from resize_pipeline.errors import UserError
 from resize_pipeline.local.cache import cache_dir, cached
 from resize_pipeline.local.environment import clean_environment
 from resize_pipeline.local.extra import package_dir
-from resize_pipeline.local.ports import free_port
+from resize_pipeline.local.ports import free_port, host_port
 from resize_pipeline.local.progress import Update, progress
 from resize_pipeline.local.supervisor import Service, ServiceError
 from resize_pipeline.local.versions import KAFKA_COORDINATES, KAFKA_VERSION
@@ -99,8 +99,7 @@ def server_properties(data: Path, address: tuple[str, int], controller_port: int
         address: host and port that clients use.
         controller_port: port on the loopback where the node talks to itself.
     """
-    host, port = address
-    client = f"PLAINTEXT://{f'[{host}]' if ':' in host else host}:{port}"
+    client = f"PLAINTEXT://{host_port(address)}"
     controller = f"127.0.0.1:{controller_port}"
     return "\n".join(
         [

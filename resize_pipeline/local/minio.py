@@ -13,6 +13,7 @@ from resize_pipeline.errors import UserError
 from resize_pipeline.local.cache import cache_dir, cached
 from resize_pipeline.local.environment import clean_environment
 from resize_pipeline.local.extra import package_dir
+from resize_pipeline.local.ports import host_port
 from resize_pipeline.local.process import GuardedProcess
 from resize_pipeline.local.progress import Update, progress
 from resize_pipeline.local.supervisor import Service, tail
@@ -41,7 +42,6 @@ def minio_service(settings: Settings) -> Service:
     local_dir = settings.local_dir.absolute()
     data = local_dir / "minio"
     data.mkdir(parents=True, exist_ok=True)
-    host, port = settings.minio_address
     environment = clean_environment() | {
         "MINIO_ROOT_USER": settings.minio_root_user.get_secret_value(),
         "MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
@@ -54,7 +54,7 @@ def minio_service(settings: Settings) -> Service:
         name="minio",
         argv=[
             *(str(program), "server"),
-            f"--address={f'[{host}]' if ':' in host else host}:{port}",
+            f"--address={host_port(settings.minio_address)}",
             # Not the certificates that some other MinIO has in the home folder.
             f"--certs-dir={local_dir / 'minio-certs'}",
             str(data),

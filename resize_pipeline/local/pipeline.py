@@ -4,12 +4,19 @@ import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from resize_pipeline.local.dagster import dagster_services, prepare_instance
+from resize_pipeline.instance import open_instance
+from resize_pipeline.local.dagster import dagster_services
 from resize_pipeline.local.ports import check_free
-from resize_pipeline.local.stack import running_stack, state_file
+from resize_pipeline.local.stack import (
+    check_not_running,
+    prepare_local_dir,
+    running_stack,
+    state_file,
+)
 from resize_pipeline.local.state import read_state
 from resize_pipeline.local.supervisor import Supervisor
 from resize_pipeline.provisioning import Step, provision
+from resize_pipeline.renditions import load_renditions
 from resize_pipeline.settings import Settings, load_settings
 
 
@@ -48,16 +55,25 @@ def running_pipeline(settings: Settings, say: Callable[[str], None]) -> Generato
         if step.state != "ok":
             say(step.text())
 
-    # Before minutes of building, and before a missing file is found at the very end.
+    # Before minutes of building, and before what is wrong is found at the very end.
+    prepare_local_dir(settings)
+    check_not_running(settings)
     check_free("webserver", (settings.ui_host, settings.ui_port), "UI_PORT")
+    load_renditions(settings.renditions_file, settings.source_bucket)
     dagster_services(settings)
+    # Two processes that find empty SQLite files at the same time would both set them up, and one
+    # of them would fail.
+    with open_instance(settings):
+        pass
     with running_stack(settings) as supervisor:
         for service in supervisor.services:
             host, port = service.address or ("", 0)
             say(f"{service.name} {service.version} answers on {host}:{port}")
         provision(settings, report=say_change)
         # Provisioning may have made the pipeline's user.
-        settings = load_settings()
-        prepare_instance(settings)
+        made = load_settings()
+        keys = {name: getattr(made, name) for name in ("minio_access_key", "minio_secret_key")}
+        settings = settings.model_copy(update=keys)
+        say("starting Dagster")
         supervisor.start(dagster_services(settings))
         yield Pipeline(supervisor, settings)

@@ -16,6 +16,12 @@ def free_port(host: str = "127.0.0.1") -> int:
         return probe.getsockname()[1]
 
 
+def host_port(address: tuple[str, int]) -> str:
+    """Write an address as HOST:PORT, the brackets of IPv6 included."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_listening(address: tuple[str, int]) -> bool:
     """Tell whether something accepts connections there."""
     try:
@@ -53,7 +59,8 @@ def check_free(name: str, address: tuple[str, int], setting: str | None) -> None
     if taken:
         owner = owner_of(port)
         holder = f" by {owner}" if owner and reason == "is taken" else ""
-        remedy = f"; set {setting} to another address, or stop that process" if setting else ""
+        what = "port" if setting and setting.endswith("PORT") else "address"
+        remedy = f"; set {setting} to another {what}, or stop that process" if setting else ""
         msg = f"port {port} on {host}, for {name}, {reason}{holder}{remedy}"
         raise UserError(msg)
 

@@ -44,14 +44,7 @@ def running_stack(settings: Settings) -> Generator[Supervisor]:
         ServiceError: a server ended or was not ready in time.
     """
     check_plaintext(settings)
-    local_dir = settings.local_dir.absolute()
-    try:
-        local_dir.mkdir(parents=True, exist_ok=True)
-        lock = local_dir / "stack.lock"
-        lock.touch()
-    except OSError as error:
-        msg = f"cannot write to LOCAL_DIR {local_dir}: {error.strerror}"
-        raise UserError(msg) from error
+    lock = prepare_local_dir(settings)
     with exclusive(lock, busy=_busy(settings)):
         # Of a supervisor that was killed; its guards may still be at it.
         leftover = read_state(state_file(settings))
@@ -62,6 +55,34 @@ def running_stack(settings: Settings) -> Generator[Supervisor]:
         with Supervisor(state_file(settings)) as supervisor:
             supervisor.start(_services(settings))
             yield supervisor
+
+
+def prepare_local_dir(settings: Settings) -> Path:
+    """Make LOCAL_DIR if it is not there, and give the lock file in it.
+
+    Raises:
+        UserError: it can't be made or written to.
+    """
+    local_dir = settings.local_dir.absolute()
+    try:
+        local_dir.mkdir(parents=True, exist_ok=True)
+        lock = local_dir / "stack.lock"
+        lock.touch()
+    except OSError as error:
+        msg = f"cannot write to LOCAL_DIR {local_dir}: {error.strerror}"
+        raise UserError(msg) from error
+    return lock
+
+
+def check_not_running(settings: Settings) -> None:
+    """Make sure that nothing runs in LOCAL_DIR.
+
+    Raises:
+        UserError: a supervisor does.
+    """
+    state = read_state(state_file(settings))
+    if state and state.supervisor.find():
+        raise UserError(_busy(settings))
 
 
 def _services(settings: Settings) -> list[Service]:
@@ -126,8 +147,8 @@ def _busy(settings: Settings) -> str:
     state: StackState | None = read_state(state_file(settings))
     who = f" (pid {state.supervisor.pid})" if state and state.supervisor.find() else ""
     return (
-        f"a stack runs in {settings.local_dir.absolute()} already{who}: "
-        "stop it with `resize-pipeline stack down`, or set LOCAL_DIR to another folder"
+        f"a stack runs in {settings.local_dir.absolute()} already{who}: stop it with "
+        "`resize-pipeline down` (or `make down`), or set LOCAL_DIR to another folder"
     )
 
 

@@ -75,11 +75,18 @@ class StackState(BaseModel):
 
 
 def read_state(path: Path) -> StackState | None:
-    """Read the state that a supervisor left; None when there is none or it is damaged."""
+    """Read the state that a supervisor left; None when there is none or it is damaged.
+
+    Raises:
+        UserError: the file can't be read.
+    """
     try:
         return StackState.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+    except OSError as error:
+        msg = f"cannot read {path}, in LOCAL_DIR: {error.strerror}"
+        raise UserError(msg) from error
 
 
 @contextlib.contextmanager

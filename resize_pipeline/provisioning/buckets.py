@@ -9,9 +9,9 @@ from minio.error import S3Error
 from minio.notificationconfig import NotificationConfig, QueueConfig, SuffixFilterRule
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.provisioning.access import Server, refusal
+from resize_pipeline.provisioning.access import DeniedError, Server, refusal
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
-from resize_pipeline.provisioning.target import arn, is_arn_of
+from resize_pipeline.provisioning.target import arn, is_arn_of, read_target, target_of
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.resources.minio import DENIED
 from resize_pipeline.settings import Settings
@@ -36,7 +36,7 @@ def wanted_rules(suffixes: Sequence[str], target: str) -> list[QueueConfig]:
     """Give the rules that select the pictures: S3 compares suffixes with their case.
 
     Args:
-        suffixes: key suffixes in lower case, each with its dot; none selects every object.
+        suffixes: key suffixes in lower case, each with its dot.
         target: name of MinIO's Kafka target.
     """
     cases = dict.fromkeys(case for suffix in suffixes for case in (suffix, suffix.upper()))
@@ -44,9 +44,9 @@ def wanted_rules(suffixes: Sequence[str], target: str) -> list[QueueConfig]:
         QueueConfig(
             queue=arn(target),
             events=list(EVENTS),
-            suffix_filter_rule=SuffixFilterRule(suffix) if suffix else None,
+            suffix_filter_rule=SuffixFilterRule(suffix),
         )
-        for suffix in cases or {"": None}
+        for suffix in cases
     ]
 
 
@@ -111,6 +111,22 @@ def _overlap(one: QueueConfig, two: QueueConfig) -> bool:
         and (suffix_one.endswith(suffix_two) or suffix_two.endswith(suffix_one))
         and any(a.startswith(b) or b.startswith(a) for a in stems_one for b in stems_two)
     )
+
+
+def repeated_rules(
+    existing: NotificationConfig, wanted: Iterable[QueueConfig], target: str
+) -> dict[str, list[QueueConfig]]:
+    """Find rules that say the same as ours and go to another Kafka target, by that target.
+
+    Our own are left there when NOTIFY_KAFKA_TARGET is changed.
+    """
+    keys = {_key(rule) for rule in wanted}
+    found: dict[str, list[QueueConfig]] = {}
+    for rule in existing.queue_config_list:
+        other = target_of(rule.queue or "")
+        if other is not None and other != target and _key(rule) in keys:
+            found.setdefault(other, []).append(rule)
+    return found
 
 
 def ensure_buckets(
@@ -183,10 +199,7 @@ def ensure_notification(
         with server.resource("", "").errors(bucket), _keep_denied():
             existing = _read_notification(client, bucket)
             changes = rule_changes(existing, wanted, target)
-            if not changes:
-                report(Step("ok", f"{title}: {len(wanted)} rules to {arn(target)}"))
-                return
-            if not dry_run:
+            if changes and not dry_run:
                 _write_notification(client, server, bucket, changes, target)
             report(
                 changed(
@@ -194,25 +207,63 @@ def ensure_notification(
                     f"{len(changes.config.queue_config_list) - len(changes.added)} kept",
                     dry_run=dry_run,
                 )
+                if changes
+                else Step("ok", f"{title}: {len(wanted)} rules to {arn(target)}")
             )
     except _Refused as error:
         report(
             Step(
                 "needs administrator",
                 f"{title}: {refusal(server, error.cause)}; an administrator runs",
-                mc_commands(server.endpoint, *admin_commands(bucket, target, changes.added)),
+                mc_commands(server.endpoint, *admin_commands(bucket, target, changes, wanted)),
             )
         )
+        return
+    for other, rules in repeated_rules(existing, wanted, target).items():
+        if _topic_of(server, other) in {None, settings.kafka_topic}:
+            report(_repeated(settings, server, other, rules))
 
 
-def admin_commands(bucket: str, target: str, rules: Iterable[QueueConfig]) -> tuple[str, ...]:
-    """Give the commands that add the rules."""
+def _repeated(settings: Settings, server: Server, other: str, rules: Sequence[QueueConfig]) -> Step:
+    arns = dict.fromkeys(rule.queue or "" for rule in rules)
+    return Step(
+        "warning",
+        f"notification of bucket {settings.source_bucket}: {len(rules)} rules send the same events "
+        f"to the target {other!r} too, so each may be on topic {settings.kafka_topic} twice; they "
+        f"are kept, for they may be another's; if NOTIFY_KAFKA_TARGET was {other!r}, remove them "
+        "with",
+        mc_commands(
+            server.endpoint,
+            *(f"mc event rm {ALIAS}/{settings.source_bucket} {shlex.quote(one)}" for one in arns),
+        ),
+    )
+
+
+def _topic_of(server: Server, target: str) -> str | None:
+    """Give the topic of a target; None when MinIO does not say."""
+    try:
+        config = read_target(server, target)
+    except DeniedError:
+        return None
+    return None if config is None else config.values.get("topic")
+
+
+def admin_commands(
+    bucket: str, target: str, changes: RuleChanges, wanted: Iterable[QueueConfig]
+) -> tuple[str, ...]:
+    """Give the commands that make the changes."""
+    where = f"{ALIAS}/{bucket} {arn(target)}"
+    # `mc` removes the rules of a target all at once.
+    removal = (f"mc event rm {where}",) if changes.removed else ()
+    rules = wanted if changes.removed else changes.added
     suffixes = [rule.suffix_filter_rule.value for rule in rules if rule.suffix_filter_rule]
-    command = f"mc event add {ALIAS}/{bucket} {arn(target)} --event put,delete"
-    if not suffixes:
-        return (command,)
     words = " ".join(shlex.quote(suffix) for suffix in suffixes)
-    return (f"for suffix in {words}; do", f'  {command} --suffix "$suffix"', "done")
+    return (
+        *removal,
+        f"for suffix in {words}; do",
+        f'  mc event add {where} --event put,delete --suffix "$suffix"',
+        "done",
+    )
 
 
 def _read_notification(client: Minio, bucket: str) -> NotificationConfig:

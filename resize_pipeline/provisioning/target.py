@@ -58,9 +58,16 @@ def arn(target: str) -> str:
 
 
 def is_arn_of(value: str, target: str) -> bool:
-    """Tell whether an ARN is this target's; a server with a region puts it into its ARNs."""
+    """Tell whether an ARN is this target's."""
+    return target_of(value) == target
+
+
+def target_of(value: str) -> str | None:
+    """Give the Kafka target of an ARN; a server with a region puts it into its ARNs."""
     parts = value.split(":")
-    return parts[:3] == ["arn", "minio", "sqs"] and parts[4:] == [target, "kafka"]
+    if parts[:3] != ["arn", "minio", "sqs"] or parts[5:] != ["kafka"]:
+        return None
+    return parts[4]
 
 
 def parse_config(text: str) -> dict[str, TargetConfig]:

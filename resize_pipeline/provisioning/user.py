@@ -81,10 +81,16 @@ class UserAction(Enum):
     NEW_SECRET = auto()
     ASK = auto()
     WRONG_SECRET = auto()
+    WRONG_CREDENTIALS = auto()
 
 
 def user_action(
-    *, exists: bool, authenticates: bool, own_secret: bool, has_destination: bool
+    *,
+    exists: bool,
+    authenticates: bool,
+    own_secret: bool,
+    has_destination: bool,
+    would_overwrite: bool,
 ) -> UserAction:
     """Decide what to do about the user.
 
@@ -93,10 +99,13 @@ def user_action(
         authenticates: the secret that we hold works.
         own_secret: a secret is set that did not come from the credentials file.
         has_destination: there is a file for a new secret that the pipeline reads.
+        would_overwrite: that file holds other credentials.
     """
     if authenticates:
         # Without an internal user it is a service account, or a user of LDAP.
         return UserAction.KEEP if exists else UserAction.KEEP_FOREIGN
+    if own_secret and would_overwrite:
+        return UserAction.WRONG_CREDENTIALS
     if not exists:
         return UserAction.CREATE
     if own_secret:
@@ -145,20 +154,23 @@ def ensure_user(
     destination = credentials_file
     if destination is None and settings.runs_local_minio:
         destination = settings.local_dir / CREDENTIALS_FILE
+    stored = read_credentials(destination)
     authenticates = secret is not None and server.authenticates(user, secret)
     try:
         attached = _attached_policies(server, user)
         action = user_action(
             exists=attached is not None,
             authenticates=authenticates,
-            own_secret=secret is not None and read_credentials(destination) != (user, secret),
+            own_secret=secret is not None and stored != (user, secret),
             has_destination=destination is not None,
+            would_overwrite=stored is not None and stored != (user, secret),
         )
         if action is UserAction.KEEP_FOREIGN:
             report(Step("ok", f"user {user}: not an internal user of MinIO, used as it is"))
             return
         if action is UserAction.KEEP and credentials_file is not None:
             _store(report, credentials_file, user, secret or "", dry_run=dry_run)
+        _refuse_wrong(server, action, user, destination)
         _ensure_policy(server, policy_name(user), policy, report, dry_run=dry_run)
         _apply(server, action, user, secret, destination, report, dry_run=dry_run)
         if policy_name(user) in (attached or ()):
@@ -248,6 +260,27 @@ def _store(report: Report, path: Path, user: str, secret: str, *, dry_run: bool)
     report(changed(f"{path}: credentials of user {user}, mode 0600", dry_run=dry_run))
 
 
+def _refuse_wrong(server: Server, action: UserAction, user: str, stored: Path | None) -> None:
+    """Refuse credentials that don't work, before anything is changed for them.
+
+    Raises:
+        UserError: they don't work; the message says what to do.
+    """
+    if action is UserAction.WRONG_SECRET:
+        msg = (
+            f"MinIO at {server.endpoint} refuses user {user!r} with this {SECRET_KEY}: correct "
+            f"it, or unset it and run `resize-pipeline provision` again for a new one"
+        )
+        raise UserError(msg)
+    if action is UserAction.WRONG_CREDENTIALS:
+        msg = (
+            f"MinIO at {server.endpoint} refuses user {user!r} with the {ACCESS_KEY} and "
+            f"{SECRET_KEY} of the environment or .env: remove both there, so that those in "
+            f"{stored} are used, or correct them"
+        )
+        raise UserError(msg)
+
+
 def _apply(  # noqa: PLR0913
     server: Server,
     action: UserAction,
@@ -271,13 +304,7 @@ def _apply(  # noqa: PLR0913
                     ("resize-pipeline provision --credentials-file .env",),
                 )
             )
-        case UserAction.WRONG_SECRET:
-            msg = (
-                f"MinIO at {server.endpoint} refuses user {user!r} with this {SECRET_KEY}: correct "
-                f"it, or unset it and run `resize-pipeline provision` again for a new one"
-            )
-            raise UserError(msg)
-        case UserAction.CREATE | UserAction.NEW_SECRET:
+        case _:
             given = secret if action is UserAction.CREATE else None
             value = given or secrets.token_urlsafe(SECRET_BYTES)
             what = "create" if action is UserAction.CREATE else "new secret"

@@ -5,9 +5,13 @@ raises would hold the consumer for ever at the message that it can't read.
 """
 
 import datetime as dt
+import gzip
+import struct
 import time
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import dagster as dg
@@ -28,9 +32,25 @@ REQUEST_MAX_BYTES = 16 * 2**20
 POLL_MS = 500
 POLL_MAX_RECORDS = 5_000
 
+UNDECODABLE = (
+    kafka_errors.CorruptRecordError,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+)
+"""What kafka-python 3.0 raises for batches that Kafka 4.3 has taken, which looks neither at what
+follows the compressed data nor at header keys that are no UTF-8, and refuses all else."""
+
 NO_TOPIC = frozenset(
     {kafka_errors.UnknownTopicOrPartitionError.errno, kafka_errors.InvalidTopicError.errno}
 )
+NO_COORDINATOR = (
+    kafka_errors.CoordinatorNotAvailableError,
+    kafka_errors.CoordinatorLoadInProgressError,
+    kafka_errors.NotCoordinatorError,
+)
+"""What a broker says of consumer groups until it has made and read the topic that keeps them."""
 
 
 Outgoing = tuple[bytes | None, bytes | None, Iterable[tuple[str, bytes]]]
@@ -69,6 +89,33 @@ class Message(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]:
         """Headers as they were sent."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """What `KafkaResource.read` gives for an offset whose message this client can't decode.
+
+    Attributes:
+        partition: partition that holds the message.
+        offset: its offset.
+        reason: what the client says.
+        timestamp: milliseconds since 1970, of now: that of the message is not known.
+        key: likewise not known.
+        value: likewise.
+        headers: likewise.
+    """
+
+    partition: int
+    offset: int
+    reason: str
+    timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
+    key: None = None
+    value: None = None
+    headers: tuple[()] = ()
+
+
+class _UndecodableError(Exception):
+    """The next message of one of the partitions that are read can't be decoded."""
 
 
 class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -132,10 +179,17 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
 
         Raises:
             TransientError: Kafka can't be reached or did not answer in time.
-            UserError: Kafka refuses these credentials.
+            UserError: Kafka refuses these credentials, or a codec's library is missing.
         """
         try:
             yield
+        except kafka_errors.UnsupportedCodecError as error:
+            # A broker takes no codec that it does not know itself: it is this side that lacks it.
+            msg = (
+                f"a message of Kafka at {self.bootstrap_servers} can't be decompressed ({error}): "
+                "install `kafka-python[lz4,snappy,zstd]`"
+            )
+            raise UserError(msg) from error
         except (
             kafka_errors.AuthorizationError,
             kafka_errors.SaslAuthenticationFailedError,
@@ -145,6 +199,9 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 "check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and the user's ACLs"
             )
             raise UserError(msg) from error
+        except NO_COORDINATOR as error:
+            msg = f"Kafka at {self.bootstrap_servers} is not ready for consumer groups yet: wait"
+            raise TransientError(msg) from error
         except (kafka_errors.KafkaError, OSError) as error:
             msg = (
                 f"Kafka at {self.bootstrap_servers} does not answer "
@@ -236,6 +293,8 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
     ) -> Iterator[Message]:
         """Read the offsets [start, end) of some partitions, each partition in order.
 
+        An offset that can't be decoded is given as `Undecodable`, and its neighbours as they are.
+
         Args:
             topic: the topic.
             start: first offset to read, by partition; must exist.
@@ -246,8 +305,31 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
 
         Raises:
             TransientError: Kafka can't be reached, or gave nothing for `stall_timeout_s`.
+            UserError: Kafka refuses these credentials, or a codec's library is missing.
         """
         position.update(start)
+        with suppress(_UndecodableError):
+            yield from self._read(topic, start, end, position, stall_timeout_s)
+            return
+        # The client does not say of which partition, so each is read alone, from where it is.
+        for partition in start:
+            while position[partition] < end[partition]:
+                one = {partition: position[partition]}
+                try:
+                    yield from self._read(topic, one, end, position, stall_timeout_s)
+                except _UndecodableError as error:
+                    offset = position[partition]
+                    position[partition] = offset + 1
+                    yield Undecodable(partition, offset, str(error))
+
+    def _read(
+        self,
+        topic: str,
+        start: Mapping[int, int],
+        end: Mapping[int, int],
+        position: dict[int, int],
+        stall_timeout_s: float,
+    ) -> Iterator[Message]:
         unread = {TopicPartition(topic, partition) for partition in start}
         unread = {tp for tp in unread if start[tp.partition] < end[tp.partition]}
         if not unread:
@@ -258,7 +340,7 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 consumer.seek(tp, start[tp.partition])
             progress = time.monotonic()
             while unread:
-                for tp, records in consumer.poll(timeout_ms=POLL_MS).items():
+                for tp, records in _polled(consumer).items():
                     for record in records:
                         if record.offset >= end[tp.partition]:
                             break
@@ -345,17 +427,26 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """Set a consumer group's offsets, for tools that show lag; nothing here reads them.
 
         Raises:
-            TransientError: Kafka can't be reached.
-            UserError: Kafka refuses these credentials.
+            TransientError: Kafka can't be reached, or is not ready for groups yet.
+            UserError: Kafka refuses these credentials, or consumers have joined the group.
         """
         with self.admin() as admin:
-            admin.alter_group_offsets(  # pyright: ignore[reportAttributeAccessIssue]
+            answers = admin.alter_group_offsets(  # pyright: ignore[reportAttributeAccessIssue]
                 group,
                 {
                     TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1)
                     for partition, offset in offsets.items()
                 },
             )
+            for error in answers.values():
+                if error is kafka_errors.UnknownMemberIdError:
+                    msg = (
+                        f"consumers have joined the group {group!r}, so that its offsets are "
+                        "theirs: set KAFKA_CONSUMER_GROUP to a name that nobody else uses"
+                    )
+                    raise UserError(msg)
+                if error is not kafka_errors.NoError:
+                    raise error
 
     def replay(self, topic: str, dead_letter_topic: str, letters: Sequence[DeadLetter]) -> None:
         """Put the original messages of dead letters back on their topic.
@@ -389,7 +480,9 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             consumer.assign([TopicPartition(topic, partition) for partition in start])
             for partition, offset in start.items():
                 consumer.seek(TopicPartition(topic, partition), offset)
-            consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1)
+            # One that can't be decoded is there, too.
+            with suppress(*UNDECODABLE):
+                consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1)
 
     def read_range(self, topic: str, offsets: OffsetRange) -> Iterator[Message]:
         """Read a range of offsets.
@@ -422,6 +515,15 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             return
         sent: list[Outgoing] = [(one.key, one.value, one.headers()) for one in letters]
         self.send(topic, [*sent, *((key, None, ()) for key in taken_back)])
+
+
+def _polled(consumer: KafkaConsumer) -> Mapping[TopicPartition, Sequence[Message]]:
+    try:
+        return consumer.poll(timeout_ms=POLL_MS)
+    except UNDECODABLE as error:
+        # The consumer is of no use any more: its next poll would never return.
+        msg = f"can't be decoded: {type(error).__name__}: {error}"
+        raise _UndecodableError(msg) from error
 
 
 @contextmanager

@@ -98,7 +98,8 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             if error.code in DENIED:
                 msg = (
                     f"MinIO at {self.endpoint} refuses access to bucket {bucket!r} ({error.code}): "
-                    "check MINIO_ACCESS_KEY, MINIO_SECRET_KEY and the user's policy"
+                    "run `resize-pipeline provision`, which makes bucket and policy what they "
+                    "should be, or check MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
                 )
                 raise UserError(msg) from error
             if key is not None and error.code in IMPOSSIBLE:
@@ -123,13 +124,14 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             raise TransientError(msg) from error
 
     def list_objects(
-        self, bucket: str, prefix: str = "", *, with_metadata: bool = False
+        self, bucket: str, prefix: str = "", *, start_after: str = "", with_metadata: bool = False
     ) -> Iterator[ObjectInfo]:
         """List a bucket, in order of keys, as a stream.
 
         Args:
             bucket: the bucket.
             prefix: only keys that start with it.
+            start_after: only keys after this one; empty for all.
             with_metadata: ask for user metadata too, which only MinIO gives in a listing.
 
         Raises:
@@ -138,7 +140,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """
         with self.errors(bucket):
             for item in self.client.list_objects(
-                bucket, prefix=prefix, recursive=True, include_user_meta=with_metadata
+                bucket,
+                prefix=prefix,
+                recursive=True,
+                start_after=start_after or None,
+                include_user_meta=with_metadata,
             ):
                 yield ObjectInfo(
                     key=cast("str", item.object_name),
@@ -146,7 +152,10 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     version_id=item.version_id,
                     size=item.size or 0,
                     last_modified=cast("dt.datetime", item.last_modified),
-                    metadata=_user_metadata(cast("Mapping[str, str]", item.metadata or {})),
+                    # MinIO lists at least the content type, other servers nothing.
+                    metadata=_user_metadata(cast("Mapping[str, str]", item.metadata))
+                    if item.metadata
+                    else None,
                 )
 
     def stat(self, bucket: str, key: str) -> ObjectInfo | None:
@@ -211,18 +220,36 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             etag=response.headers.get("etag", "").strip('"'),
             version_id=response.headers.get("x-amz-version-id"),
             data=data,
+            metadata=_user_metadata(response.headers),
         )
 
     def upload(
-        self, bucket: str, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str]
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        cache_control: str | None = None,
+        metadata: Mapping[str, str],
     ) -> None:
         """Write an object in one request: it is there whole or not at all.
+
+        Args:
+            bucket: the bucket.
+            key: the object's key.
+            data: its content.
+            content_type: its Content-Type.
+            cache_control: its Cache-Control, if it shall have one.
+            metadata: its user metadata, names without prefix.
 
         Raises:
             PermanentError: the server allows no such key.
             TransientError: the server can't be reached.
             UserError: the bucket is missing or refused.
         """
+        # The client tells standard headers from user metadata by their names.
+        headers = {} if cache_control is None else {"Cache-Control": cache_control}
         with self.errors(bucket, key):
             self.client.put_object(
                 bucket,
@@ -230,7 +257,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 io.BytesIO(data),
                 len(data),
                 content_type=content_type,
-                metadata=dict(metadata),
+                metadata={**metadata, **headers},
                 # One part, because an interrupted multipart upload leaves its parts behind.
                 part_size=max(len(data), PUT_PART_MIN),
             )

@@ -1,5 +1,6 @@
 """The settings that ops and sensor work by, as a Dagster resource that the UI shows."""
 
+import datetime as dt
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -21,11 +22,14 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     renditions_file: str
     run_max_objects: int
     run_max_bytes: int
+    run_min_interval_s: float
+    run_retention_days: int
     sensor_max_unfinished_runs: int
     batch_max_objects: int
     batch_max_bytes: int
     source_max_bytes: int
     suffixes: list[str]
+    partitions_start: str
     dead_letter_topic: str
     kafka_consumer_group: str
     kafka_start: str
@@ -39,11 +43,17 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
         """Build the resource."""
         values: dict[str, Any] = {name: getattr(settings, name) for name in cls.model_fields}
         values["renditions_file"] = str(settings.renditions_file.absolute())
+        values["partitions_start"] = settings.partitions_start.isoformat()
         return cls(**values)
 
     def is_picture(self, key: str) -> bool:
         """Tell whether a key has a suffix that the bucket notification selects."""
         return key.lower().endswith(tuple(self.suffixes))
+
+    @cached_property
+    def first_partition(self) -> dt.datetime:
+        """When the first partition starts; it holds all older objects, too."""
+        return dt.datetime.fromisoformat(self.partitions_start).replace(tzinfo=dt.UTC)
 
     @cached_property
     def spec_digest(self) -> str:

@@ -1,13 +1,14 @@
 """The renderer as a Dagster resource: its children live as long as the run."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Self
 
 import dagster as dg
 from pydantic import PrivateAttr
 
 from resize_pipeline.imaging import Rendered
-from resize_pipeline.rendering import Renderer
+from resize_pipeline.rendering import Limits, Renderer
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.settings import Settings
 
@@ -17,23 +18,26 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
 
     timeout_s: float
     memory_bytes: int
-    max_pixels: int
+    source_pixels: int
+    output_pixels: int
+    pixels_at_once: int
     _renderer: Renderer | None = PrivateAttr(default=None)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Build the resource."""
-        return cls(
-            timeout_s=settings.render_timeout_s,
-            memory_bytes=settings.render_memory_bytes,
-            max_pixels=settings.source_max_pixels,
-        )
+        return cls(**asdict(Limits.from_settings(settings)))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """Start the children."""
-        self._renderer = Renderer(
-            timeout_s=self.timeout_s, memory_bytes=self.memory_bytes, max_pixels=self.max_pixels
+        limits = Limits(
+            timeout_s=self.timeout_s,
+            memory_bytes=self.memory_bytes,
+            source_pixels=self.source_pixels,
+            output_pixels=self.output_pixels,
+            pixels_at_once=self.pixels_at_once,
         )
+        self._renderer = Renderer(limits)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """End the children."""

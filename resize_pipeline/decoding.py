@@ -1,0 +1,121 @@
+"""Opens pictures of strangers: what may decode them, how large they may be, why they are refused.
+
+Content decides the format, never the name. Nothing here runs another program.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from PIL import Image, ImageFile
+
+from resize_pipeline.errors import PermanentError, one_line
+
+T = TypeVar("T")
+
+# A picture that is larger than allowed must not be decoded; Pillow would only warn.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+# What every plugin shares; loading them here, once, keeps threads from racing for it.
+Image.init()
+
+with suppress(ImportError):
+    # The extra `heic`.
+    from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+
+    register_heif_opener(thumbnails=False)
+
+DECODERS = tuple(
+    name for name in ("AVIF", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP") if name in Image.OPEN
+)
+"""The decoders that may run, by Pillow's names. None runs another program, as EPS would;
+JPEG's opens multi-picture JPEG (MPO) too, HEIF's comes with an extra."""
+
+
+def open_picture(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
+    """Read the header of a picture, and refuse it before a pixel is decoded if it is too large.
+
+    Args:
+        data: the encoded picture.
+        max_pixels: most pixels that it may have, SOURCE_MAX_PIXELS.
+
+    Returns:
+        The open picture. Whatever is done with it next may find it broken: see `decoding`.
+
+    Raises:
+        PermanentError: no decoder knows it, its header is broken, or it is too large.
+        MemoryError: there is too little memory.
+    """
+    # Pillow's own limit is one for the whole process, so it is only ever raised and the exact check
+    # is made here. It stays on for what Pillow allocates before or besides, as a TIFF's tiles.
+    if Image.MAX_IMAGE_PIXELS is None or max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    image = decoding(data, max_pixels, lambda: Image.open(io.BytesIO(data), formats=DECODERS))
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise too_large(f"{pixels} pixels", max_pixels)
+    return image
+
+
+def decoding(data: bytes, max_pixels: int, step: Callable[[], T]) -> T:
+    """Run a step of decoding; whatever a plugin raises is the picture's fault, save for memory.
+
+    Args:
+        data: the encoded picture, for the reason.
+        max_pixels: as `open_picture`.
+        step: what to do.
+
+    Raises:
+        PermanentError: the step failed.
+        MemoryError: there is too little memory.
+    """
+    try:
+        return step()
+    except (MemoryError, PermanentError):
+        raise
+    except Image.UnidentifiedImageError as error:
+        msg = f"not a picture that can be decoded{_looks_like(data)}"
+        raise PermanentError(msg) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = re.findall(r"\d+", str(error))[0]
+        raise too_large(f"{pixels} pixels", max_pixels) from error
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            raise MemoryError(str(error)) from error
+        reason = one_line(str(error)) or type(error).__name__
+        msg = f"not a picture that can be decoded, it is truncated or broken: {reason}"
+        raise PermanentError(msg) from error
+
+
+def _looks_like(data: bytes) -> str:
+    """Say what data is by its first bytes, if no decoder could read its header."""
+    if not data:
+        return " (it is empty)"
+    for name in DECODERS:
+        _, accept = Image.OPEN[name]
+        if accept and accept(data[:16]) is True:
+            return f", it is truncated or broken: the header of a {name} that can't be read"
+    return f" (first bytes {data[:8]!r})"
+
+
+def decoded_pixels(image: ImageFile.ImageFile) -> int:
+    """Tell how many pixels decoding a picture holds in memory, once it was drafted.
+
+    A JPEG that is drafted is decoded smaller, but a progressive one is held whole, as coefficients,
+    until its last scan is in.
+
+    Args:
+        image: as `open_picture` gave it, drafted or not.
+    """
+    width, height = image.size
+    scale = getattr(image, "decoderconfig", ()) if "progressive" in image.info else ()
+    factor = scale[0] if scale else 1
+    return width * height * factor * factor
+
+
+def too_large(size: str, max_pixels: int) -> PermanentError:
+    """Say of a picture of this size that it is too large."""
+    return PermanentError(f"{size}, more than SOURCE_MAX_PIXELS={max_pixels}")

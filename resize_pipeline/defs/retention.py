@@ -1,0 +1,81 @@
+"""The job and its schedule that delete finished runs, for Dagster keeps them for ever."""
+
+import datetime as dt
+import itertools
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from resize_pipeline.defs.gaps import runs_with_gaps
+from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME
+from resize_pipeline.defs.ops import one_line_failures
+from resize_pipeline.defs.sensors import UNFINISHED
+from resize_pipeline.renditions import Rendition
+from resize_pipeline.resources.pipeline import PipelineResource
+from resize_pipeline.retention import deletable_runs, delete_runs
+
+RETENTION_JOB_NAME = "delete_finished_runs_job"
+RETENTION_SCHEDULE_NAME = "run_retention_schedule"
+CRON = "47 * * * *"
+RUNS_MAX = 500
+"""Most runs that are deleted at a time: 12,000 a day, where a trickle makes about 1,440."""
+
+
+def build_retention(
+    renditions: Sequence[Rendition],
+) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
+    """Build the job, and the schedule that runs it when there is something to delete."""
+    assets = {dg.AssetKey(rendition.name) for rendition in renditions}
+
+    def found(instance: dg.DagsterInstance, days: int) -> Iterator[str]:
+        return deletable_runs(
+            instance,
+            jobs=(JOB_NAME, CHECKS_JOB_NAME, RETENTION_JOB_NAME),
+            assets=assets,
+            before=dt.datetime.now(dt.UTC) - dt.timedelta(days=days),
+            keep=runs_with_gaps(instance),
+        )
+
+    @dg.op
+    def delete_finished_runs(context: dg.OpExecutionContext, pipeline: PipelineResource) -> None:
+        days = pipeline.run_retention_days
+        if not days:
+            context.log.info("RUN_RETENTION_DAYS is 0: nothing is deleted")
+            return
+        with one_line_failures(context):
+            some = itertools.islice(found(context.instance, days), RUNS_MAX)
+            deleted = delete_runs(context.instance, some)
+        context.log.info(f"deleted {deleted} runs that ended over {days} days ago")
+
+    @dg.job(
+        name=RETENTION_JOB_NAME,
+        description=(
+            "Deletes finished runs of this project that are older than RUN_RETENTION_DAYS, but for "
+            "those that hold a partition's latest materialization or check result, or a gap that "
+            f"`resize-pipeline status` shows; at most {RUNS_MAX}."
+        ),
+    )
+    def job() -> None:
+        delete_finished_runs()
+
+    @dg.schedule(
+        name=RETENTION_SCHEDULE_NAME,
+        job=job,
+        cron_schedule=CRON,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Deletes finished runs that are older than RUN_RETENTION_DAYS.",
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext, pipeline: PipelineResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        days = pipeline.run_retention_days
+        if not days:
+            return dg.SkipReason("RUN_RETENTION_DAYS is 0")
+        unfinished = dg.RunsFilter(job_name=RETENTION_JOB_NAME, statuses=UNFINISHED)
+        if context.instance.get_runs_count(unfinished):
+            return dg.SkipReason("an earlier run is still unfinished")
+        if next(found(context.instance, days), None) is None:
+            return dg.SkipReason(f"no run that ended over {days} days ago can be deleted")
+        return dg.RunRequest()
+
+    return job, schedule

@@ -1,0 +1,112 @@
+"""Names and addresses that S3, Kafka, MinIO and the network take. Pure.
+
+Each check returns the value that it was given, and raises a ValueError that says what is allowed;
+whoever reports it adds the value.
+"""
+
+import ipaddress
+import re
+
+TOPIC_MAX = 249
+"""Longest name of a topic (Kafka's `org.apache.kafka.common.internals.Topic`)."""
+DEAD_LETTERS = ".dead-letters"
+"""What the dead-letter topic's name has more than the topic's."""
+TARGET_MAX = 255 - len("minio-kafka-")
+"""Longest identifier of a target: MinIO gives its queue a folder of that name (255 bytes)."""
+HOST_MAX = 253
+"""Longest host name (RFC 1123, with the dots written out)."""
+
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*(\.\.|\.-|-\.))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]+")
+_TARGET = re.compile(r"[A-Za-z0-9._-]+")
+_SUFFIX = re.compile(r"\.[A-Za-z0-9._-]+")
+# What both MinIO (internal/config/config.go, validRegionRegex) and minio-py (helpers.py,
+# _REGION_REGEX) take.
+_REGION = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,61}[A-Za-z0-9]")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+# A last part of digits only would be an address, and a wrong one.
+_HOST = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\.?$){_LABEL}\.?")
+
+
+def checked_bucket(value: str) -> str:
+    """Check the name of a bucket."""
+    if not _BUCKET.fullmatch(value):
+        msg = (
+            "must be an S3 bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, "
+            "a letter or digit at both ends, not an IP address"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def checked_topic(value: str) -> str:
+    """Check the name of a topic that has a dead-letter topic beside it."""
+    longest = TOPIC_MAX - len(DEAD_LETTERS)
+    if not _TOPIC.fullmatch(value) or value in {".", ".."} or len(value) > longest:
+        msg = (
+            f"must be a Kafka topic name: 1 to {longest} letters, digits, dots, underscores and "
+            f"hyphens, not '.' or '..' ({DEAD_LETTERS} is added to it)"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def checked_target(value: str) -> str:
+    """Check the identifier of a MinIO target: part of an ARN and of a folder's name.
+
+    `_` is MinIO's own for the target without one.
+    """
+    if not _TARGET.fullmatch(value) or value == "_" or len(value) > TARGET_MAX:
+        msg = (
+            f"must be an identifier of a MinIO target: 1 to {TARGET_MAX} letters, digits, dots, "
+            "underscores and hyphens, not '_' alone"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def checked_region(value: str) -> str:
+    """Check the name of a region."""
+    if not _REGION.fullmatch(value):
+        msg = (
+            "must be a region such as us-east-1: 2 to 63 letters, digits, hyphens and "
+            "underscores, a letter first, a letter or digit last"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def checked_host(value: str) -> str:
+    """Check a host name or IP address without anything around it."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not _HOST.fullmatch(value) or len(value) > HOST_MAX:
+            msg = "must be a host name or an IP address, without scheme, port or brackets"
+            raise ValueError(msg) from None
+    return value
+
+
+def parse_suffixes(text: str) -> list[str]:
+    """Read key suffixes that are separated by commas.
+
+    Returns:
+        The suffixes in lower case, each with its dot, at least one. One that ends with another of
+        them is left out: it selects nothing more, and S3 refuses rules that overlap.
+
+    Raises:
+        ValueError: there is none, or one is not a suffix.
+    """
+    suffixes = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    if not suffixes or not all(map(_SUFFIX.fullmatch, suffixes)):
+        msg = (
+            "must be key suffixes separated by commas, as in .jpg,.png: each a dot and then "
+            "letters, digits, dots, underscores and hyphens, without wildcards"
+        )
+        raise ValueError(msg)
+    return [
+        one
+        for one in suffixes
+        if not any(one != other and one.endswith(other) for other in suffixes)
+    ]
