@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults lint format lock
+.PHONY: help demo up down test test-unit test-faults soak lint audit format lock
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,19 +21,28 @@ up: $(STAMP) ## Start Kafka, MinIO and Dagster and keep them running (Ctrl-C sto
 down: $(STAMP) ## Stop what `make up` started
 	@$(BIN)/resize-pipeline down
 
-test: $(STAMP) lint ## Run all tests, on a real Kafka and a real MinIO
-	$(BIN)/pytest
+test: test-unit lint ## Run all tests, on a real Kafka and a real MinIO
+	$(BIN)/pytest --numprocesses auto tests/dagster tests/fidelity
+	$(BIN)/pytest --ignore tests/unit --ignore tests/dagster --ignore tests/fidelity
 
 test-unit: $(STAMP) ## Run the tests that need no server, in under a minute
-	$(BIN)/pytest tests/unit tests/dagster
+	$(BIN)/pytest --numprocesses auto tests/unit
 
 test-faults: $(STAMP) ## Break a real stack in every known way and check that nothing is lost
 	$(BIN)/pytest -m faults tests/faults
+
+MINUTES ?= 20
+SEED ?= 1
+soak: $(STAMP) ## Change objects for MINUTES=20 while everything is killed in turn, and count
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)
 
 lint: $(STAMP) ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+audit: $(STAMP) ## Ask whether the pinned decoders have known holes
+	@$(BIN)/python .ci/audit.py $(UV)
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from resize_pipeline.local.ports import free_port
 from resize_pipeline.local.stack import running_stack
@@ -20,6 +21,10 @@ MINIO_BIN = os.environ.get("MINIO_BIN")
 for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
 
+
+# How long an example takes is a matter of the machine.
+settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-speed")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would all that
 # they start, some of which they end by it.
@@ -49,6 +54,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         minio_root_user=ROOT_USER,
         minio_root_password=ROOT_PASSWORD,
         kafka_bootstrap_servers=f"127.0.0.1:{free_port()}",
+        # A test waits for what it is about.
+        run_min_interval_s=0.0,
         local_dir=tmp_path_factory.mktemp("stack"),
         minio_bin=MINIO_BIN,
     )

@@ -4,7 +4,7 @@ import io
 import math
 import random
 
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
+from PIL import ExifTags, Image, ImageChops, ImageDraw, ImageFilter, ImageOps, ImageStat
 
 CORNERS = {
     "top left": (200, 30, 30),
@@ -70,3 +70,27 @@ def psnr(one: Image.Image, other: Image.Image) -> float:
     statistics = ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB")))
     mean_square = sum(statistics.sum2) / sum(statistics.count)
     return 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
+
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def turned(orientation: int, picture_format: str = "JPEG", size=(900, 600)) -> bytes:
+    """A picture that looks like `corners()` once its EXIF orientation is applied."""
+    undo = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
+    stored = corners(*size)
+    if undo in _TRANSPOSE:
+        stored = stored.transpose(_TRANSPOSE[undo])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(stored, picture_format, exif=exif)
+    assert corner_names(ImageOps.exif_transpose(decoded(data))) == list(CORNERS)
+    return data

@@ -40,7 +40,7 @@ class Project:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("dagster.yaml", "workspace.yaml", "renditions.yaml"):
+        for name in ("dagster.yaml", "workspace.yaml", "renditions.yaml", "pyproject.toml"):
             shutil.copy(REPOSITORY / name, self.folder)
 
     @property
@@ -60,6 +60,8 @@ class Project:
             # A schedule that falls due would make what a test has just removed.
             "RECONCILIATION_CRON": NEVER,
             "COMPLETENESS_CRON": NEVER,
+            # A test waits for what it is about.
+            "RUN_MIN_INTERVAL_S": "0",
         }
         return os.environ | ({"MINIO_BIN": MINIO_BIN} if MINIO_BIN else {}) | ours | self.settings
 

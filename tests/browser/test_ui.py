@@ -172,6 +172,7 @@ def test_run_shows_each_step(page, run, screenshot):
 def test_asset_shows_metadata_and_contact_sheet(page, run, screenshot):
     page.goto("/assets/thumbnail")
     expect(page.get_by_text("Every picture scaled to fit inside 160 x 160 pixels")).to_be_visible()
+    page.get_by_role("button", name="2 sensors").click()
     expect(page.get_by_role("link", name="minio_events_sensor")).to_be_visible()
     screenshot("asset")
 

@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -31,7 +31,13 @@ def fake_settings(folder: Path, renditions: str = RENDITIONS, **changes) -> Sett
     file = folder / "renditions.yaml"
     file.write_text(renditions)
     return Settings(
-        **{"renditions_file": file, "local_dir": folder / "local", "retry_s": 0.0, **changes}
+        **{
+            "renditions_file": file,
+            "local_dir": folder / "local",
+            "retry_s": 0.0,
+            "run_min_interval_s": 0.0,
+            **changes,
+        }
     )
 
 
@@ -68,12 +74,14 @@ class FakeMessage:
 class FakeKafka:
     """One topic, and that of its dead letters.
 
-    `arrives` are messages that come while somebody waits for them, `groups` what was committed.
+    `arrives` are messages that come while somebody waits for them, `groups` what was committed;
+    `before_letters` is called ahead of each write of dead letters, and may change things.
     """
 
     partitions: int = 1
     topic: str = "minio-events"
     letters: list[FakeMessage] = field(default_factory=list)
+    before_letters: Callable[[], None] | None = None
     groups: dict[str, dict[int, int]] = field(default_factory=dict)
     commit_error: Exception | None = None
     topic_id: str = "id-1"
@@ -83,7 +91,14 @@ class FakeKafka:
     waited: int = 0
     error: Exception | None = None
 
-    def send(self, *values: bytes | None, partition: int = 0, timestamp: int = 0) -> None:
+    def send(
+        self, topic: str, messages: Iterable[tuple[bytes | None, bytes | None, Headers]]
+    ) -> None:
+        assert topic == self.topic
+        for key, value, _ in messages:
+            self.log.append(FakeMessage(0, self.end(0), 0, value, key))
+
+    def produce(self, *values: bytes | None, partition: int = 0, timestamp: int = 0) -> None:
         for value in values:
             self.log.append(FakeMessage(partition, self.end(partition), timestamp, value))
 
@@ -104,7 +119,7 @@ class FakeKafka:
         assert all(offset == self.end(partition) for partition, offset in start.items())
         assert 0 < timeout_s < 10
         self.waited += 1
-        self.send(*self.arrives)
+        self.produce(*self.arrives)
         self.arrives = []
 
     def read(
@@ -154,6 +169,8 @@ class FakeKafka:
         if self.error:
             raise self.error
         assert topic == f"{self.topic}.dead-letters"
+        if self.before_letters and (letters or taken_back):
+            self.before_letters()
         for one in letters:
             self.letters.append(
                 FakeMessage(0, len(self.letters), 0, one.value, one.key, one.headers())
@@ -168,6 +185,7 @@ class FakeObject:
     last_modified: dt.datetime
     content_type: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    cache_control: str | None = None
 
 
 @dataclass
@@ -185,8 +203,14 @@ class FakeMinio:
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     lists_metadata: bool = True
 
-    def put(self, key: str, data: bytes, last_modified: dt.datetime | None = None) -> None:
-        self.objects[SOURCE, key] = FakeObject(data, last_modified or NOW)
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        last_modified: dt.datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.objects[SOURCE, key] = FakeObject(data, last_modified or NOW, "", metadata or {})
 
     def delete(self, key: str) -> None:
         self.objects.pop((SOURCE, key), None)
@@ -208,10 +232,11 @@ class FakeMinio:
         return self.objects.get((bucket, key))
 
     def list_objects(
-        self, bucket: str, prefix: str = "", *, with_metadata: bool = False
+        self, bucket: str, prefix: str = "", *, start_after: str = "", with_metadata: bool = False
     ) -> Iterator[ObjectInfo]:
+        self.calls.append(("list", bucket, prefix))
         for key in self.keys(bucket):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key.encode() > start_after.encode():
                 info = self._info(key, self.objects[bucket, key])
                 yield info if with_metadata and self.lists_metadata else without_metadata(info)
 
@@ -231,15 +256,22 @@ class FakeMinio:
             return None
         if len(found.data) > max_bytes:
             raise PermanentError("too large")
-        return Original(key, etag(found.data), None, found.data)
+        return Original(key, etag(found.data), None, found.data, found.metadata)
 
     def upload(
-        self, bucket: str, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str]
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        cache_control: str | None = None,
+        metadata: Mapping[str, str],
     ) -> None:
         assert bucket != SOURCE
         self._find("upload", bucket, key)
         self.objects[bucket, key] = FakeObject(
-            data, dt.datetime.now(dt.UTC), content_type, metadata
+            data, dt.datetime.now(dt.UTC), content_type, metadata, cache_control
         )
 
     def remove(self, bucket: str, key: str) -> None:
@@ -260,7 +292,7 @@ class InProcessRenderer:
 
 
 def without_metadata(info: ObjectInfo) -> ObjectInfo:
-    return dataclasses.replace(info, metadata={})
+    return dataclasses.replace(info, metadata=None)
 
 
 def etag(data: bytes) -> str:

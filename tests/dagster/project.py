@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from resize_pipeline.definitions import build_definitions
+from resize_pipeline.offsets import Cursor
 from resize_pipeline.resources.scratch import ScratchIOManager
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import FakeKafka, FakeMinio, InProcessRenderer, fake_settings
@@ -37,6 +38,14 @@ class Project:
     def configure(self, **changes: Any) -> None:
         self.settings = fake_settings(self.folder, **changes)
 
+    def let_pass(self, seconds: float) -> None:
+        """Let the last runs of the sensor have been requested that much longer ago."""
+        cursor = Cursor.parse(self.cursor)
+        assert cursor
+        assert cursor.requested_at
+        before = cursor.requested_at - seconds
+        self.cursor = cursor.model_copy(update={"requested_at": before}).model_dump_json()
+
     def tick(self) -> SensorExecutionData:
         """Evaluate the sensor and keep the cursor, as the daemon does."""
         definitions = self.definitions
@@ -53,7 +62,7 @@ class Project:
         self.cursor = answer.cursor
         return answer
 
-    def run(
+    def run(  # noqa: PLR0913  As Dagster has it.
         self,
         request: dg.RunRequest | None = None,
         *,
@@ -61,9 +70,10 @@ class Project:
         partition: str | None = None,
         config: dict[str, Any] | None = None,
         tags: dict[str, str] | None = None,
+        job_name: str = "resize_images_job",
         raise_on_error: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        job = self.definitions.get_job_def("resize_images_job")
+        job = self.definitions.get_repository_def().get_job(job_name)
         run_config = {"ops": {"renditions": {"ops": {"plan": {"config": config or {}}}}}}
         return job.execute_in_process(
             instance=self.instance,
@@ -143,6 +153,12 @@ def observations(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
         for item in result.all_events
         if item.event_type == dg.DagsterEventType.ASSET_OBSERVATION
     ]
+
+
+def observed(result: dg.ExecuteInProcessResult) -> dict:
+    """What the run observed of its objects."""
+    [one] = [metadata for metadata in observations(result) if "objects" in metadata]
+    return one
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:

@@ -48,11 +48,13 @@ def test_names(tmp_path: Path) -> None:
     assert {schedule.name: schedule.job_name for schedule in repository.schedule_defs} == {
         "reconciliation_schedule": "resize_images_job",
         "completeness_schedule": "check_renditions_job",
+        "run_retention_schedule": "delete_finished_runs_job",
     }
-    [sensor] = repository.sensor_defs
-    assert sensor.name == "minio_events_sensor"
-    assert sensor.job_name == "resize_images_job"
-    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    for sensor in repository.sensor_defs:
+        assert sensor.job_name == "resize_images_job"
+        assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    names = {sensor.name for sensor in repository.sensor_defs}
+    assert names == {"minio_events_sensor", "follow_up_sensor"}
 
 
 def test_renditions_depend_on_the_source(tmp_path: Path) -> None:
@@ -89,11 +91,16 @@ def test_wrong_specs_are_refused(tmp_path: Path) -> None:
         build_definitions(Settings(renditions_file=tmp_path / "none.yaml"))
 
 
-def test_the_module_loads_in_the_projects_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_module_loads_in_the_projects_folder(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RENDITIONS_FILE", str(REPOSITORY / "renditions.yaml"))
+    Path(".env").write_text("MINIO_ENDPIONT=x\n")
     defs = runpy.run_module("resize_pipeline.definitions")["defs"]
     keys = {key.to_user_string() for key in defs.resolve_all_asset_keys()}
     assert keys == {"raw_images", "large", "medium", "thumbnail"}
+    # The command line tells of it; here each run would.
+    assert "MINIO_ENDPIONT" not in capfd.readouterr().err
 
 
 def test_a_wrong_setting_is_one_line_at_the_end_of_loading(tmp_path: Path) -> None:

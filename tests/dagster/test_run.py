@@ -2,9 +2,12 @@
 
 import datetime as dt
 import io
+import itertools
 
 import dagster as dg
 import pytest
+from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import get_reexecution_strategy
 
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.errors import PermanentError, TransientError, UserError
@@ -17,6 +20,7 @@ from tests.dagster.project import (
     large_values_job,
     materialized,
     observations,
+    observed,
 )
 from tests.pictures import decoded, detailed, encoded
 
@@ -30,11 +34,6 @@ def offsets(*ranges: str, topic_id: str = "id-1") -> dict:
     return {"topic_id": topic_id, "offset_ranges": list(ranges)}
 
 
-def observed(result: dg.ExecuteInProcessResult) -> dict:
-    [one] = [metadata for metadata in observations(result) if "objects" in metadata]
-    return one
-
-
 def gaps(result: dg.ExecuteInProcessResult) -> list[str]:
     return [metadata["gap"] for metadata in observations(result) if "gap" in metadata]
 
@@ -43,7 +42,7 @@ class TestWhatIsMade:
     def test_from_events_to_renditions(self, project: Project) -> None:
         for key, data in {"a/b c.png": PNG, "日本+.JPG": JPEG}.items():
             project.minio.put(key, data)
-            project.kafka.send(event(key, NOW))
+            project.kafka.produce(event(key, NOW))
         [request] = project.tick().run_requests
         result = project.run(request)
 
@@ -63,6 +62,7 @@ class TestWhatIsMade:
         for metadata in made.values():
             assert metadata["images"] == 2
             assert metadata["rejected"] == metadata["missing"] == 0
+            assert metadata["smaller than asked"] == 0
             assert metadata["source bytes"] == len(PNG) + len(JPEG)
         assert "data:image/" in made["small"]["contact sheet"]
         assert "contact sheet" not in made["large"], "the same pictures stored twice"
@@ -84,7 +84,7 @@ class TestWhatIsMade:
 
     def test_an_object_is_rendered_once_however_many_events_it_has(self, project: Project) -> None:
         project.minio.put("a.png", PNG)
-        project.kafka.send(*(event("a.png", NOW) for _ in range(5)))
+        project.kafka.produce(*(event("a.png", NOW) for _ in range(5)))
         assert observed(project.run(project.tick().run_requests[0]))["objects"] == 1
 
     def test_only_what_is_selected_is_made(self, project: Project) -> None:
@@ -166,7 +166,7 @@ class TestWhatIsAskedFor:
     def test_only_the_ranges(self, project: Project) -> None:
         for key in "abcd":
             project.minio.put(key, PNG)
-            project.kafka.send(event(key, NOW))
+            project.kafka.produce(event(key, NOW))
         project.run(partition=THIS_HOUR, config=offsets("0:1-2", "0:3-4"))
         assert project.minio.keys("large-bucket") == ["b", "d"]
 
@@ -178,7 +178,7 @@ class TestWhatIsAskedFor:
         }
 
     def test_messages_that_ask_for_nothing_are_counted_by_reason(self, project: Project) -> None:
-        project.kafka.send(
+        project.kafka.produce(
             b"junk",
             None,
             event("a", NOW, name="s3:ObjectRemoved:Delete"),
@@ -198,7 +198,7 @@ class TestWhatIsAskedFor:
     def test_what_retention_took_is_recorded_and_the_rest_is_made(self, project: Project) -> None:
         for key in "abcd":
             project.minio.put(key, PNG)
-            project.kafka.send(event(key, NOW))
+            project.kafka.produce(event(key, NOW))
         project.kafka.first = 2
         result = project.run(partition=THIS_HOUR, config=offsets("0:0-3", "0:3-9", "7:0-5"))
         assert project.minio.keys("large-bucket") == ["c", "d"]
@@ -215,7 +215,7 @@ class TestWhatIsAskedFor:
     ) -> None:
         """Repeating the run can't help, so it does not fail."""
         project.minio.put("a", PNG)
-        project.kafka.send(event("a", NOW))
+        project.kafka.produce(event("a", NOW))
         result = project.run(partition=THIS_HOUR, config=offsets("0:0-1", topic_id=topic_id))
         assert gaps(result) == ["partition 0 offsets 0-1: topic minio-events was recreated"]
         assert project.minio.keys("large-bucket") == []
@@ -240,6 +240,13 @@ class TestReconcile:
         assert observed(self.reconcile(project))["objects"] == 2
         assert project.minio.keys("large-bucket") == ["new.png", "old.png"]
         assert observed(self.reconcile(project))["objects"] == 0
+
+    def test_sources_with_too_few_pixels_are_counted(self, project: Project) -> None:
+        project.minio.put("tiny.png", encoded(detailed(50, 25), "PNG"))
+        project.minio.put("a.png", PNG)
+        made = materialized(self.reconcile(project))
+        counts = {name: metadata["smaller than asked"] for name, metadata in made.items()}
+        assert counts == {"large": 1, "small": 0}
 
     def test_only_what_is_missing_or_outdated(self, project: Project) -> None:
         for name in ("current.png", "lost.png", "overwritten.png"):
@@ -275,20 +282,71 @@ class TestReconcile:
         assert materialized(self.reconcile(project))["large"]["images"] == 1
         assert project.kafka.dead_letters("minio-events.dead-letters") == {}
 
+    def test_a_dead_letter_of_what_succeeded_is_taken_back(self, project: Project) -> None:
+        """Its run was killed before it saw that the object had changed."""
+        project.minio.put("a.png", b"junk")
+        project.run(partition=THIS_HOUR)
+        letters = list(project.kafka.letters)
+        project.minio.put("a.png", PNG)
+        project.run(partition=THIS_HOUR)
+        project.kafka.letters[:] = letters
+        assert materialized(self.reconcile(project))["large"]["current already"] == 1
+        assert project.kafka.dead_letters("minio-events.dead-letters") == {}
+        assert observed(self.reconcile(project))["objects"] == 0
+
+    @pytest.mark.parametrize("lists_metadata", [True, False])
+    @pytest.mark.parametrize(("switched_on", "left"), [(True, []), (False, ["gone.png"])])
+    def test_renditions_whose_source_is_gone(
+        self, *, project: Project, switched_on: bool, left: list[str], lists_metadata: bool
+    ) -> None:
+        """The event of its removal was lost."""
+        project.configure(delete_renditions=switched_on)
+        project.minio.lists_metadata = lists_metadata
+        for key in ("gone.png", "here.png"):
+            project.minio.put(key, PNG)
+        self.reconcile(project)
+        project.minio.delete("gone.png")
+        project.minio.upload("large-bucket", "theirs.png", b"", content_type="", metadata={})
+        made = materialized(self.reconcile(project))
+        assert made["large"]["missing"] == (1 if switched_on else 0)
+        for bucket, prefix in (("large-bucket", ""), ("small-bucket", "thumbnails/")):
+            keys = [*left, "here.png"] + (["theirs.png"] if not prefix else [])
+            assert project.minio.keys(bucket) == [prefix + key for key in keys]
+        assert observed(self.reconcile(project))["objects"] == 0
+
     def test_a_server_that_lists_no_metadata(self, project: Project) -> None:
         project.minio.lists_metadata = False
         project.minio.put("a.png", PNG)
         self.reconcile(project)
         assert observed(self.reconcile(project))["objects"] == 0
 
-    def test_takes_on_a_bounded_number(
-        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("lists_metadata", [True, False])
+    def test_new_metadata_that_a_spec_reads(
+        self, *, project: Project, lists_metadata: bool
     ) -> None:
-        monkeypatch.setattr("resize_pipeline.defs.ops.RECONCILE_MAX_OBJECTS", 2)
-        for index in range(5):
-            project.minio.put(f"{index}.png", PNG)
-        counts = [observed(self.reconcile(project))["objects"] for _ in range(4)]
-        assert counts == [2, 2, 1, 0]
+        """Its event was lost: the object was copied onto itself, and its bytes are the same."""
+        project.minio.lists_metadata = lists_metadata
+        box = "width: 9, height: 9, fit: cover, position: focal-point"
+        project.configure(
+            renditions=f"renditions: {{focal: {{{box}, format: webp, bucket: large-bucket}}}}"
+        )
+        for key in ("a.png", "a.png!.png"):
+            project.minio.put(key, PNG)
+        self.reconcile(project)
+        project.minio.put("a.png", PNG, metadata={"focal-point": "0.3,0.7"})
+        assert materialized(self.reconcile(project))["focal"]["images"] == 1
+        assert observed(self.reconcile(project))["objects"] == 0
+
+    def test_a_dead_letter_for_metadata_is_not_one_for_other_metadata(
+        self, project: Project
+    ) -> None:
+        box = "width: 9, height: 9, fit: cover, position: focal-point"
+        project.configure(renditions=f"renditions: {{focal: {{{box}, bucket: large-bucket}}}}")
+        project.minio.put("a.png", PNG, metadata={"focal-point": "left"})
+        assert materialized(self.reconcile(project))["focal"]["rejected"] == 1
+        assert observed(self.reconcile(project))["objects"] == 0
+        project.minio.put("a.png", PNG, metadata={"focal-point": "0,0"})
+        assert materialized(self.reconcile(project))["focal"]["images"] == 1
 
 
 class TestDeadLetters:
@@ -296,7 +354,7 @@ class TestDeadLetters:
 
     def test_a_picture_that_can_not_be_decoded(self, project: Project) -> None:
         project.minio.put("a b.png", b"junk")
-        project.kafka.send(event("before", NOW), event("a b.png", NOW))
+        project.kafka.produce(event("before", NOW), event("a b.png", NOW))
         result = project.run(partition=THIS_HOUR, config=offsets("0:1-2"))
         [letter] = project.kafka.dead_letters(self.TOPIC).values()
         assert letter.key == b"images/a b.png"
@@ -325,7 +383,7 @@ class TestDeadLetters:
 
     def test_is_taken_back_once_the_object_succeeds(self, project: Project) -> None:
         project.minio.put("a.png", b"junk")
-        project.kafka.send(event("a.png", NOW))
+        project.kafka.produce(event("a.png", NOW))
         project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
         project.minio.put("a.png", PNG)
         project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
@@ -336,9 +394,44 @@ class TestDeadLetters:
         project.minio.put("a.png", b"junk")
         project.run(partition=THIS_HOUR)
         project.minio.delete("a.png")
-        project.kafka.send(event("a.png", NOW, name="s3:ObjectRemoved:Delete"))
+        project.kafka.produce(event("a.png", NOW, name="s3:ObjectRemoved:Delete"))
         project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
         assert project.kafka.dead_letters(self.TOPIC) == {}
+
+    def test_does_not_outlive_the_content_that_replaced_its_own(self, project: Project) -> None:
+        """Between the last look at the bad picture and its letter, another run makes the good."""
+        project.minio.put("a.png", b"junk")
+        project.kafka.produce(event("a.png", NOW), event("a.png", NOW))
+
+        def overtake() -> None:
+            project.kafka.before_letters = None
+            project.minio.put("a.png", PNG)
+            project.run(partition=THIS_HOUR, config=offsets("0:1-2"))
+
+        project.kafka.before_letters = overtake
+        made = materialized(project.run(partition=THIS_HOUR, config=offsets("0:0-1")))
+        assert (made["large"]["rejected"], made["large"]["current already"]) == (0, 1)
+        assert project.minio.keys("large-bucket") == ["a.png"]
+        assert project.kafka.dead_letters(self.TOPIC) == {}
+
+    def test_is_not_taken_back_from_the_content_that_replaced_the_good_one(
+        self, project: Project
+    ) -> None:
+        """Between the last look at the good picture and its tombstone, another run rejects."""
+        project.minio.put("a.png", b"junk")
+        project.run(partition=THIS_HOUR)
+        project.minio.put("a.png", PNG)
+
+        def overtake() -> None:
+            project.kafka.before_letters = None
+            project.minio.put("a.png", b"other junk")
+            project.run(partition=THIS_HOUR)
+
+        project.kafka.before_letters = overtake
+        made = materialized(project.run(partition=THIS_HOUR))
+        assert (made["large"]["rejected"], made["large"]["images"]) == (1, 0)
+        [letter] = project.kafka.dead_letters(self.TOPIC).values()
+        assert etag(b"other junk") in letter.identity
 
     def test_nothing_is_sent_for_what_never_had_one(self, project: Project) -> None:
         project.minio.put("a.png", PNG)
@@ -349,7 +442,7 @@ class TestDeadLetters:
         self, project: Project
     ) -> None:
         project.minio.put("good.png", PNG)
-        project.kafka.send(b"\xff junk", event("good.png", NOW))
+        project.kafka.produce(b"\xff junk", event("good.png", NOW))
         project.run(partition=THIS_HOUR, config=offsets("0:0-2"))
         [letter] = project.kafka.dead_letters(self.TOPIC).values()
         assert letter.key == b"minio-events/0/0"
@@ -359,7 +452,7 @@ class TestDeadLetters:
         assert project.minio.keys("large-bucket") == ["good.png"]
 
     def test_a_repeated_run_makes_no_second_one(self, project: Project) -> None:
-        project.kafka.send(b"junk")
+        project.kafka.produce(b"junk")
         for _ in range(2):
             project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
         assert len(project.kafka.dead_letters(self.TOPIC)) == 1
@@ -380,7 +473,7 @@ class TestDeadLetters:
 class TestRepeats:
     def test_a_repeated_run_changes_nothing(self, project: Project) -> None:
         project.minio.put("a.png", PNG)
-        project.kafka.send(event("a.png", NOW))
+        project.kafka.produce(event("a.png", NOW))
         project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
         project.minio.calls.clear()
         made = materialized(project.run(partition=THIS_HOUR, config=offsets("0:0-1")))
@@ -406,13 +499,34 @@ class TestRepeats:
             assert found.content_type == "image/jpeg"
         assert made["large"]["images"] == 1
 
+    def test_an_object_that_never_stays_hurts_no_other(self, project: Project) -> None:
+        """It goes back on the topic, for the run of its last event may have ended already."""
+        numbers = itertools.count()
+        for key in ("busy.png", "good.png"):
+            project.minio.put(key, PNG)
+            project.kafka.produce(event(key, NOW))
+
+        def overwrite(name: str, bucket: str, key: str) -> None:
+            if (name, bucket, key) == ("upload", "large-bucket", "busy.png"):
+                project.minio.put("busy.png", PNG + b"%d" % next(numbers))
+
+        project.minio.before = overwrite
+        result = project.run(partition=THIS_HOUR, config=offsets("0:0-2"))
+        made = materialized(result)["large"]
+        assert (made["images"], made["busy"], made["rejected"]) == (1, 1, 0)
+        assert "good.png" in project.minio.keys("large-bucket")
+        assert [message.value for message in project.kafka.log[2:]] == [event("busy.png", NOW)]
+        project.minio.before = None
+        made = materialized(project.run(partition=THIS_HOUR, config=offsets("0:2-3")))["large"]
+        assert (made["images"], made["busy"]) == (1, 0)
+
     @pytest.mark.parametrize("switched_on", [True, False])
     def test_a_removal(self, *, project: Project, switched_on: bool) -> None:
         project.configure(delete_renditions=switched_on)
         project.minio.put("a.png", PNG)
         project.run(partition=THIS_HOUR)
         project.minio.delete("a.png")
-        project.kafka.send(event("a.png", NOW, name="s3:ObjectRemoved:Delete"))
+        project.kafka.produce(event("a.png", NOW, name="s3:ObjectRemoved:Delete"))
         project.run(partition=THIS_HOUR, config=offsets("0:0-1"))
         left = ["a.png"] if not switched_on else []
         assert project.minio.keys("large-bucket") == left
@@ -469,13 +583,15 @@ class TestFailures:
 
     def test_ranges_and_objects(self, project: Project) -> None:
         config = {**offsets("0:0-1"), "objects": ["a"]}
-        for two in (config, {**config, "reconcile": True}, {"reconcile": True, "objects": ["a"]}):
+        for two in (config, {**config, "reconcile": True}, {"prefix": "a", "objects": ["a"]}):
             result = project.run(partition=THIS_HOUR, config=two, raise_on_error=False)
-            assert "covers one of offset_ranges, objects and reconcile" in project.failure(result)
+            assert "covers one of offset_ranges, objects, prefix and reconcile" in project.failure(
+                result
+            )
 
     def test_another_spec_than_the_run_was_planned_under(self, project: Project) -> None:
         project.minio.put("a.png", PNG)
-        project.kafka.send(event("a.png", NOW))
+        project.kafka.produce(event("a.png", NOW))
         [request] = project.tick().run_requests
         project.configure(
             renditions="renditions: {large: {width: 50, height: 50, bucket: large-bucket}}"
@@ -533,6 +649,38 @@ class TestFailures:
             said = project.failure(again)
         assert "re-execute all steps" in said
         assert "renditions.resize" in said
+
+
+@pytest.mark.parametrize("job_name", ["resize_images_job", "__ASSET_JOB"])
+def test_dagster_repeats_all_steps_of_a_failed_run(project: Project, job_name: str) -> None:
+    """Also of what `Materialize` and asset backfills start, which has no tags of a job."""
+    project.minio.put("a.png", PNG)
+    project.minio.errors["thumbnails/a.png"] = TransientError("away")
+    failed = project.run(partition=THIS_HOUR, job_name=job_name, raise_on_error=False)
+    assert not failed.success
+    run = project.instance.get_run_by_id(failed.run_id)
+    assert run
+    strategy = get_reexecution_strategy(run, project.instance)
+    assert strategy is ReexecutionStrategy.ALL_STEPS
+
+
+def test_a_run_that_ended_before_its_first_step_is_repeated_whole(project: Project) -> None:
+    """It had no time to say how it is to be repeated, so Dagster repeats it from failure."""
+    project.minio.put("a.png", PNG)
+    lost = project.instance.create_run_for_job(
+        project.definitions.get_job_def("resize_images_job"),
+        tags={"dagster/partition": THIS_HOUR},
+        status=dg.DagsterRunStatus.FAILURE,
+    )
+    options = dg.ReexecutionOptions.from_failure(lost.run_id, project.instance)
+    with dg.execute_job(
+        project.reconstructable(),
+        project.instance,
+        reexecution_options=options,
+        tags={"dagster/partition": THIS_HOUR},
+    ) as again:
+        assert again.success
+    assert project.minio.keys("large-bucket") == ["a.png"]
 
 
 class TestChildren:

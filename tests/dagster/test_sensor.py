@@ -44,8 +44,8 @@ def unfinished_run(project: Project, status: dg.DagsterRunStatus) -> None:
 
 def test_new_messages_become_a_run(project: Project) -> None:
     project.kafka.partitions = 2
-    project.kafka.send(event("a", NOW), event("b", NOW))
-    project.kafka.send(event("c", NOW), partition=1)
+    project.kafka.produce(event("a", NOW), event("b", NOW))
+    project.kafka.produce(event("c", NOW), partition=1)
     [request] = requests(project.tick())
     assert request.partition_key == key_of(NOW)
     assert request.run_key is None, "a used key would block a replay"
@@ -58,21 +58,21 @@ def test_new_messages_become_a_run(project: Project) -> None:
 
 
 def test_the_request_is_small_whatever_the_messages_are(project: Project) -> None:
-    project.kafka.send(*(event("k" * 1000, NOW) for _ in range(300)))
+    project.kafka.produce(*(event("k" * 1000, NOW) for _ in range(300)))
     [request] = requests(project.tick())
     assert len(json.dumps(request.run_config)) < 300
 
 
 def test_the_cursor_goes_on_from_tick_to_tick(project: Project) -> None:
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(event("a", NOW))
     project.tick()
-    project.kafka.send(event("b", NOW))
+    project.kafka.produce(event("b", NOW))
     [request] = requests(project.tick())
     assert offset_ranges(request) == ["0:1-2"]
 
 
 def test_nothing_new_skips_with_a_reason_and_keeps_the_position(project: Project) -> None:
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(event("a", NOW))
     project.tick()
     answer = project.tick()
     assert requests(answer) == []
@@ -87,7 +87,7 @@ def test_a_message_that_comes_during_the_tick_is_taken(project: Project) -> None
 
 
 def test_does_not_wait_when_there_is_work(project: Project) -> None:
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(event("a", NOW))
     project.tick()
     assert project.kafka.waited == 0
 
@@ -113,7 +113,7 @@ def test_partition_keys_exist_whatever_time_an_event_claims(
     project: Project, length: str, time: dt.datetime | str
 ) -> None:
     project.configure(partitions=length)
-    project.kafka.send(event("a", time))
+    project.kafka.produce(event("a", time))
     [request] = requests(project.tick())
     assert request.partition_key
     partitions = project.definitions.get_job_def("resize_images_job").partitions_def
@@ -126,7 +126,7 @@ def test_first_and_last_partition_take_what_lies_outside(project: Project, lengt
     project.configure(partitions=length)
     partitions = project.definitions.get_job_def("resize_images_job").partitions_def
     assert partitions
-    project.kafka.send(event("a", "2001-01-01T00:00:00Z"), event("b", NOW + 48 * HOUR))
+    project.kafka.produce(event("a", "2001-01-01T00:00:00Z"), event("b", NOW + 48 * HOUR))
     keys = partitions.get_partition_keys()
     assert [request.partition_key for request in requests(project.tick())] == [keys[0], keys[-1]]
 
@@ -134,21 +134,21 @@ def test_first_and_last_partition_take_what_lies_outside(project: Project, lengt
 @pytest.mark.parametrize("timestamp", [-1, 10**17, -(10**17), 2**63 - 1])
 def test_a_strange_timestamp_holds_up_nothing(project: Project, timestamp: int) -> None:
     """A producer can set it to anything, and without an event time the message's own counts."""
-    project.kafka.send(b"junk", timestamp=timestamp)
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(b"junk", timestamp=timestamp)
+    project.kafka.produce(event("a", NOW))
     assert len(requests(project.tick())) >= 1
     assert next_offsets(project) == {"0": 2}
 
 
 def test_junk_goes_with_its_neighbours(project: Project) -> None:
     sent = int(NOW.timestamp() * 1000)
-    project.kafka.send(b"junk", None, event("a", NOW), b"\xff" * 1000, timestamp=sent)
+    project.kafka.produce(b"junk", None, event("a", NOW), b"\xff" * 1000, timestamp=sent)
     [request] = requests(project.tick())
     assert offset_ranges(request) == ["0:0-4"]
 
 
 def test_hours_become_runs_of_their_own_earliest_first(project: Project) -> None:
-    project.kafka.send(event("a", NOW - 2 * HOUR), event("b", NOW - HOUR), event("c", NOW))
+    project.kafka.produce(event("a", NOW - 2 * HOUR), event("b", NOW - HOUR), event("c", NOW))
     assert [request.partition_key for request in requests(project.tick())] == [
         key_of(NOW - 2 * HOUR),
         key_of(NOW - HOUR),
@@ -158,7 +158,7 @@ def test_hours_become_runs_of_their_own_earliest_first(project: Project) -> None
 
 def test_a_burst_is_bounded_and_the_rest_waits(project: Project) -> None:
     project.configure(run_max_objects=10, sensor_max_unfinished_runs=2)
-    project.kafka.send(*(event(str(index), NOW) for index in range(55)))
+    project.kafka.produce(*(event(str(index), NOW) for index in range(55)))
     first = requests(project.tick())
     assert [offset_ranges(request) for request in first] == [["0:0-10"], ["0:10-20"]]
     assert {request.tags["resize_pipeline/lag"] for request in first} == {"35"}
@@ -170,7 +170,7 @@ def test_a_burst_is_bounded_and_the_rest_waits(project: Project) -> None:
 
 def test_runs_are_bounded_by_bytes(project: Project) -> None:
     project.configure(run_max_bytes=2500)
-    project.kafka.send(*(event(str(index), NOW, size=1000) for index in range(4)))
+    project.kafka.produce(*(event(str(index), NOW, size=1000) for index in range(4)))
     assert [offset_ranges(request) for request in requests(project.tick())] == [
         ["0:0-2"],
         ["0:2-4"],
@@ -189,7 +189,7 @@ def test_runs_are_bounded_by_bytes(project: Project) -> None:
 )
 def test_waits_for_unfinished_runs(project: Project, status: dg.DagsterRunStatus) -> None:
     project.configure(sensor_max_unfinished_runs=1)
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(event("a", NOW))
     unfinished_run(project, status)
     answer = project.tick()
     assert requests(answer) == []
@@ -206,14 +206,14 @@ def test_queued_runs_are_unfinished() -> None:
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
 def test_ended_runs_do_not_count(project: Project, status: dg.DagsterRunStatus) -> None:
     project.configure(sensor_max_unfinished_runs=1)
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(event("a", NOW))
     unfinished_run(project, status)
     assert len(requests(project.tick())) == 1
 
 
 def test_unfinished_runs_take_from_the_budget(project: Project) -> None:
     project.configure(run_max_objects=1, sensor_max_unfinished_runs=3)
-    project.kafka.send(*(event(str(index), NOW) for index in range(9)))
+    project.kafka.produce(*(event(str(index), NOW) for index in range(9)))
     unfinished_run(project, dg.DagsterRunStatus.STARTED)
     assert len(requests(project.tick())) == 2
 
@@ -240,7 +240,7 @@ def test_an_unreadable_cursor_fails_the_tick(project: Project) -> None:
 
 
 def test_a_reset_cursor_replays_the_topic(project: Project) -> None:
-    project.kafka.send(event("a", NOW), event("b", NOW))
+    project.kafka.produce(event("a", NOW), event("b", NOW))
     first = requests(project.tick())
     project.cursor = None
     again = requests(project.tick())
@@ -250,11 +250,11 @@ def test_a_reset_cursor_replays_the_topic(project: Project) -> None:
 
 
 def test_a_recreated_topic_is_read_from_its_start(project: Project) -> None:
-    project.kafka.send(event("a", NOW), event("b", NOW))
+    project.kafka.produce(event("a", NOW), event("b", NOW))
     project.tick()
     project.kafka.log.clear()
     project.kafka.topic_id = "id-2"
-    project.kafka.send(event("c", NOW))
+    project.kafka.produce(event("c", NOW))
     [request] = requests(project.tick())
     assert offset_ranges(request) == ["0:0-1"]
     assert request.run_config["ops"]["renditions"]["ops"]["plan"]["config"]["topic_id"] == "id-2"
@@ -265,25 +265,25 @@ def gaps(answer: SensorExecutionData) -> list[str]:
 
 
 def test_the_offsets_of_a_recreated_topic_are_a_gap_once(project: Project) -> None:
-    project.kafka.send(event("a", NOW), event("b", NOW))
+    project.kafka.produce(event("a", NOW), event("b", NOW))
     project.tick()
     project.kafka.log.clear()
     project.kafka.topic_id = "id-2"
-    assert gaps(project.tick()) == ["partition 0 offsets 2-2: topic minio-events was recreated"]
+    assert gaps(project.tick()) == ["partition 0 from offset 2: topic minio-events was recreated"]
     assert gaps(project.tick()) == []
 
 
 def test_what_retention_took_is_a_gap_once(project: Project) -> None:
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(event("a", NOW))
     project.tick()
-    project.kafka.send(*(event(str(index), NOW) for index in range(5)))
+    project.kafka.produce(*(event(str(index), NOW) for index in range(5)))
     project.kafka.first = 4
     assert gaps(project.tick()) == ["partition 0 offsets 1-4: deleted by retention"]
     assert gaps(project.tick()) == []
 
 
 def test_a_first_tick_knows_of_no_gap(project: Project) -> None:
-    project.kafka.send(*(event(str(index), NOW) for index in range(5)))
+    project.kafka.produce(*(event(str(index), NOW) for index in range(5)))
     project.kafka.first = 4
     assert gaps(project.tick()) == []
 
@@ -291,23 +291,131 @@ def test_a_first_tick_knows_of_no_gap(project: Project) -> None:
 @pytest.mark.parametrize(("start", "ranges"), [("earliest", ["0:0-2"]), ("latest", [])])
 def test_where_a_first_tick_starts(project: Project, start: str, ranges: list[str]) -> None:
     project.configure(kafka_start=start)
-    project.kafka.send(event("a", NOW), event("b", NOW))
+    project.kafka.produce(event("a", NOW), event("b", NOW))
     found = [one for request in requests(project.tick()) for one in offset_ranges(request)]
     assert found == ranges
     assert next_offsets(project) == {"0": 2}
-    project.kafka.send(event("c", NOW))
+    project.kafka.produce(event("c", NOW))
     [request] = requests(project.tick())
     assert offset_ranges(request) == ["0:2-3"]
 
 
+class TestTrickle:
+    """A few messages wait for more, because a run costs much however little it does."""
+
+    @pytest.fixture
+    def project(self, project: Project) -> Project:
+        project.configure(run_min_interval_s=60, batch_max_objects=5, batch_max_bytes=50_000)
+        return project
+
+    def test_the_first_one_goes_at_once(self, project: Project) -> None:
+        project.kafka.produce(event("a", NOW))
+        assert len(requests(project.tick())) == 1
+
+    def test_the_next_ones_wait_and_share_a_run(self, project: Project) -> None:
+        project.kafka.produce(event("a", NOW))
+        project.tick()
+        for index in range(3):
+            project.kafka.produce(event(str(index), NOW))
+            answer = project.tick()
+            assert requests(answer) == []
+            assert "RUN_MIN_INTERVAL_S" in str(answer.skip_message)
+            assert f"lag {index + 1}" in str(answer.skip_message)
+            # So that `status` counts them.
+            assert next_offsets(project) == {"0": 1}
+            project.let_pass(15)
+        project.let_pass(15)
+        [request] = requests(project.tick())
+        assert offset_ranges(request) == ["0:1-4"]
+
+    def test_a_minute_counts_from_the_last_run(self, project: Project) -> None:
+        for index in range(3):
+            project.kafka.produce(event(str(index), NOW))
+            assert len(requests(project.tick())) == 1
+            project.kafka.produce(event(str(index), NOW))
+            assert requests(project.tick()) == []
+            project.let_pass(61)
+
+    def test_what_comes_later_than_that_never_waits(self, project: Project) -> None:
+        project.kafka.produce(event("a", NOW))
+        project.tick()
+        project.let_pass(61)
+        assert "no new messages" in str(project.tick().skip_message)
+        project.kafka.produce(event("b", NOW))
+        assert len(requests(project.tick())) == 1
+
+    @pytest.mark.parametrize(
+        ("changes", "size", "count"),
+        [
+            ({}, 1, 5),
+            ({}, 25_000, 2),
+            ({"run_max_objects": 2}, 1, 2),
+            ({"run_max_bytes": 20}, 10, 2),
+        ],
+    )
+    def test_a_full_batch_goes_at_once(
+        self, project: Project, changes: dict[str, int], size: int, count: int
+    ) -> None:
+        limits = {"run_min_interval_s": 60, "batch_max_objects": 5, "batch_max_bytes": 50_000}
+        project.configure(**(limits | changes))
+        project.kafka.produce(event("a", NOW))
+        project.tick()
+        project.kafka.produce(*(event(str(index), NOW, size=size) for index in range(count - 1)))
+        assert requests(project.tick()) == []
+        project.kafka.produce(event("last", NOW, size=size))
+        [request] = requests(project.tick())
+        assert offset_ranges(request) == [f"0:1-{count + 1}"]
+
+    def test_the_mirror_shows_what_waits(self, project: Project) -> None:
+        project.kafka.produce(event("a", NOW))
+        project.tick()
+        project.kafka.produce(event("b", NOW))
+        project.tick()
+        project.tick()
+        assert project.kafka.groups == {"resize-pipeline": {0: 1}}
+
+    def test_a_gap_is_recorded_once_while_messages_wait(self, project: Project) -> None:
+        project.kafka.produce(event("a", NOW))
+        project.tick()
+        project.kafka.produce(*(event(str(index), NOW) for index in range(4)))
+        project.kafka.first = 3
+        assert gaps(project.tick()) == ["partition 0 offsets 1-3: deleted by retention"]
+        assert gaps(project.tick()) == []
+        project.let_pass(61)
+        [request] = requests(project.tick())
+        assert offset_ranges(request) == ["0:3-5"]
+
+    def test_a_cursor_that_was_deleted_replays_at_once(self, project: Project) -> None:
+        project.kafka.produce(event("a", NOW))
+        project.tick()
+        project.cursor = None
+        assert len(requests(project.tick())) == 1
+
+    def test_a_cursor_of_version_1_is_read_on(self, project: Project) -> None:
+        project.cursor = json.dumps(
+            {"version": 1, "topic": "minio-events", "topic_id": "id-1", "next_offsets": {"0": 1}}
+        )
+        project.kafka.produce(event("a", NOW), event("b", NOW))
+        [request] = requests(project.tick())
+        assert offset_ranges(request) == ["0:1-2"]
+        assert project.cursor
+        assert json.loads(project.cursor)["version"] == 2
+
+    def test_none_waits_when_it_is_switched_off(self, project: Project) -> None:
+        project.configure(run_min_interval_s=0)
+        for index in range(3):
+            project.kafka.produce(event(str(index), NOW))
+            assert len(requests(project.tick())) == 1
+
+
 def test_a_removal_is_an_event_of_its_own_hour(project: Project) -> None:
-    project.kafka.send(event("a", NOW - 2 * HOUR, name="s3:ObjectRemoved:Delete"))
+    project.kafka.produce(event("a", NOW - 2 * HOUR, name="s3:ObjectRemoved:Delete"))
     [request] = requests(project.tick())
     assert request.partition_key == key_of(NOW - 2 * HOUR)
 
 
 def test_runs_carry_the_digest_of_the_specs(project: Project) -> None:
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(event("a", NOW))
     [request] = requests(project.tick())
     config = request.run_config["ops"]["renditions"]["ops"]["plan"]["config"]
     assert len(config["spec_digest"]) == 16
@@ -317,36 +425,45 @@ class TestMirror:
     """A consumer group shows the position to tools; it never runs ahead of what Dagster stored."""
 
     def test_follows_a_tick_behind(self, project: Project) -> None:
-        project.kafka.send(event("a", NOW))
+        project.kafka.produce(event("a", NOW))
         project.tick()
         assert project.kafka.groups == {}
-        project.kafka.send(event("b", NOW))
+        project.kafka.produce(event("b", NOW))
         project.tick()
         assert project.kafka.groups == {"resize-pipeline": {0: 1}}
 
     def test_a_tick_that_fails_moves_nothing(self, project: Project) -> None:
-        project.kafka.send(event("a", NOW))
+        project.kafka.produce(event("a", NOW))
         project.tick()
         project.kafka.error = TransientError("away")
         with pytest.raises(TransientError):
             project.tick()
         assert project.kafka.groups == {}
 
-    @pytest.mark.parametrize("error", [TransientError, UserError])
+    @pytest.mark.parametrize(
+        ("error", "level"), [(TransientError, " INFO "), (UserError, " WARNING ")]
+    )
     def test_a_group_that_can_not_be_set_holds_up_nothing(
-        self, project: Project, error: type[Exception]
+        self,
+        project: Project,
+        capfd: pytest.CaptureFixture[str],
+        error: type[Exception],
+        level: str,
     ) -> None:
-        project.kafka.send(event("a", NOW))
+        """What the next tick mends by itself, as on a new broker, warns nobody."""
+        project.kafka.produce(event("a", NOW))
         project.tick()
         project.kafka.commit_error = error("no rights")
-        project.kafka.send(event("b", NOW))
+        project.kafka.produce(event("b", NOW))
         assert len(requests(project.tick())) == 1
+        [said] = [line for line in capfd.readouterr().err.splitlines() if "no rights" in line]
+        assert level in said
 
 
 def test_what_retention_took_is_passed(project: Project) -> None:
-    project.kafka.send(event("a", NOW))
+    project.kafka.produce(event("a", NOW))
     project.tick()
-    project.kafka.send(*(event(str(index), NOW) for index in range(5)))
+    project.kafka.produce(*(event(str(index), NOW) for index in range(5)))
     project.kafka.first = 4
     [request] = requests(project.tick())
     assert offset_ranges(request) == ["0:4-6"]

@@ -1,15 +1,29 @@
-"""What the status says of a failed tick of the sensor."""
+"""What the status says of daemon, ticks and runs."""
 
+import io
 import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
+import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.errors import SensorExecutionError, user_code_error_boundary
 from dagster._core.scheduler.instigation import InstigatorTick, TickData, TickStatus
+from dagster._core.storage.tags import PARTITION_NAME_TAG, WILL_RETRY_TAG
+from dagster._daemon.daemon import SensorDaemon
+from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
+from rich.console import Console
 
+from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.errors import TransientError
-from resize_pipeline.status import _tick
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.status import PipelineStatus, _tick, as_tables, pipeline_status
+from tests.dagster.fakes import fake_settings
+from tests.dagster.project import Project
 
 
 def failed_tick(error: SerializableErrorInfo) -> InstigatorTick:
@@ -58,3 +72,68 @@ def test_an_error_of_dagster_itself_is_shown() -> None:
     except TimeoutError:
         info = serializable_error_info_from_exc_info(sys.exc_info())
     assert "the code server did not answer" in (_tick(failed_tick(info)).message or "")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    # The ephemeral instance knows no sensors.
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        yield Project(instance, tmp_path, fake_settings(tmp_path))
+
+
+def status_of(project: Project) -> PipelineStatus:
+    return pipeline_status(project.settings, project.instance, cast(KafkaResource, project.kafka))
+
+
+def said(status: PipelineStatus) -> str:
+    return "\n".join(str(part) for part in as_tables(status))
+
+
+@pytest.mark.parametrize(("age_s", "expected"), [(10, "running"), (600, "not running")])
+def test_a_daemon_is_running_while_its_heartbeats_come(
+    project: Project, age_s: float, expected: str
+) -> None:
+    project.instance.add_daemon_heartbeat(
+        DaemonHeartbeat(time.time() - age_s, SensorDaemon.daemon_type(), "id")
+    )
+    status = status_of(project)
+    assert status.daemon == expected
+    assert ("daemon is not running" in said(status)) == (expected == "not running")
+
+
+def test_without_a_heartbeat_no_daemon_is_running(project: Project) -> None:
+    status = status_of(project)
+    assert status.daemon == "not running"
+    assert "last heartbeat: never" in said(status)
+
+
+def test_a_failed_run_that_is_repeated_is_not_counted(project: Project) -> None:
+    def failed(will_retry: str) -> dg.DagsterRun:
+        return project.instance.add_run(
+            dg.DagsterRun(
+                job_name=JOB_NAME,
+                status=dg.DagsterRunStatus.FAILURE,
+                tags={WILL_RETRY_TAG: will_retry},
+            )
+        )
+
+    failed("true")
+    last = failed("false")
+    status = status_of(project)
+    assert [run.run_id for run in status.failed_runs] == [last.run_id]
+    assert status.failed_count == 1
+
+
+def test_tables_fit_into_80_columns(project: Project) -> None:
+    project.instance.add_run(
+        dg.DagsterRun(
+            job_name=JOB_NAME,
+            status=dg.DagsterRunStatus.STARTED,
+            tags={PARTITION_NAME_TAG: "2026-11-22-10:00"},
+        )
+    )
+    file = io.StringIO()
+    Console(file=file, width=80).print(*as_tables(status_of(project)), sep="\n")
+    (line,) = (line for line in file.getvalue().splitlines() if "STARTED" in line)
+    assert "2026-11-22-10:00" in line
+    assert "UTC" in line

@@ -126,7 +126,7 @@ class Checker:
         self.cluster.unfinished()
         source = minio.stat(self.bucket, key)
         return source is not None and all(
-            is_current(minio.stat(spec.bucket, spec.key_for(key)), source.etag, spec)
+            is_current(minio.stat(spec.bucket, spec.key_for(key)), source, spec)
             for spec in self.cluster.renditions
         )
 
@@ -204,16 +204,20 @@ class Checker:
 
     def objects(self) -> list[Violation]:
         """A: each acknowledged PUT is answered for."""
+        lost = self.lost()
+        return [Violation("A", _some(lost))] if lost else []
+
+    def lost(self) -> list[str]:
+        """Say which acknowledged objects are gone, or neither rendered nor rejected."""
         minio = self.store()
         suffixes = tuple(self.cluster.settings.suffixes)
         letters = self.cluster.kafka.dead_letters(self.cluster.settings.dead_letter_topic)
         source = {item.key: item for item in minio.list_objects(self.bucket, self.prefix)}
-        found: list[Violation] = []
-        last = self.ledger.last()
-        lost = [key for key, one in last.items() if one.kind == "put" and key not in source]
-        if lost:
-            found.append(Violation("A", f"acknowledged, but not in the source: {_some(lost)}"))
-        unanswered: list[str] = []
+        lost = [
+            f"{key} was acknowledged, but is not in the source"
+            for key, one in self.ledger.last().items()
+            if one.kind == "put" and key not in source
+        ]
         for key, item in source.items():
             if not key.lower().endswith(suffixes):
                 continue
@@ -228,16 +232,19 @@ class Checker:
             lacking = [
                 spec.name
                 for spec in self.cluster.renditions
-                if not is_current(minio.stat(spec.bucket, spec.key_for(key)), item.etag, spec)
+                if not is_current(minio.stat(spec.bucket, spec.key_for(key)), item, spec)
             ]
             if lacking:
-                unanswered.append(f"{key} lacks {'+'.join(lacking)}")
-        if unanswered:
-            found.append(Violation("A", f"neither rendered nor rejected: {_some(unanswered)}"))
-        return found
+                lost.append(f"{key} lacks {'+'.join(lacking)} and has no dead letter")
+        return lost
 
     def sources_of_renditions(self) -> list[Violation]:
         """B: each rendition is of the source as it is, and of a version that had those bytes."""
+        stale = self.stale()
+        return [Violation("B", _some(stale))] if stale else []
+
+    def stale(self) -> list[str]:
+        """Say which renditions are of another content than the source has."""
         minio = self.store()
         letters = self.cluster.kafka.dead_letters(self.cluster.settings.dead_letter_topic)
         wrong: list[str] = []
@@ -266,7 +273,7 @@ class Checker:
                     wrong.append(f"{spec.name} of {key} is of {etag}, the source {newest[key]}")
                 elif (etag, version) not in versions[key] and version is not None:
                     wrong.append(f"{spec.name} of {key} is of version {version}")
-        return [Violation("B", _some(wrong))] if wrong else []
+        return wrong
 
     def offsets(self, reconciled_at: float | None = None) -> list[Violation]:
         """C: each offset between the baseline and the cursor was handled, or is a known gap."""
@@ -337,10 +344,13 @@ class Checker:
         return [Violation("D", f"renditions of nothing: {_some(extra)}")] if extra else []
 
     def bounds(self) -> list[Violation]:
-        """E: no more runs at a time than allowed, each once repeated."""
+        """E: no more runs at a time than allowed, each once repeated, and no more memory."""
         limit = 2 * self.cluster.settings.sensor_max_unfinished_runs
         most = self.cluster.most_unfinished
-        return [Violation("E", f"{most} runs unfinished at a time")] if most > limit else []
+        found = self.cluster.memory.above(self.cluster.memory_bounds)
+        if most > limit:
+            found.append(f"{most} runs unfinished at a time")
+        return [Violation("E", text) for text in found]
 
     def leftovers(self) -> list[Violation]:
         """G: every rendition is whole, and nothing lies about."""

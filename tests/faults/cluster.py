@@ -1,20 +1,23 @@
 """A real Kafka, MinIO and Dagster daemon, each of which can be killed without the others.
 
-Each runs under a supervisor of its own. There is no webserver: what the daemon does is read from
-the instance, as the UI would show it.
+Each runs under a supervisor of its own. There is a webserver only for those who start one: what the
+daemon does is read from the instance, as the UI would show it.
 """
 
 import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -31,6 +34,7 @@ from minio import Minio
 
 from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED
+from resize_pipeline.local.dagster import locations_loaded, ui_url
 from resize_pipeline.local.kafka import kafka_service
 from resize_pipeline.local.minio import minio_service
 from resize_pipeline.local.ports import free_port
@@ -42,15 +46,18 @@ from resize_pipeline.provisioning.credentials import read_credentials
 from resize_pipeline.renditions import Rendition, load_renditions, specs_digest
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import http_client
-from resize_pipeline.settings import Settings
+from resize_pipeline.settings import MIB, Settings
 from resize_pipeline.status import PipelineStatus, pipeline_status
 from tests.conftest import MINIO_BIN, ROOT_PASSWORD, ROOT_USER
+from tests.faults.memory import MemoryWatch, Role, bounds, loaded_bytes
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 GONE_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 180.0
 RUN_TIMEOUT_S = 240.0
+GRAPHQL_TIMEOUT_S = 60.0
+DAGSTER_SERVICES = ("webserver", "daemon-2", "daemon")
 NEVER = "0 0 1 1 *"
 """When the schedules run: what the sensor loses must not be healed before anyone looks."""
 
@@ -94,6 +101,8 @@ class Cluster:
         self.folder = folder
         self.package = package
         self.extra = dict(environment or {})
+        self.patches: Path | None = None
+        """Folder with a `sitecustomize.py` that breaks Dagster's processes from inside."""
         self.tmp = folder / "tmp"
         self.tmp.mkdir(parents=True)
         (folder / "renditions.yaml").write_text(RENDITIONS)
@@ -112,7 +121,13 @@ class Cluster:
             "completeness_cron": NEVER,
             "run_max_objects": 60,
             "batch_max_objects": 16,
+            # Small, so that the bounds that follow from them are.
+            "batch_max_bytes": 8 * MIB,
+            "source_max_bytes": 8 * MIB,
+            "render_memory_bytes": 512 * MIB,
+            "ui_port": free_port(),
             "retry_s": 5,
+            "run_min_interval_s": 0,
             "render_timeout_s": 20,
             "minio_bin": MINIO_BIN,
         }
@@ -120,6 +135,7 @@ class Cluster:
         self.topics: dict[str, dict[int, int]] = {}
         """By topic id the end of each partition that was seen last."""
         self.most_unfinished = 0
+        self.memory = MemoryWatch(self._dagster_processes)
         self._supervisors: dict[str, Supervisor] = {}
         self._set_aside: list[tuple[Supervisor, int]] = []
         self._stack = contextlib.ExitStack()
@@ -132,6 +148,7 @@ class Cluster:
         try:
             for name, size in self._small_disks.items():
                 self._mount(self.disk(name), size)
+            self._stack.enter_context(self.memory)
             self.start("minio")
             self.start("kafka")
             self.provision()
@@ -152,12 +169,16 @@ class Cluster:
                 os.kill(guard, signal.SIGCONT)
             supervisor.stop()
         self._set_aside.clear()
-        for name in ("daemon-2", "daemon", "kafka", "minio"):
+        for name in (*DAGSTER_SERVICES, "kafka", "minio"):
             if name in self._supervisors:
                 with contextlib.suppress(psutil.NoSuchProcess, AssertionError):
                     self.process(name).resume()
                 self._supervisors.pop(name).stop()
         self._stack.close()
+        # What tells why is in the logs; the data of all rows would be tens of MB.
+        for name in ("kafka", "minio", "minio-events", "dagster"):
+            shutil.rmtree(self.settings.local_dir / name, ignore_errors=True)
+        shutil.rmtree(self.tmp, ignore_errors=True)
 
     def disk(self, name: str) -> Path:
         """Give the folder that holds a service's data."""
@@ -198,10 +219,15 @@ class Cluster:
         """Start a service and wait until it answers.
 
         Args:
-            name: minio, kafka, daemon or daemon-2.
+            name: minio, kafka, daemon, daemon-2 or webserver.
             wait: False when something it needs is away, so that it can't answer yet.
         """
-        made = {"minio": self._minio, "kafka": self._kafka, "daemon": self._daemon}
+        made = {
+            "minio": self._minio,
+            "kafka": self._kafka,
+            "daemon": self._daemon,
+            "webserver": self._webserver,
+        }
         service = made[name.removesuffix("-2")]()
         log = service.log_file.with_name(f"{name}.log")
         service = replace(service, start_timeout_s=START_TIMEOUT_S, log_file=log)
@@ -247,17 +273,18 @@ class Cluster:
 
     def process(self, name: str) -> psutil.Process:
         """Give the process of a service."""
-        state = read_state(self.settings.local_dir / f"{name}.json")
-        process = state.services[0].process if state and state.services else None
-        found = process.find() if process else None
+        found = self._find(name)
         assert found, f"{name} does not run"
         return found
 
     def is_alive(self, name: str) -> bool:
         """Whether the process of a service still runs."""
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> psutil.Process | None:
         state = read_state(self.settings.local_dir / f"{name}.json")
         process = state.services[0].process if state and state.services else None
-        return process is not None and process.find() is not None
+        return process.find() if process else None
 
     def _minio(self) -> Service:
         return minio_service(self.settings)
@@ -272,25 +299,42 @@ class Cluster:
             beats = self.instance.get_daemon_heartbeats()
             return "SENSOR" in beats and beats["SENSOR"].timestamp >= started
 
-        workspace = str(self.folder / "workspace.yaml")
+        return self._dagster_service("daemon", ["dagster._daemon", "run"], ready)
+
+    def _webserver(self) -> Service:
+        address = ["-h", self.settings.ui_host, "-p", str(self.settings.ui_port)]
+        return self._dagster_service(
+            "webserver", ["dagster_webserver", *address], lambda: locations_loaded(self.settings)
+        )
+
+    def _dagster_service(self, name: str, command: list[str], ready: Callable[[], bool]) -> Service:
         home = self.settings.local_dir / "dagster"
         home.mkdir(parents=True, exist_ok=True)
         return Service(
-            name="daemon",
-            argv=[sys.executable, "-m", "dagster._daemon", "run", "-w", workspace],
+            name=name,
+            argv=[sys.executable, "-m", *command, "-w", str(self.folder / "workspace.yaml")],
             env=self.environment(),
             cwd=home,
-            log_file=self.settings.local_dir / "logs" / "daemon.log",
+            log_file=self.settings.local_dir / "logs" / f"{name}.log",
             ready=ready,
             version=version("dagster"),
         )
+
+    def _dagster_processes(self) -> list[psutil.Process]:
+        return [one for one in map(self._find, DAGSTER_SERVICES) if one]
+
+    @cached_property
+    def memory_bounds(self) -> dict[Role, int]:
+        """Bytes that each of Dagster's processes may take."""
+        return bounds(self.settings, loaded_bytes(self.environment(), self.tmp))
 
     def environment(self) -> dict[str, str]:
         """Give the environment of Dagster's processes."""
         environment = os.environ | self.settings.to_environment()
         for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
             environment.pop(name)
-        path = [str(self.package), *filter(None, [os.environ.get("PYTHONPATH")])]
+        first = [str(self.patches)] if self.patches else []
+        path = [*first, str(self.package), *filter(None, [os.environ.get("PYTHONPATH")])]
         return (
             environment
             | {
@@ -493,6 +537,27 @@ class Cluster:
             return new if new and not self.unfinished() else []
 
         return wait_until(ended, RUN_TIMEOUT_S, "the end of the launched run")[0]
+
+    def graphql(self, query: str, variables: Mapping[str, object]) -> dict:
+        """Ask the webserver, as the UI does."""
+        request = urllib.request.Request(  # noqa: S310  The scheme is http.
+            f"{ui_url(self.settings)}/graphql",
+            data=json.dumps({"query": query, "variables": variables}).encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=GRAPHQL_TIMEOUT_S) as response:  # noqa: S310
+            answer = json.load(response)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    def failures_of_steps(self, run_id: str) -> list[str]:
+        """Give the first line of what a run's log says of each step that failed."""
+        return [
+            str(event.step_failure_data.error_display_string).strip().splitlines()[0]
+            for entry in self.instance.all_logs(run_id)
+            if (event := entry.dagster_event)
+            and event.event_type is dg.DagsterEventType.STEP_FAILURE
+        ]
 
     def check(self, hour: str) -> None:
         """Run the completeness checks of an hour, as their schedule would."""

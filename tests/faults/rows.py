@@ -25,6 +25,7 @@ def last_failed_tick(world: World) -> str | None:
     "Kafka killed (-9) and back, under a PUT storm",
     "ACDEFGH",
     evidence=last_failed_tick,
+    core=True,
 )
 def kafka_killed(world: World) -> None:
     with world.storm(150, pause_s=0.1).raging() as storm:
@@ -68,11 +69,53 @@ def run_killed_resizing(world: World) -> None:
     kill_run_in(world, "resize")
 
 
-@row("run process killed mid-upload", "ABCDEFGH", evidence=run_failure)
+@row("run process killed mid-upload", "ABCDEFGH", evidence=run_failure, core=True)
 def run_killed_uploading(world: World) -> None:
     with world.storm(60, size=(1600, 1200)).raging():
         pass
     kill_run_in(world, "upload")
+
+
+RE_EXECUTE = """
+mutation ($run: String!) {
+  launchRunReexecution(reexecutionParams: {parentRunId: $run, strategy: FROM_FAILURE}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+
+
+@row(
+    "re-executed from failure in the UI",
+    "ABCDEFGH",
+    evidence=lambda world: next(iter(world.notes), None),
+)
+def re_executed_from_failure(world: World) -> None:
+    cluster = world.cluster
+    with world.storm(60, size=(1600, 1200)).raging():
+        pass
+    failed = kill_run_in(world, "upload")
+    cluster.start("webserver")
+    try:
+        world.settled()
+        before = world.checker.snapshot()
+        answer = cluster.graphql(RE_EXECUTE, {"run": failed})["launchRunReexecution"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        run_id = answer["run"]["runId"]
+        world.settled()
+    finally:
+        cluster.stop("webserver")
+    run = cluster.instance.get_run_by_id(run_id)
+    words = cluster.failures_of_steps(run_id)
+    if not run or not run.is_failure or not any("re-execute all steps" in word for word in words):
+        world.violate("D", f"it ended as {run and run.status}, and said {words}")
+    world.notes += [word[:150] for word in words[:1]]
+    after = world.checker.snapshot()
+    changed = [place for place, what in before.items() if after.get(place) != what]
+    if changed:
+        world.violate("D", f"it wrote {len(changed)} renditions again")
 
 
 @row("code server and run killed together", "ABCDEFGH", evidence=run_failure)
@@ -219,13 +262,13 @@ def ranges_of_runs(world: World) -> list[str]:
     ]
 
 
-@row("daemon killed with ids reserved, mid-submit", "ABCDEFG")
+@row("daemon killed with ids reserved, mid-submit", "ABCDEFG", core=True)
 def daemon_killed_submitting(world: World) -> None:
     cluster = world.cluster
     cluster.stop("daemon")
-    with world.storm(230).raging():
+    with world.storm(130).raging():
         pass
-    wait_for_messages(world, 230)
+    wait_for_messages(world, 130)
     cluster.start("daemon", wait=False)
 
     def reserved() -> list[str]:
@@ -290,11 +333,8 @@ def many_events(world: World) -> None:
     cluster = world.cluster
     bucket, topic = cluster.settings.source_bucket, cluster.settings.kafka_topic
     keys = [world.put(f"many-{one:03}.jpg") for one in range(100)]
-    limit = cluster.settings.run_max_objects
-    cluster.settings = cluster.settings.model_copy(update={"run_max_objects": 2000})
     cluster.stop("daemon")
-    try:
-        cluster.start("daemon")
+    with world.larger_runs():
         with cluster.producer() as producer:
             for one in range(10_000):
                 key = keys[one % len(keys)]
@@ -304,10 +344,6 @@ def many_events(world: World) -> None:
         world.settled()
         world.notes.append(f"lag 0 after {time.monotonic() - started:.0f} s")
         world.notes.append(f"{len(world.runs())} runs")
-    finally:
-        cluster.settings = cluster.settings.model_copy(update={"run_max_objects": limit})
-        cluster.stop("daemon")
-        cluster.start("daemon")
 
 
 @row(
@@ -336,13 +372,7 @@ def spec_changed(world: World) -> None:
     cluster.start("daemon")
     world.settled()
     refused = [run.run_id for run in world.runs() if run.is_failure]
-    words = [
-        entry.dagster_event.step_failure_data.error_display_string.splitlines()[0]
-        for run_id in refused
-        for entry in cluster.instance.all_logs(run_id)
-        if entry.dagster_event
-        and entry.dagster_event.event_type is dg.DagsterEventType.STEP_FAILURE
-    ]
+    words = [word for run_id in refused for word in cluster.failures_of_steps(run_id)]
     world.notes += [word[:150] for word in words[:1]]
 
 

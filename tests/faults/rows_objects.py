@@ -10,7 +10,7 @@ from PIL import Image
 
 from resize_pipeline.events import notification
 from tests.faults.ledger import picture
-from tests.faults.world import World, row
+from tests.faults.world import World, row, wait_for_messages
 
 
 @row("overwritten or deleted before processing, same bytes again, copied onto itself", "ABCDFG")
@@ -214,3 +214,73 @@ def strange_pictures(world: World) -> None:
     world.settled()
     if world.letter(mended):
         world.violate("A", "the dead letter of a mended picture is not taken back")
+
+
+# Real decoders can't be made to crash at will: the words are in the pictures' comments.
+HOSTILE = """
+import os, signal, time
+try:
+    import resize_pipeline.imaging as imaging
+except ImportError:
+    imaging = None
+
+def hostile(data, renditions, *, max_pixels):
+    if b"dies of a signal" in data:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if b"is killed as when memory is short" in data:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if b"never ends" in data:
+        time.sleep(10_000)
+    return original(data, renditions, max_pixels=max_pixels)
+
+if imaging:
+    original, imaging.render = imaging.render, hostile
+"""
+
+
+def commented(words: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "green").save(file, "JPEG", comment=words)
+    return file.getvalue()
+
+
+def larger_than_memory() -> bytes:
+    """A real PNG of less pixels than allowed, that takes more memory than a child may."""
+    file = io.BytesIO()
+    Image.new("RGBA", (9_900, 9_900)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+@row(
+    "a picture that crashes, hangs or exhausts the process",
+    "ABCDEFGH",
+    evidence=lambda world: world.letter(world.key("signal.jpg")),
+)
+def hostile_pictures(world: World) -> None:
+    neighbours = {f"neighbour-{one}.jpg" for one in range(12)}
+    expected = {
+        "signal.jpg": "exit code -11",
+        "killed.jpg": "exit code -9",
+        "hangs.jpg": "RENDER_TIMEOUT_S",
+        "memory.png": "RENDER_MEMORY_BYTES",
+    }
+    with world.patched(HOSTILE):
+        world.cluster.stop("daemon")
+        world.put("signal.jpg", commented("dies of a signal"))
+        world.put("killed.jpg", commented("is killed as when memory is short"))
+        world.put("hangs.jpg", commented("never ends"))
+        world.put("memory.png", larger_than_memory())
+        for name in sorted(neighbours):
+            world.put(name)
+        # All are in one run, and most in one batch.
+        wait_for_messages(world, len(expected) + len(neighbours))
+        world.cluster.start("daemon")
+        world.settled()
+        letters = world.letters()
+    for name, word in expected.items():
+        if word not in letters.get(name, ""):
+            world.violate("A", f"the dead letter of {name} says {letters.get(name)!r}")
+    if set(letters) != set(expected):
+        world.violate("A", f"dead letters of others: {sorted(set(letters) - set(expected))}")
+    if any(run.is_failure for run in world.runs()):
+        world.violate("E", "a picture failed a whole run")

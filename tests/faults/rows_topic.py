@@ -5,13 +5,16 @@ import json
 import random
 import time
 
+import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import KafkaError
 from minio.commonconfig import Tags
 
 from resize_pipeline.events import notification
 from tests.faults.checker import Checker
 from tests.faults.ledger import picture
 from tests.faults.world import World, own_messages, row, wait_for_messages
+from tests.undecodable import send_undecodable
 
 ELSEWHERE = notification("another-bucket", "a.jpg", size=1, etag=None)
 
@@ -100,7 +103,8 @@ def recreated_longer(world: World) -> None:
     cluster.send(*[ELSEWHERE] * (max(ends.values()) + 20))
     with world.storm(20).raging():
         pass
-    cluster.start("daemon")
+    with world.larger_runs():
+        world.settled()
 
 
 def topic_exists(world: World) -> bool:
@@ -190,7 +194,7 @@ def holes(world: World) -> None:
     cluster.start("daemon")
 
 
-@row("duplicated, reordered events", "ABCDFG")
+@row("duplicated, reordered events", "ABCDFG", core=True)
 def duplicated(world: World) -> None:
     cluster = world.cluster
     with world.storm(30).raging():
@@ -254,6 +258,7 @@ def strange_times(world: World) -> None:
         ),
         None,
     ),
+    core=True,
 )
 def strange_messages(world: World) -> None:
     cluster = world.cluster
@@ -276,3 +281,58 @@ def strange_messages(world: World) -> None:
         with cluster.producer(compression_type=codec) as producer:
             producer.send(cluster.settings.kafka_topic, value, partition=0)
     world.put("after.jpg")
+
+
+WITHOUT_ZSTD = """
+import sys
+
+sys.modules["zstandard"] = None
+"""
+
+
+@row(
+    "unknown codec, library of a codec missing, batch that can't be decoded",
+    "ABCDFGH",
+    evidence=lambda world: next(iter(world.failed_ticks()), None),
+)
+def unknown_codec(world: World) -> None:
+    cluster = world.cluster
+    topic, bucket = cluster.settings.kafka_topic, cluster.settings.source_bucket
+    brokers = cluster.settings.kafka_bootstrap_servers
+    world.put("before.jpg")
+    world.settled()
+    # Kafka itself keeps out what it does not know.
+    end = sum(cluster.note_topic().values())
+    with pytest.raises(KafkaError):
+        send_undecodable(brokers, topic, [ELSEWHERE], how="unknown codec")
+    if sum(cluster.note_topic().values()) != end:
+        world.violate("C", "Kafka takes a codec that it does not know")
+    # What it takes and the client can't decode, among good neighbours.
+    first = cluster.note_topic()[0]
+    key = world.put("undecodable.jpg")
+    lost = [notification(bucket, key, size=1, etag=None)] * 3
+    send_undecodable(brokers, topic, lost, how="trailing bytes")
+    send_undecodable(brokers, topic, lost, how="header key")
+    world.put("between.jpg")
+    world.settled()
+    letters = cluster.kafka.dead_letters(cluster.settings.dead_letter_topic).values()
+    told = [
+        one.offset
+        for one in letters
+        if one.topic == topic and one.partition == 0 and one.offset >= first
+        if "can't be decoded" in one.error_message
+    ]
+    if len(told) != len(lost) * 2:
+        world.violate("H", f"dead letters for {len(told)} of {2 * len(lost)} undecodable messages")
+    world.notes.append(f"{len(told)} messages passed over, each with a dead letter")
+    # The library of a codec is missing: nothing is passed over, and all flows once it is there.
+    with world.patched(WITHOUT_ZSTD):
+        value = notification(bucket, world.put("zstd.jpg"), size=1, etag=None)
+        with cluster.producer(compression_type="zstd") as producer:
+            producer.send(topic, value + b" " * 500, partition=0)
+        word = world.wait(world.failed_ticks, "a tick that can't read on")[0]
+        world.notes.append(word[:150])
+        if "install `kafka-python[lz4,snappy,zstd]`" not in word:
+            world.violate("H", f"the tick says {word!r}")
+        if len(world.letters()) > 0:
+            world.violate("A", "a good message became a dead letter")

@@ -17,15 +17,23 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 
 @contextlib.contextmanager
-def broken_build(
-    clusters: Clusters, folder: Path, module: str, old: str, new: str
-) -> Iterator[World]:
-    """Run a copy of the package in which some words of a module are others."""
+def broken_build(clusters: Clusters, folder: Path, module: str, *words: str) -> Iterator[World]:
+    """Run a copy of the package in which some words of a module are others.
+
+    Args:
+        clusters: hands out the cluster.
+        folder: for the copy.
+        module: path below the package.
+        words: old ones and new ones in turn.
+    """
     shutil.copytree(REPOSITORY / "resize_pipeline", folder / "build" / "resize_pipeline")
     source = folder / "build" / "resize_pipeline" / module
     text = source.read_text()
-    assert text.count(old) == 1, f"{module} has changed: {old!r} is there {text.count(old)} times"
-    source.write_text(text.replace(old, new))
+    for old, new in zip(words[::2], words[1::2], strict=True):
+        count = text.count(old)
+        assert count == 1, f"{module} has changed: {old!r} is there {count} times"
+        text = text.replace(old, new)
+    source.write_text(text)
     cluster = clusters.new(package=folder / "build")
     try:
         yield World(cluster, folder, module)
@@ -72,9 +80,27 @@ def test_finds_that_a_dead_letter_is_not_sent(clusters, tmp_path) -> None:
         clusters,
         tmp_path,
         "defs/ops.py",
-        "[_dead_letter(context, pipeline, settled) for settled in result.rejected],",
+        "[_dead_letter(context, pipeline, settled) for settled in rejected],",
         "[],",
     ) as world:
         world.put("broken.jpg", b"\xff\xd8 no picture")
         world.put("whole.jpg", picture(world.random))
         assert found_by(world, "ABCDG") == {"A"}
+
+
+def test_finds_a_process_that_leaks(clusters, tmp_path) -> None:
+    # Each tick keeps 64 MiB, in the code server that evaluates it.
+    with broken_build(
+        clusters,
+        tmp_path,
+        "defs/sensors.py",
+        "        deadline = time.monotonic() + TICK_BUDGET_S\n",
+        "        deadline = time.monotonic() + TICK_BUDGET_S\n"
+        "        UNFINISHED_LEAK.append(b'x' * 2**26)\n",
+        "UNFINISHED = [",
+        "UNFINISHED_LEAK = []\nUNFINISHED = [",
+    ) as world:
+        world.put("whole.jpg")
+        cluster = world.cluster
+        world.wait(lambda: cluster.memory.above(cluster.memory_bounds), "too much memory")
+        assert found_by(world, "ABCDEG") == {"E"}

@@ -27,7 +27,13 @@ def can_mount(folder: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=[pytest.mark.faults_core] if row.core else [])
+        for row in ROWS
+    ],
+)
 def test_nothing_is_lost(row: Row, clusters: Clusters, tmp_path: Path, record_property) -> None:
     started = time.monotonic()
     if "small_disks" in row.options and not can_mount(tmp_path):
@@ -36,6 +42,7 @@ def test_nothing_is_lost(row: Row, clusters: Clusters, tmp_path: Path, record_pr
     cluster = clusters.new(**row.options) if row.own else clusters.shared()
     world = World(cluster, tmp_path, row.name)
     cluster.most_unfinished = 0
+    cluster.memory.forget_peaks()
     try:
         row.fault(world)
         violations = world.checker.settle()
@@ -55,6 +62,8 @@ def test_nothing_is_lost(row: Row, clusters: Clusters, tmp_path: Path, record_pr
         RESULTS[row.name] = dict.fromkeys(row.holds, "unknown")
         clusters.spoil()
         raise
+    if "E" in row.holds:
+        world.notes.append(cluster.memory.summary())
     broken = {violation.letter for violation in violations}
     RESULTS[row.name] = {
         letter: "violated" if letter in broken else "held"

@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Row:
         evidence: finds what tells a person, for H.
         reconcile: whether the second layer is asked before the check.
         own: whether it needs a cluster of its own, or leaves none that others could use.
+        core: whether it is among the few that run with all other tests.
         options: of a cluster of its own, as `Cluster` takes them.
     """
 
@@ -36,6 +38,7 @@ class Row:
     evidence: Evidence | None = None
     reconcile: bool = False
     own: bool = False
+    core: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -51,12 +54,15 @@ def row(
     evidence: Evidence | None = None,
     reconcile: bool = False,
     own: bool = False,
+    core: bool = False,
     **options: Any,
 ) -> Callable[[Callable[["World"], None]], Callable[["World"], None]]:
     """Make a function a row of the table."""
 
     def register(fault: Callable[["World"], None]) -> Callable[["World"], None]:
-        ROWS.append(Row(name, holds, fault, evidence, reconcile, own or bool(options), options))
+        ROWS.append(
+            Row(name, holds, fault, evidence, reconcile, own or bool(options), core, options)
+        )
         return fault
 
     return register
@@ -102,6 +108,36 @@ class World:
         problems = self.checker.settle()
         assert not problems, problems
 
+    @contextmanager
+    def patched(self, program: str) -> Iterator[None]:
+        """Have Dagster's processes run a program when they start, for the duration of the block."""
+        folder = self.cluster.folder / f"patches-{time.time_ns():x}"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(program)
+        self._restart_daemon(folder)
+        try:
+            yield
+        finally:
+            self._restart_daemon(None)
+
+    @contextmanager
+    def larger_runs(self) -> Iterator[None]:
+        """Start the stopped daemon, to give each run as many events as real settings would."""
+        cluster, usual = self.cluster, self.cluster.settings
+        cluster.settings = usual.model_copy(update={"run_max_objects": 2000})
+        cluster.start("daemon")
+        try:
+            yield
+        finally:
+            cluster.stop("daemon")
+            cluster.settings = usual
+            cluster.start("daemon")
+
+    def _restart_daemon(self, patches: Path | None) -> None:
+        self.cluster.stop("daemon")
+        self.cluster.patches = patches
+        self.cluster.start("daemon")
+
     def runs(self):
         """The runs since the fault began, newest first."""
         return self.cluster.runs(self.baseline.time)
@@ -123,6 +159,16 @@ class World:
         letters = self.cluster.kafka.dead_letters(self.cluster.settings.dead_letter_topic)
         found = letters.get(f"{self.cluster.settings.source_bucket}/{key}".encode())
         return found.error_message if found else None
+
+    def letters(self) -> dict[str, str]:
+        """What the dead letters of this row's keys say, by the names that the row gave them."""
+        found = self.cluster.kafka.dead_letters(self.cluster.settings.dead_letter_topic)
+        prefix = f"{self.cluster.settings.source_bucket}/{self.prefix}".encode()
+        return {
+            key.removeprefix(prefix).decode(): letter.error_message
+            for key, letter in found.items()
+            if key.startswith(prefix)
+        }
 
     def violate(self, letter: str, text: str) -> None:
         """Report what only the fault itself can see."""

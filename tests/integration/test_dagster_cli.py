@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +28,9 @@ from minio import Minio
 from minio.error import S3Error
 from PIL import Image
 
+from resize_pipeline.defs.follow_ups import SENSOR_NAME as FOLLOW_UP_SENSOR_NAME
 from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME
+from resize_pipeline.defs.retention import RETENTION_JOB_NAME, RETENTION_SCHEDULE_NAME
 from resize_pipeline.defs.schedules import CHECKS_SCHEDULE_NAME, SCHEDULE_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME
 from tests.conftest import MINIO_BIN
@@ -143,7 +144,7 @@ def instance(pipeline: Project) -> Iterator[dg.DagsterInstance]:
 def pictures(pipeline: Project) -> dict[str, Picture]:
     """A picture for each test, with all renditions."""
     prefix = f"cli-{uuid.uuid4()}"
-    names = ("materialize", "launch", "backfill", "range", "sensor")
+    names = ("materialize", "launch", "backfill", "range", "sensor", "reprocess")
     found = {name: Picture(pipeline, f"{prefix}/{name}.jpg") for name in names}
     for picture in found.values():
         picture.upload()
@@ -266,6 +267,43 @@ def test_a_range_of_hours_is_one_run(
     assert materialized(instance, run.run_id) == {(name, hour) for name in ALL for hour in hours}
 
 
+def test_reprocess_launches_a_run_for_named_objects_or_a_prefix(
+    pipeline: Project, pictures: dict[str, Picture], instance: dg.DagsterInstance
+):
+    picture = pictures["reprocess"]
+    for arguments in ([picture.key], ["--prefix", picture.key.removesuffix(".jpg")]):
+        picture.lose(*ALL)
+        before = ids(instance)
+
+        said = done(
+            pipeline, ["resize-pipeline", "reprocess", *arguments, "--rendition", "thumbnail"]
+        )
+
+        (run_id,) = re.findall(r"run ([0-9a-f-]{36}), partition", said)
+        run = run_since(instance, before, **{PARTITION_NAME_TAG: picture.hour})
+        assert (run.run_id, run.status) == (run_id, dg.DagsterRunStatus.SUCCESS)
+        assert picture.renditions() == {"thumbnail"}
+        assert materialized(instance, run_id) == {("thumbnail", picture.hour)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["no/such.jpg"], "no object 'no/such.jpg' in bucket 'images': no run was launched"),
+        (["a.jpg", "--rendition", "huge"], "no rendition 'huge' in "),
+    ],
+)
+def test_what_can_not_be_reprocessed_is_one_line(
+    pipeline: Project, instance: dg.DagsterInstance, arguments: list[str], problem: str
+):
+    before = ids(instance)
+    result = pipeline.run("resize-pipeline", "reprocess", *arguments)
+    assert result.returncode == 1
+    assert problem in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert ids(instance) == before
+
+
 def stop_sensor(pipeline: Project) -> None:
     """Stop the sensor, and wait for the tick that was under way and for its runs.
 
@@ -347,7 +385,6 @@ def test_the_definitions_pass_dagsters_own_checks_without_a_warning(
 ):
     # What dg takes for a project: the folder of pyproject.toml with the package in it.
     project = replace(pipeline, folder=tmp_path / "checkout")
-    shutil.copy(REPOSITORY / "pyproject.toml", project.folder)
     (project.folder / "resize_pipeline").symlink_to(REPOSITORY / "resize_pipeline")
     project.settings = {"PYTHONWARNINGS": "default", "DAGSTER_HOME": str(pipeline.folder)}
     outputs = []
@@ -364,9 +401,18 @@ def test_the_definitions_pass_dagsters_own_checks_without_a_warning(
 
     listed = json.loads(outputs[-1])
     assert {asset["asset_key"] for asset in listed["assets"]} == ALL | {"raw_images"}
-    assert {job["name"] for job in listed["jobs"]} == {JOB_NAME, CHECKS_JOB_NAME}
-    assert {one["name"] for one in listed["schedules"]} == {SCHEDULE_NAME, CHECKS_SCHEDULE_NAME}
-    assert [sensor["name"] for sensor in listed["sensors"]] == [SENSOR_NAME]
+    assert {job["name"] for job in listed["jobs"]} == {
+        JOB_NAME,
+        CHECKS_JOB_NAME,
+        RETENTION_JOB_NAME,
+    }
+    assert {one["name"] for one in listed["schedules"]} == {
+        SCHEDULE_NAME,
+        CHECKS_SCHEDULE_NAME,
+        RETENTION_SCHEDULE_NAME,
+    }
+    names = {sensor["name"] for sensor in listed["sensors"]}
+    assert names == {SENSOR_NAME, FOLLOW_UP_SENSOR_NAME}
 
 
 class ConfiguredProject(Project):
@@ -380,6 +426,7 @@ class ConfiguredProject(Project):
             "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.kafka_port}",
             "MINIO_ROOT_USER": ROOT_USER,
             "MINIO_ROOT_PASSWORD": ROOT_PASSWORD,
+            "RUN_MIN_INTERVAL_S": "0",
         }
         lines = [f"{name}={value}\n" for name, value in ports.items()]
         (self.folder / ".env").write_text(example + "".join(lines))

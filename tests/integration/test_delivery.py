@@ -5,6 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -14,12 +17,20 @@ from kafka.admin import NewTopic
 from kafka.structs import TopicPartition
 from minio.versioningconfig import ENABLED, VersioningConfig
 
+from resize_pipeline.cli import main
+from resize_pipeline.converge import ROUNDS_MAX
 from resize_pipeline.dead_letters import DeadLetter
+from resize_pipeline.definitions import build_definitions
+from resize_pipeline.defs import sensors
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.imaging import Rendered
+from resize_pipeline.renditions import Rendition
 from resize_pipeline.settings import Settings
+from tests.dagster.fakes import InProcessRenderer
 from tests.integration.test_pipeline import Pipeline
 from tests.pictures import detailed, encoded
+from tests.undecodable import send_undecodable
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -30,7 +41,9 @@ TWO = encoded(detailed(80, 40), "PNG")
 
 
 @pytest.fixture
-def pipeline(stack: Settings, tmp_path: Path):
+def pipeline(stack: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # A tick that finds nothing would wait for a message that nobody sends.
+    monkeypatch.setattr(sensors, "LONG_POLL_S", 0.1)
     with dg.DagsterInstance.ephemeral() as instance:
         yield Pipeline(stack, tmp_path, instance)
 
@@ -44,6 +57,22 @@ def work_off(pipeline: Pipeline, events: int) -> list[dict[str, dict]]:
     return made
 
 
+def launch(pipeline: Pipeline, config: dict[str, object]) -> dict[str, dict]:
+    """Run the job with this configuration, as its partition of now."""
+    partitions = pipeline.definitions.get_job_def("resize_images_job").partitions_def
+    assert partitions
+    return pipeline.run(
+        dg.RunRequest(
+            partition_key=partitions.get_last_partition_key(),
+            run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},
+        )
+    )
+
+
+def reconcile(pipeline: Pipeline) -> dict[str, dict]:
+    return launch(pipeline, {"reconcile": True})
+
+
 def letters(pipeline: Pipeline) -> dict[bytes, DeadLetter]:
     return pipeline.kafka.dead_letters(pipeline.settings.dead_letter_topic)
 
@@ -52,20 +81,37 @@ def letter_key(pipeline: Pipeline, key: str) -> str:
     return f"{pipeline.settings.source_bucket}/{key}"
 
 
-def command(pipeline: Pipeline, *arguments: str) -> subprocess.CompletedProcess[str]:
-    ended = subprocess.run(
-        [sys.executable, "-m", "resize_pipeline", "dead-letters", *arguments],
-        env=os.environ | pipeline.settings.to_environment() | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert "Traceback" not in ended.stderr
-    return ended
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def lines(ended: subprocess.CompletedProcess[str]) -> list[dict]:
+def command(pipeline: Pipeline, *arguments: str) -> Ended:
+    """Run a command in this process: starting another takes longer than the command."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+    ):
+        for name, value in environment(pipeline).items():
+            patch.setenv(name, value)
+        patch.setattr("sys.argv", ["resize-pipeline", "dead-letters", *arguments])
+        try:
+            main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+
+def environment(pipeline: Pipeline) -> dict[str, str]:
+    return os.environ | pipeline.settings.to_environment() | {"COLUMNS": "200"}
+
+
+def lines(ended: Ended) -> list[dict]:
     assert ended.returncode == 0, ended.stderr
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
@@ -161,6 +207,29 @@ class TestDeadLetters:
         assert again["value"] == listed["value"]
         assert again["key"] != listed["key"]
 
+    def test_a_message_that_can_not_be_decoded(self, pipeline: Pipeline) -> None:
+        """It can't be shown nor replayed, but it is told, and holds up nothing."""
+        settings = pipeline.settings
+        pipeline.put("before.png", ONE)
+        pipeline.wait_for_events(1)
+        for partition in range(settings.kafka_topic_partitions):
+            send_undecodable(
+                settings.kafka_bootstrap_servers,
+                settings.kafka_topic,
+                [b"x" * 300] * 2,
+                how="header key",
+                partition=partition,
+            )
+        pipeline.put("after.png", ONE)
+        sent = 2 * settings.kafka_topic_partitions
+        work_off(pipeline, 2 + sent)
+        assert pipeline.keys(pipeline.large) == {"before.png", "after.png"}
+        found = letters(pipeline).values()
+        assert len(found) == sent
+        assert {one.error_class for one in found} == {"Malformed"}
+        assert all("can't be decoded" in one.error_message for one in found)
+        assert all(one.names_position_only for one in found)
+
     def test_what_is_wrong_is_one_line(self, pipeline: Pipeline) -> None:
         for arguments, said in {
             ("show", "no/such"): "no dead letter 'no/such'",
@@ -174,6 +243,18 @@ class TestDeadLetters:
             assert len(ended.stderr.splitlines()) == 1
         ended = command(pipeline, "list")
         assert (ended.returncode, ended.stdout) == (0, "no dead letters\n")
+        # And the same from a shell.
+        ended = subprocess.run(
+            [sys.executable, "-m", "resize_pipeline", "dead-letters", "show", "no/such"],
+            env=environment(pipeline),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert ended.returncode == 1
+        assert len(ended.stderr.splitlines()) == 1
+        assert "no dead letter 'no/such'" in ended.stderr
 
     def test_the_topic_keeps_the_newest_of_each_key(self, pipeline: Pipeline) -> None:
         """Compaction leaves what reading gives: any number of attempts costs one letter."""
@@ -253,17 +334,6 @@ class TestGaps:
             admin.create_topics([NewTopic(name=topic, num_partitions=3, replication_factor=1)])
         wait_until(is_there, TIMEOUT_S, "the new topic")
 
-    def reconcile(self, pipeline: Pipeline) -> dict[str, dict]:
-        partitions = pipeline.definitions.get_job_def("resize_images_job").partitions_def
-        assert partitions
-        config = {"reconcile": True}
-        return pipeline.run(
-            dg.RunRequest(
-                partition_key=partitions.get_last_partition_key(),
-                run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},
-            )
-        )
-
     def test_retention_before_the_sensor_read(self, pipeline: Pipeline) -> None:
         pipeline.tick()
         self.upload(pipeline, "a.png", "b.png", "c.png")
@@ -276,7 +346,7 @@ class TestGaps:
         ]
         assert gaps(pipeline.tick()) == []
         # What nobody announces any more is found in the bucket.
-        assert self.reconcile(pipeline)["large"]["images"].value == 3
+        assert reconcile(pipeline)["large"]["images"].value == 3
         assert pipeline.keys(pipeline.large) == {"a.png", "b.png", "c.png"}
 
     def test_retention_before_the_run_read(self, pipeline: Pipeline) -> None:
@@ -291,7 +361,7 @@ class TestGaps:
             for partition, (_, end) in sorted(taken.items())
             if end
         ]
-        assert self.reconcile(pipeline)["large"]["images"].value == 2
+        assert reconcile(pipeline)["large"]["images"].value == 2
 
     def test_a_topic_that_was_recreated(self, pipeline: Pipeline) -> None:
         self.upload(pipeline, "a.png")
@@ -310,18 +380,56 @@ class TestGaps:
         self.upload(pipeline, "b.png")
         work_off(pipeline, 1)
         assert pipeline.keys(pipeline.large) == {"b.png"}
-        assert self.reconcile(pipeline)["large"]["images"].value == 1
+        assert reconcile(pipeline)["large"]["images"].value == 1
         assert pipeline.keys(pipeline.large) == {"a.png", "b.png"}
 
     def test_the_reconciled_are_left_alone(self, pipeline: Pipeline) -> None:
         self.upload(pipeline, "a.png")
         pipeline.put("bad.png", b"junk")
-        made = self.reconcile(pipeline)["large"]
+        made = reconcile(pipeline)["large"]
         assert (made["images"].value, made["rejected"].value) == (1, 1)
         before = state_of(pipeline)
-        made = self.reconcile(pipeline)["large"]
+        made = reconcile(pipeline)["large"]
         assert (made["images"].value, made["rejected"].value) == (0, 0)
         assert state_of(pipeline) == before
+
+
+class TestReconciliation:
+    @pytest.fixture
+    def pipeline(self, stack: Settings, tmp_path: Path):
+        with dg.DagsterInstance.ephemeral() as instance:
+            removing = stack.model_copy(update={"delete_renditions": True})
+            yield Pipeline(removing, tmp_path, instance)
+
+    def test_renditions_whose_source_is_gone(self, pipeline: Pipeline) -> None:
+        """As when the event of its removal is lost: nothing here reads events."""
+        for key in ("a.png", "deeper/b c.png", "z.png"):
+            pipeline.put(key, ONE)
+        pipeline.root.put_object(pipeline.large, "theirs.png", io.BytesIO(ONE), len(ONE))
+        assert reconcile(pipeline)["large"]["images"].value == 3
+        for key in ("deeper/b c.png", "z.png"):
+            pipeline.root.remove_object(pipeline.settings.source_bucket, key)
+        made = reconcile(pipeline)["large"]
+        assert (made["images"].value, made["missing"].value) == (0, 2)
+        assert pipeline.keys(pipeline.large) == {"a.png", "theirs.png"}
+        assert pipeline.keys(pipeline.small) == {"thumbs/a.png"}
+        assert reconcile(pipeline)["large"]["missing"].value == 0
+
+    def test_a_key_that_minio_does_not_list(self, pipeline: Pipeline) -> None:
+        """It lies below another object's; a run that is told of it sees it, and so do removals."""
+        source, hidden = pipeline.settings.source_bucket, "a.png/b.png"
+        for key in ("a.png", hidden):
+            pipeline.put(key, ONE)
+        assert pipeline.keys(source) == {"a.png"}, "mend docs/delivery.md if MinIO learned it"
+        made = launch(pipeline, {"objects": ["a.png", hidden]})
+        assert made["large"]["images"].value == 2
+        # Now the rendition is listed, and its source is not.
+        pipeline.root.remove_object(pipeline.large, "a.png")
+        assert pipeline.keys(pipeline.large) == {hidden}
+        made = reconcile(pipeline)["large"]
+        assert (made["images"].value, made["missing"].value) == (1, 0)
+        assert pipeline.keys(pipeline.large) == {"a.png"}, "the hidden one is still there"
+        assert source_etags(pipeline, hidden) == source_etags(pipeline, "a.png")
 
 
 class TestRepeats:
@@ -347,6 +455,29 @@ class TestRepeats:
         work_off(pipeline, 4)
         etag = pipeline.root.stat_object(pipeline.settings.source_bucket, "a.png").etag
         assert source_etags(pipeline, "a.png") == [etag, etag]
+
+    def test_an_object_that_never_stays_goes_back_on_the_topic(self, pipeline: Pipeline) -> None:
+        overwrites = [encoded(detailed(60, 40 + index), "PNG") for index in range(ROUNDS_MAX + 1)]
+
+        class Overwriting(InProcessRenderer):
+            def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+                if data != TWO and overwrites:
+                    pipeline.put("busy.png", overwrites.pop())
+                return super().render(data, renditions)
+
+        pipeline.definitions = build_definitions(
+            pipeline.settings,
+            resources={"minio": pipeline.minio_as_the_pipeline(), "renderer": Overwriting()},
+        )
+        for key, data in {"busy.png": ONE, "good.png": TWO}.items():
+            pipeline.put(key, data)
+        made = launch(pipeline, {"objects": ["busy.png", "good.png"]})
+        assert (made["large"]["images"].value, made["large"]["busy"].value) == (1, 1)
+        assert source_etags(pipeline, "good.png")
+        # Two uploads, all overwrites, and the message that was put back.
+        work_off(pipeline, 2 + ROUNDS_MAX + 1 + 1)
+        etag = pipeline.root.stat_object(pipeline.settings.source_bucket, "busy.png").etag
+        assert source_etags(pipeline, "busy.png") == [etag, etag]
 
     def test_the_removal_of_the_newest_version_brings_the_older_one_back(
         self, pipeline: Pipeline

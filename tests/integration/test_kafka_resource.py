@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 from kafka.structs import TopicPartition
 
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.local.ports import free_port
 from resize_pipeline.offsets import OffsetRange, TopicState, lag
-from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.kafka import NO_COORDINATOR, KafkaResource, Undecodable
 from resize_pipeline.settings import Settings
+from tests.undecodable import send_undecodable
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -173,6 +174,41 @@ class TestRead:
         assert [len(found[0]), len(found[1])] == [60, 60]
         assert position == {0: 60, 1: 60, 2: 0}
 
+    @pytest.mark.parametrize("how", ["trailing bytes", "header key"])
+    def test_what_can_t_be_decoded_is_told_and_its_neighbours_are_read(
+        self, kafka: KafkaResource, topic: str, how: str
+    ) -> None:
+        """A broker takes both, and the client stumbles over them for ever."""
+        for partition in (0, 1):
+            send(kafka, topic, b"before", partition=partition)
+        send_undecodable(kafka.bootstrap_servers, topic, [b"x" * 300] * 3, how=how)
+        for partition in (0, 1):
+            send(kafka, topic, b"after", partition=partition)
+        position: dict[int, int] = {}
+        read = list(kafka.read(topic, {0: 0, 1: 0}, {0: 5, 1: 2}, position=position))
+        assert position == {0: 5, 1: 2}
+        assert [(one.offset, one.value) for one in read if one.partition == 1] == [
+            (0, b"before"),
+            (1, b"after"),
+        ]
+        told = [one for one in read if one.partition == 0]
+        assert [one.offset for one in told] == [0, 1, 2, 3, 4]
+        assert [isinstance(one, Undecodable) for one in told] == [False, True, True, True, False]
+        assert "can't be decoded" in told[1].reason
+        # It counts as something that has come.
+        kafka.wait(topic, {0: 1}, BOUND_S)
+
+    def test_a_codec_whose_library_is_missing_is_not_passed_over(
+        self, kafka: KafkaResource, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The messages are good: they wait until it is there."""
+        producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers, compression_type="zstd")
+        producer.send(topic, b"x" * 500, partition=0).get(timeout=30)
+        producer.close()
+        monkeypatch.setattr("kafka.codec.zstd", None)
+        with pytest.raises(UserError, match=r"install `kafka-python\[lz4,snappy,zstd\]`"):
+            list(kafka.read(topic, {0: 0}, {0: 1}, position={}))
+
     @pytest.mark.parametrize("end", ["commit", "abort"])
     def test_the_markers_of_a_transaction_are_passed(
         self, kafka: KafkaResource, topic: str, end: str
@@ -276,6 +312,31 @@ class TestGroup:
         for offset in (5, 0):
             commit(kafka, group, topic, {0: offset})
         assert committed(kafka, group) == {TopicPartition(topic, 0): 0}
+
+    @pytest.mark.parametrize("error", NO_COORDINATOR)
+    def test_of_a_broker_that_is_new(self, kafka: KafkaResource, error: type[Exception]) -> None:
+        """It is not away: the first question makes it prepare for groups."""
+        with (
+            pytest.raises(TransientError, match="not ready for consumer groups yet"),
+            kafka.errors(),
+        ):
+            raise error
+
+    def test_that_others_have_joined(self, kafka: KafkaResource, topic: str) -> None:
+        """Its offsets are theirs then, and Kafka says so for each partition."""
+        group = f"group-{topic}"
+        consumer = KafkaConsumer(topic, **kafka.connection(), group_id=group)
+
+        def has_joined() -> bool:
+            consumer.poll(timeout_ms=100)
+            return bool(consumer.assignment())
+
+        try:
+            wait_until(has_joined, 120, "the group")
+            with pytest.raises(UserError, match="set KAFKA_CONSUMER_GROUP to a name"):
+                kafka.commit(group, topic, {0: 1})
+        finally:
+            consumer.close()
 
 
 def commit(kafka: KafkaResource, group: str, topic: str, offsets: dict[int, int]) -> None:

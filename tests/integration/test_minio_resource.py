@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from minio import Minio
+from minio.commonconfig import CopySource
 from minio.versioningconfig import ENABLED, VersioningConfig
 
 from resize_pipeline.errors import PermanentError, TransientError, UserError
@@ -89,6 +90,50 @@ class TestObjects:
     def test_the_content_type_is_kept(self, minio: MinioResource, bucket: str) -> None:
         minio.upload(bucket, "a", b"x", content_type="image/webp", metadata={})
         assert minio.client.stat_object(bucket, "a").content_type == "image/webp"
+
+    def test_cache_control_is_a_header_and_no_metadata(
+        self, minio: MinioResource, bucket: str
+    ) -> None:
+        header = "public, max-age=31536000, immutable"
+        options = {"content_type": "image/webp", "metadata": {"spec-digest": "d1"}}
+        minio.upload(bucket, "a", b"x", cache_control=header, **options)
+        minio.upload(bucket, "b", b"x", **options)
+        found = [minio.client.stat_object(bucket, key).metadata for key in "ab"]
+        assert [one.get("cache-control") for one in found] == [header, None]
+        stat = minio.stat(bucket, "a")
+        assert stat
+        assert stat.metadata == {"spec-digest": "d1"}
+
+    def test_the_metadata_that_others_gave_an_object(
+        self, minio: MinioResource, bucket: str
+    ) -> None:
+        """In a stat, in a download and in a listing, which tells of an object that has none too."""
+        put(minio, bucket, "a", b"x", metadata={"Focal-Point": "0.3,0.7"})
+        put(minio, bucket, "b", b"x")
+        stat, downloaded = minio.stat(bucket, "a"), minio.download(bucket, "a", max_bytes=1)
+        assert stat
+        assert downloaded
+        assert stat.metadata == downloaded.metadata == {"focal-point": "0.3,0.7"}
+        listed = [item.metadata for item in minio.list_objects(bucket, with_metadata=True)]
+        assert listed == [{"focal-point": "0.3,0.7"}, {}]
+        assert [item.metadata for item in minio.list_objects(bucket)] == [None, None]
+
+    def test_an_object_copied_onto_itself_has_its_etag_and_new_metadata(
+        self, minio: MinioResource, bucket: str
+    ) -> None:
+        put(minio, bucket, "a", b"x")
+        before = minio.stat(bucket, "a")
+        minio.client.copy_object(
+            bucket,
+            "a",
+            CopySource(bucket, "a"),
+            metadata={"focal-point": "0.3,0.7"},
+            metadata_directive="REPLACE",
+        )
+        after = minio.stat(bucket, "a")
+        assert before
+        assert after
+        assert (after.etag, after.metadata) == (before.etag, {"focal-point": "0.3,0.7"})
 
     def test_an_empty_object(self, minio: MinioResource, bucket: str) -> None:
         minio.upload(bucket, "empty", b"", content_type="image/png", metadata={})

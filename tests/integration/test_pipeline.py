@@ -4,6 +4,7 @@ import io
 import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -71,6 +72,10 @@ class Pipeline:
         self.kafka = KafkaResource.from_settings(self.settings)
         self.credentials = folder / "credentials.env"
         provision(self.settings, credentials_file=self.credentials)
+        self.configure()
+
+    def configure(self, **changes: Any) -> None:
+        self.settings = self.settings.model_copy(update=changes)
         self.definitions = build_definitions(
             self.settings, resources={"minio": self.minio_as_the_pipeline()}
         )
@@ -202,6 +207,29 @@ def test_the_cursor_moves_with_the_topic_and_a_reset_replays_it(pipeline: Pipeli
     for request in pipeline.tick().run_requests or []:
         pipeline.run(request)
     assert pipeline.keys(pipeline.large) == {"a.png", "b.png"}
+
+
+def test_a_trickle_shares_runs(pipeline: Pipeline) -> None:
+    pipeline.configure(run_min_interval_s=3600.0, batch_max_objects=4)
+    picture = PICTURES["deeper/path/a b+c%2F.png"]
+
+    def upload(count: int) -> SensorExecutionData:
+        for index in range(sent[0], sent[0] + count):
+            pipeline.put(f"{index}.png", picture)
+        sent[0] += count
+        pipeline.wait_for_events(sent[0])
+        return pipeline.tick()
+
+    sent = [0]
+    assert len(upload(1).run_requests or []) == 1
+    for lag in (1, 2, 3):
+        answer = upload(1)
+        assert answer.run_requests == []
+        assert f"lag {lag}: waiting " in str(answer.skip_message)
+    for request in upload(1).run_requests or []:
+        pipeline.run(request)
+    assert pipeline.keys(pipeline.large) == {f"{index}.png" for index in range(1, 5)}
+    assert "no new messages" in str(pipeline.tick().skip_message)
 
 
 def test_an_object_that_is_gone_is_counted(pipeline: Pipeline) -> None:

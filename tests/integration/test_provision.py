@@ -259,6 +259,39 @@ def test_rule_of_others_whose_target_is_gone_does_no_harm(own: Settings, other_t
     assert messages(own, 1) == [("s3:ObjectCreated:Put", f"{own.source_bucket}/a.png")]
 
 
+def test_rules_that_another_target_was_left_with_are_told_of(own: Settings) -> None:
+    provision(own)
+    renamed = reloaded(own).model_copy(
+        update={"notify_kafka_target": own.notify_kafka_target + "new"}
+    )
+    for _ in range(2):
+        (warning,) = [step for step in provision(renamed) if step.state == "warning"]
+        assert "16 rules" in warning.what
+        assert repr(own.notify_kafka_target) in warning.what
+    root = s3(own, root=True)
+    (old,) = {
+        rule.queue or ""
+        for rule in root.get_bucket_notification(own.source_bucket).queue_config_list
+        if is_arn_of(rule.queue or "", own.notify_kafka_target)
+    }
+    assert warning.lines[-1] == f"mc event rm myminio/{own.source_bucket} {old}"
+    put(root, own.source_bucket, "a.jpg")
+    event = ("s3:ObjectCreated:Put", f"{own.source_bucket}/a.jpg")
+    assert messages(own, 2) == [event, event]
+
+    # Of no harm is a pipeline of another topic.
+    server = Server(own)
+    with KafkaResource.from_settings(own).admin() as admin:
+        admin.create_topics({f"{own.kafka_topic}-other": {"num_partitions": 1}})
+    ensure_target(
+        own.model_copy(update={"kafka_topic": f"{own.kafka_topic}-other"}),
+        server,
+        lambda _: None,
+        dry_run=False,
+    )
+    assert states(provision(renamed)) == {"ok"}
+
+
 def test_what_differs_is_mended(own: Settings) -> None:
     with KafkaResource.from_settings(own).admin() as admin:
         admin.create_topics(
@@ -339,6 +372,49 @@ def test_local_credentials_that_no_longer_work_are_replaced(own: Settings) -> No
     provision(new)
     assert reloaded(own) == new
     assert states(provision(new)) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("user", "secret"),
+    [(None, "wrong-secret"), ("nobody-", "wrong-secret"), ("nobody-", None)],
+    ids=["secret", "both", "user"],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_wrong_credentials_given_leave_those_that_were_stored(
+    own: Settings, user: str | None, secret: str | None, *, dry_run: bool
+) -> None:
+    provision(own)
+    path = own.local_dir / CREDENTIALS_FILE
+    before, stored = path.read_bytes(), read_credentials(path)
+    assert stored is not None
+    given = (user + stored[0] if user else stored[0], secret or stored[1])
+    with pytest.raises(UserError) as refused:
+        provision(with_credentials(own, given), dry_run=dry_run)
+    message = str(refused.value)
+    assert f"refuses user '{given[0]}'" in message
+    assert "MINIO_ACCESS_KEY" in message
+    assert "MINIO_SECRET_KEY" in message
+    assert str(path) in message
+    assert given[1] not in message
+    assert path.read_bytes() == before
+    server = Server(own)
+    assert server.authenticates(*stored)
+    assert "nobody-" not in server.call(server.admin.user_list)
+    assert "nobody-" not in server.call(server.admin.policy_list)
+
+
+def test_credentials_of_ones_own_that_work_do_not_replace_those_that_were_stored(
+    own: Settings,
+) -> None:
+    provision(own)
+    path = own.local_dir / CREDENTIALS_FILE
+    before = path.read_bytes()
+    server = Server(own)
+    given = (f"mine-{own.source_bucket}", "a-secret-of-mine")
+    server.call(server.admin.user_add, *given)
+    steps = provision(with_credentials(own, given))
+    assert step_of(steps, f"user {given[0]}").state == "ok"
+    assert path.read_bytes() == before
 
 
 def test_user_of_a_foreign_server(foreign: Settings, tmp_path: Path) -> None:

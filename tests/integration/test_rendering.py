@@ -2,22 +2,26 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from PIL import Image
 
-from resize_pipeline.errors import PermanentError
-from resize_pipeline.rendering import Renderer
+from resize_pipeline.errors import PermanentError, TransformError, UserError
+from resize_pipeline.imaging import Rendered
+from resize_pipeline.rendering import Limits, Renderer
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.settings import MIB
 from tests.children import rendering_children
@@ -33,17 +37,25 @@ PNG = encoded(detailed(200, 100), "PNG")
 # Long enough for a busy machine; nothing here waits for it when all is well.
 PATIENCE_S = 120.0
 
+LIMITS = Limits(
+    timeout_s=PATIENCE_S,
+    memory_bytes=1024 * MIB,
+    source_pixels=10**8,
+    output_pixels=10**8,
+    pixels_at_once=10**8,
+)
+
 # Found by every Python that starts with its folder on PYTHONPATH: real decoders can't be made to
 # crash or hang at will.
 SITECUSTOMIZE = """
-import json, os, signal, time
+import json, os, resource, signal, time
 
 try:
     import resize_pipeline.imaging as imaging
 except ImportError:
     imaging = None
 
-def worst(data, renditions, *, max_pixels):
+def worst(data, renditions, **options):
     word, _, rest = bytes(data).partition(b" ")
     if word == b"crash":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -56,11 +68,21 @@ def worst(data, renditions, *, max_pixels):
     if word == b"memory":
         bytearray(10**12)
     if word == b"raise":
-        raise ZeroDivisionError
+        raise ZeroDivisionError("a\\x1b[31m\\nb")
+    if word == b"reserve":
+        pixels, mine, other = rest.split()
+        options["reserve"](int(pixels))
+        open(mine, "w").close()
+        while not os.path.exists(other):
+            time.sleep(0.01)
+        return []
+    if word == b"limits":
+        soft = [resource.getrlimit(one)[0] for one in (resource.RLIMIT_AS, resource.RLIMIT_CORE)]
+        return [imaging.Rendered("said", json.dumps(soft).encode(), 1, 1, "PNG", "image/png")]
     if word in (b"say", b"crash-once"):
-        said = {"environment": dict(os.environ), "pid": os.getpid(), "max_pixels": max_pixels}
+        said = {"environment": dict(os.environ), "pid": os.getpid()}
         return [imaging.Rendered("said", json.dumps(said).encode(), 1, 1, "PNG", "image/png")]
-    return original(data, renditions, max_pixels=max_pixels)
+    return original(data, renditions, **options)
 
 if imaging:
     original, imaging.render = imaging.render, worst
@@ -78,13 +100,8 @@ def start() -> Iterator[Callable[..., Renderer]]:
     started: list[Renderer] = []
 
     def make(**changes) -> Renderer:
-        fields = {
-            "timeout_s": PATIENCE_S,
-            "memory_bytes": 1024 * MIB,
-            "max_pixels": 10**8,
-            "workers": 1,
-        }
-        started.append(Renderer(**{**fields, **changes}))
+        workers = changes.pop("workers", 1)
+        started.append(Renderer(replace(LIMITS, **changes), workers=workers))
         return started[-1]
 
     yield make
@@ -94,6 +111,10 @@ def start() -> Iterator[Callable[..., Renderer]]:
 
 def children() -> list[psutil.Process]:
     return rendering_children()
+
+
+def limit_seconds(renderer: Renderer, seconds: float) -> None:
+    renderer._limits = replace(renderer._limits, timeout_s=seconds)
 
 
 def said(renderer: Renderer) -> dict:
@@ -133,12 +154,12 @@ class TestPictures:
 
     def test_more_pixels_than_allowed(self, start: Callable[..., Renderer]) -> None:
         with pytest.raises(PermanentError, match="SOURCE_MAX_PIXELS"):
-            start(max_pixels=19_999).render(PNG, SPECS)
+            start(source_pixels=19_999).render(PNG, SPECS)
 
     def test_more_memory_than_allowed(self, start: Callable[..., Renderer]) -> None:
         """A real picture of 100 million pixels, that takes 300 MB."""
         large = encoded(Image.new("RGB", (10_000, 10_000)), "PNG", compress_level=1)
-        renderer = start(memory_bytes=256 * MIB, max_pixels=10**9)
+        renderer = start(memory_bytes=256 * MIB, source_pixels=10**9)
         with pytest.raises(PermanentError, match="RENDER_MEMORY_BYTES=268435456"):
             renderer.render(large, SPECS)
         assert len(renderer.render(PNG, SPECS)) == 2
@@ -171,22 +192,24 @@ class TestAtTheirWorst:
         assert second != first
         assert [one.pid for one in children()] == [second]
 
-    def test_an_error_that_nobody_thought_of_hurts_no_other(
+    def test_an_error_that_nobody_thought_of_costs_no_child(
         self, start: Callable[..., Renderer]
     ) -> None:
         renderer = start()
-        with pytest.raises(PermanentError, match="exit code 1"):
+        child = said(renderer)["pid"]
+        with pytest.raises(PermanentError) as caught:
             renderer.render(b"raise", SPECS)
-        assert len(renderer.render(PNG, SPECS)) == 2
+        assert str(caught.value) == r"can't be rendered: ZeroDivisionError: a\x1b[31m b"
+        assert said(renderer)["pid"] == child
 
     def test_one_that_takes_too_long(self, start: Callable[..., Renderer], tmp_path: Path) -> None:
         renderer = start(timeout_s=PATIENCE_S)
         child = said(renderer)["pid"]
-        renderer._timeout_s = 0.2
+        limit_seconds(renderer, 0.2)
         with pytest.raises(PermanentError, match=r"RENDER_TIMEOUT_S=0\.2"):
             renderer.render(b"hang " + bytes(tmp_path / "mark"), SPECS)
         assert not psutil.pid_exists(child), "it would go on for ever"
-        renderer._timeout_s = PATIENCE_S
+        limit_seconds(renderer, PATIENCE_S)
         assert len(renderer.render(PNG, SPECS)) == 2
 
     def test_one_that_asks_for_too_much(self, start: Callable[..., Renderer]) -> None:
@@ -224,6 +247,11 @@ class TestAtTheirWorst:
         assert "hunter2-very-secret" not in str(child.environ())
         assert "hunter2-very-secret" not in str(child.cmdline())
 
+    def test_a_child_is_limited_by_the_kernel(self, start: Callable[..., Renderer]) -> None:
+        """Its memory, and what it may leave on the disk when it crashes."""
+        [one] = start(memory_bytes=512 * MIB).render(b"limits", SPECS)
+        assert json.loads(one.data) == [512 * MIB, 0]
+
     def test_a_child_holds_no_files_of_its_parent(
         self, start: Callable[..., Renderer], tmp_path: Path
     ) -> None:
@@ -235,15 +263,190 @@ class TestAtTheirWorst:
             )
 
 
+@pytest.mark.usefixtures("_worst")
+class TestPixelsAtOnce:
+    """Two children decode at once only if the pixels of both fit."""
+
+    @staticmethod
+    def asked(pixels: int, mine: Path, other: Path) -> bytes:
+        return b" ".join([b"reserve", str(pixels).encode(), bytes(mine), bytes(other)])
+
+    def test_those_that_fit_decode_together(
+        self, start: Callable[..., Renderer], tmp_path: Path
+    ) -> None:
+        renderer = start(workers=2, pixels_at_once=100)
+        one, two = tmp_path / "one", tmp_path / "two"
+        # Each is done only once the other one is at it.
+        pictures = [self.asked(50, one, two), self.asked(50, two, one)]
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(lambda data: renderer.render(data, SPECS), pictures)) == [[], []]
+        assert renderer._budget.free == 100
+
+    def test_those_that_do_not_wait_for_each_other(
+        self, start: Callable[..., Renderer], tmp_path: Path
+    ) -> None:
+        renderer = start(workers=3, pixels_at_once=100)
+        first, second, small, go = (tmp_path / name for name in ("first", "second", "small", "go"))
+
+        def asked(pixels: int, mine: Path) -> Future[list[Rendered]]:
+            return pool.submit(renderer.render, self.asked(pixels, mine, go), SPECS)
+
+        with ThreadPoolExecutor(3) as pool:
+            try:
+                asked(60, first)
+                wait_until(first.exists, PATIENCE_S, "the first")
+                waiting = asked(60, second)
+                wait_until(renderer._budget._turn.locked, PATIENCE_S, "the second")
+                # It would fit, but who came before it would never have its turn.
+                last = asked(1, small)
+                wait_until(renderer._idle.empty, PATIENCE_S, "the third")
+                assert not second.exists()
+                assert not small.exists()
+            finally:
+                go.touch()
+            assert waiting.result(PATIENCE_S) == last.result(PATIENCE_S) == []
+        assert renderer._budget.free == 100
+
+    def test_one_larger_than_the_budget_is_decoded_alone(
+        self, start: Callable[..., Renderer], tmp_path: Path
+    ) -> None:
+        renderer = start(pixels_at_once=100)
+        mark = tmp_path / "mark"
+        assert renderer.render(self.asked(1000, mark, mark), SPECS) == []
+
+    def test_waiting_is_not_the_picture_s_time(
+        self, start: Callable[..., Renderer], tmp_path: Path
+    ) -> None:
+        renderer = start(pixels_at_once=100)
+        said(renderer)
+        mark = tmp_path / "mark"
+        with ThreadPoolExecutor(1) as pool:
+            with renderer._budget.taken(100):
+                limit_seconds(renderer, 2)
+                started = time.monotonic()
+                waiting = pool.submit(renderer.render, self.asked(100, mark, mark), SPECS)
+                wait_until(
+                    lambda: time.monotonic() > started + 3, PATIENCE_S, "more than the limit"
+                )
+            assert waiting.result(PATIENCE_S) == []
+
+    @pytest.mark.parametrize("end", ["timeout", "crash"])
+    def test_one_that_ends_its_child_gives_its_pixels_back(
+        self, start: Callable[..., Renderer], tmp_path: Path, end: str
+    ) -> None:
+        renderer = start(pixels_at_once=100)
+        said(renderer)
+        mark = tmp_path / "mark"
+        if end == "timeout":
+            limit_seconds(renderer, 0.5)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(renderer.render, self.asked(100, mark, tmp_path / "never"), SPECS)
+            if end == "crash":
+                for _ in range(2):
+                    wait_until(mark.exists, PATIENCE_S, "the picture")
+                    mark.unlink()
+                    children()[0].kill()
+            with pytest.raises(PermanentError, match=r"RENDER_TIMEOUT_S|exit code -9"):
+                ending.result(PATIENCE_S)
+        assert renderer._budget.free == 100
+
+    def test_real_pictures_reserve_what_they_decode(self, start: Callable[..., Renderer]) -> None:
+        """In turn, for the budget has room for one; all come out."""
+        renderer = start(workers=2, pixels_at_once=20_000)
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda _: renderer.render(PNG, SPECS), range(8)))
+        assert [len(one) for one in made] == [2] * 8
+        assert renderer._budget.free == 20_000
+
+
+OWN_STEPS = """
+import os, signal, sys, time
+import resize_pipeline.imaging
+
+def where(image):
+    raise ValueError(__file__)
+
+def crash(image):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+def hang(image):
+    time.sleep(10_000)
+
+def memory(image):
+    bytearray(10**12)
+
+def grey(image):
+    return image.convert("L")
+"""
+
+
+class TestTransforms:
+    """What a rendition's own step does in a child."""
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """One with the module, on PYTHONPATH; another module lies in the current directory."""
+        folder, current = tmp_path / "steps", tmp_path / "current"
+        for place in (folder, current):
+            place.mkdir()
+            (place / "own_steps.py").write_text(OWN_STEPS)
+        (current / "only_here.py").write_text(OWN_STEPS)
+        monkeypatch.chdir(current)
+        paths = ["", ".", str(folder), str(REPOSITORY), ""]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        return folder
+
+    def spec(self, function: str, module: str = "own_steps") -> Rendition:
+        return SPECS[0].model_copy(update={"transform": f"{module}:{function}", "version": 1})
+
+    def test_is_called(self, start: Callable[..., Renderer]) -> None:
+        [grey] = start().render(PNG, [self.spec("grey")])
+        assert decoded(grey.data).mode == "L"
+
+    def test_is_never_imported_from_the_current_directory(
+        self, start: Callable[..., Renderer], folder: Path
+    ) -> None:
+        renderer = start()
+        with pytest.raises(TransformError, match=re.escape(str(folder / "own_steps.py"))):
+            renderer.render(PNG, [self.spec("where")])
+        with pytest.raises(UserError, match="only_here:where can't be imported"):
+            renderer.render(PNG, [self.spec("where", "only_here")])
+        assert len(renderer.render(PNG, SPECS)) == 2
+
+    def test_is_blamed_for_a_crash(self, start: Callable[..., Renderer]) -> None:
+        renderer = start()
+        with pytest.raises(TransformError, match=r"transform own_steps:crash: .* exit code -11"):
+            renderer.render(PNG, [self.spec("crash")])
+        assert len(renderer.render(PNG, SPECS)) == 2
+
+    def test_is_blamed_for_taking_too_long(self, start: Callable[..., Renderer]) -> None:
+        renderer = start()
+        renderer.render(PNG, [self.spec("grey")])
+        limit_seconds(renderer, 2.0)
+        with pytest.raises(TransformError, match="own_steps:hang: took more than RENDER_TIMEOUT_S"):
+            renderer.render(PNG, [self.spec("hang")])
+
+    def test_is_blamed_for_the_memory_that_it_takes(self, start: Callable[..., Renderer]) -> None:
+        with pytest.raises(TransformError, match=r"own_steps:memory .* failed: MemoryError"):
+            start().render(PNG, [self.spec("memory")])
+
+    def test_is_not_blamed_for_what_comes_after_it(self, start: Callable[..., Renderer]) -> None:
+        renderer = start()
+        renderer.render(PNG, [self.spec("grey")])
+        with pytest.raises(PermanentError) as caught:
+            renderer.render(PNG[:500], [self.spec("grey")])
+        assert not isinstance(caught.value, TransformError)
+
+
 class TestEnd:
     def test_children_end_with_close(self) -> None:
-        renderer = Renderer(timeout_s=60, memory_bytes=1024 * MIB, max_pixels=10**8, workers=2)
+        renderer = Renderer(LIMITS, workers=2)
         assert len(children()) == 2
         renderer.close()
         assert children() == []
 
     def test_close_waits_for_what_is_under_way(self) -> None:
-        renderer = Renderer(timeout_s=60, memory_bytes=1024 * MIB, max_pixels=10**8, workers=1)
+        renderer = Renderer(LIMITS, workers=1)
         made: list[int] = []
         thread = threading.Thread(target=lambda: made.append(len(renderer.render(PNG, SPECS))))
         thread.start()
@@ -251,6 +454,19 @@ class TestEnd:
         renderer.close()
         thread.join(PATIENCE_S)
         assert made == [2]
+        assert children() == []
+
+    @pytest.mark.usefixtures("_worst")
+    def test_kill_waits_for_nothing(self, tmp_path: Path) -> None:
+        renderer = Renderer(LIMITS, workers=2)
+        mark = tmp_path / "mark"
+        with ThreadPoolExecutor(1) as pool:
+            busy = pool.submit(renderer.render, b"hang " + bytes(mark), SPECS)
+            wait_until(mark.exists, PATIENCE_S, "the picture")
+            renderer.kill()
+            with pytest.raises(PermanentError, match="exit code -9"):
+                busy.result(PATIENCE_S)
+        renderer.close()
         assert children() == []
 
     @pytest.mark.usefixtures("_worst")
@@ -275,13 +491,14 @@ class TestEnd:
 def parent(mark: Path, what: str) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that renders: this test's own can't be killed."""
     program = f"""
-        import sys, time
+        import dataclasses, sys, time
         from pathlib import Path
-        from resize_pipeline.rendering import Renderer
-        renderer = Renderer(timeout_s=600, memory_bytes=2**30, max_pixels=10**8, workers=1)
+        from resize_pipeline.rendering import Limits, Renderer
+        limits = Limits(600, 2**30, 10**8, 10**8, 10**8)
+        renderer = Renderer(limits, workers=1)
         renderer.render(b"say", [])
         if {what!r} == "hang":
-            renderer._timeout_s = 2
+            renderer._limits = dataclasses.replace(limits, timeout_s=2)
             renderer.render(b"hang {mark}", [])
         Path({str(mark)!r}).touch()
         time.sleep(600)

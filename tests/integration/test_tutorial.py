@@ -122,5 +122,5 @@ def target_values(project: Project, target: str) -> dict[str, str]:
 def test_the_page_names_files_and_names_that_are_there():
     for file in re.findall(r"`(resize_pipeline/[\w/]+\.py)`", TUTORIAL):
         assert (REPOSITORY / file).is_file()
-    assert "def render(" in (REPOSITORY / "resize_pipeline" / "imaging.py").read_text()
-    assert "RENDERER_VERSION = " in (REPOSITORY / "resize_pipeline" / "renditions.py").read_text()
+    assert "(renditions.md#your-own-step)" in TUTORIAL
+    assert "\n## Your own step\n" in (REPOSITORY / "docs" / "renditions.md").read_text()

@@ -4,20 +4,23 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from resize_pipeline import imaging
+from resize_pipeline.encoding import ANIMATED, CONTENT_TYPES
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.imaging import CONTENT_TYPES, fitted_size, render
+from resize_pipeline.geometry import fitted_size
+from resize_pipeline.imaging import render
 from resize_pipeline.renditions import Rendition
-from tests.pictures import CORNERS, corner_names, corners, decoded, detailed, encoded, psnr
+from tests.pictures import CORNERS, corner_names, corners, decoded, detailed, encoded, psnr, turned
+from tests.profiles import DISPLAY_P3, SRGB
 
 MAX_PIXELS = 10_000_000
+COPYRIGHT = "© Ansel Ådams 写真"
 UPRIGHT = list(CORNERS)
 
 
@@ -49,45 +52,6 @@ def reason(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
 
 
 # Sizes
-
-
-@pytest.mark.parametrize(
-    ("size", "box", "fitted"),
-    [
-        ((2725, 2225), (1280, 1280), (1280, 1045)),
-        ((2225, 2725), (1280, 1280), (1045, 1280)),
-        ((3000, 2000), (1280, 1280), (1280, 853)),
-        ((3000, 2000), (1280, 100), (150, 100)),
-        ((300, 200), (1280, 1280), (300, 200)),
-        ((1280, 1280), (1280, 1280), (1280, 1280)),
-        ((1281, 10), (1280, 1280), (1280, 10)),
-        ((16000, 1), (160, 160), (160, 1)),
-        ((1, 16000), (160, 160), (1, 160)),
-    ],
-)
-def test_a_picture_fits_inside_its_box(size, box, fitted):
-    assert fitted_size(size, box) == fitted
-
-
-SIDES = st.integers(1, 20000)
-BOXES = st.integers(1, 16383)
-
-
-@given(SIDES, SIDES, BOXES, BOXES)
-def test_fitted_sizes_are_those_of_pillows_thumbnail(width, height, box_width, box_height):
-    fitted = fitted_size((width, height), (box_width, box_height))
-    assert 1 <= fitted[0] <= min(width, box_width)
-    assert 1 <= fitted[1] <= min(height, box_height)
-    assert fitted == (width, height) or fitted[0] == box_width or fitted[1] == box_height
-    # Pillow settles the size before it touches a pixel, so none is needed.
-    thumbnail = Image.Image()
-    thumbnail._size = (width, height)
-    asked = []
-    thumbnail.resize = lambda size, *_args, **_options: asked.append(size) or Image.new("L", size)
-    with mock.patch.object(Image, "new", lambda _mode, size: mock.Mock(size=size, mode="L")):
-        thumbnail.thumbnail((box_width, box_height), reducing_gap=None)
-    expected = asked[0] if asked else (width, height)
-    assert fitted == expected
 
 
 @settings(max_examples=25, deadline=2000)
@@ -136,33 +100,233 @@ def test_a_small_picture_is_never_enlarged(picture_format):
     assert corner_names(image) == UPRIGHT
 
 
+# Fits
+
+
+def test_what_each_fit_keeps_of_the_picture():
+    """All corners are seen; `cover` keeps the middle, where they meet."""
+    data = encoded(corners(300, 200), "PNG")
+    fits = ["inside", "outside", "fill", "cover", "contain"]
+    inside, outside, fill, cover, contain = made(
+        data, *[rendition(60, name=fit, fit=fit) for fit in fits]
+    )
+    assert [one.size for one in (inside, outside, fill)] == [(60, 40), (90, 60), (60, 60)]
+    for image in (inside, outside, fill, cover):
+        assert corner_names(image) == UPRIGHT
+    assert cover.size == contain.size == (60, 60)
+    assert [contain.getpixel((x, y)) for x in (0, 59) for y in (0, 9, 50, 59)] == [(255,) * 3] * 8
+    assert corner_names(contain.crop((0, 10, 60, 50))) == UPRIGHT
+
+
+def test_a_crop_made_from_an_earlier_rendition_is_the_same_crop():
+    data = encoded(detailed(1200, 800), "PNG")
+    spec = rendition(90, fit="cover", position="0.8,0.1")
+    alone, [_, after] = made(data, spec)[0], made(data, rendition(600), spec)
+    assert psnr(alone, after) > 40
+
+
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "GIF"])
+def test_enlarged_when_asked(picture_format):
+    image = made(encoded(corners(30, 20), picture_format), rendition(60, enlarge=True))[0]
+    assert image.size == (60, 40)
+    assert corner_names(image) == UPRIGHT
+
+
+@pytest.mark.parametrize(("side", "smaller"), [(299, False), (300, False), (301, True)])
+def test_a_source_with_too_few_pixels_is_reported(side, smaller):
+    [result] = render(encoded(corners(), "PNG"), [rendition(side)], max_pixels=MAX_PIXELS)
+    assert result.smaller == smaller
+
+
+# Background
+
+
+@pytest.mark.parametrize(
+    ("mode", "background", "right"),
+    [
+        ("RGBA", "#ffffff", (227, 142, 142)),
+        ("RGBA", "#000000", (100, 15, 15)),
+        ("RGBA", "#0000ff00", (100, 15, 142)),
+        ("LA", "#ffffff", (155, 155, 155)),
+        ("LA", "#0000ff", (28, 28, 155)),
+        ("P", "#ffffff", (227, 142, 142)),
+    ],
+)
+def test_transparency_is_flattened_where_the_format_has_none(mode, background, right):
+    there = {"LA": (55, 128)}.get(mode, (200, 30, 30, 128))
+    image = Image.new("LA" if mode == "LA" else "RGBA", (30, 20), there)
+    data = encoded(image.quantize(4) if mode == "P" else image, "PNG")
+    result = made(data, rendition(20, format="jpeg", background=background, quality=100))[0]
+    assert result.convert("RGB").getpixel((5, 5)) == pytest.approx(right, abs=4)
+    grey = mode == "LA" and background == "#ffffff"
+    assert result.mode == ("L" if grey else "RGB")
+
+
+@pytest.mark.parametrize("written", ["png", "webp", "avif", "tiff"])
+def test_transparency_is_kept_where_the_format_has_it(written):
+    data = encoded(Image.new("RGBA", (30, 20), (200, 30, 30, 128)), "PNG")
+    pixel = made(data, rendition(20, format=written))[0].getpixel((5, 5))
+    assert pixel == pytest.approx((200, 30, 30, 128), abs=8)
+
+
+@pytest.mark.parametrize(
+    ("written", "mode", "background", "filling", "inside"),
+    [
+        ("jpeg", "RGB", "#00ff00", (0, 255, 0, 255), (200, 30, 30, 255)),
+        ("jpeg", "L", "#00ff00", (0, 255, 0, 255), (81, 81, 81, 255)),
+        ("jpeg", "L", "#808080", (128, 128, 128, 255), (81, 81, 81, 255)),
+        ("jpeg", "RGBA", "#00ff0000", (0, 255, 0, 255), (200, 30, 30, 255)),
+        ("png", "RGB", "#00ff0000", (0, 255, 0, 0), (200, 30, 30, 255)),
+        ("png", "RGB", "#00ff0080", (0, 255, 0, 128), (200, 30, 30, 255)),
+        ("png", "RGBA", "#00ff00", (0, 255, 0, 255), (200, 30, 30, 255)),
+        ("gif", "RGB", "#00ff0000", (None, None, None, 0), (200, 30, 30, 255)),
+        ("webp", "CMYK", "#00ff00", (0, 255, 0, 255), None),
+    ],
+)
+def test_contain_fills_up_with_the_background(written, mode, background, filling, inside):
+    data = encoded(Image.new("RGB", (40, 20), (200, 30, 30)).convert(mode), "TIFF")
+    spec = rendition(30, fit="contain", format=written, background=background)
+    spec = spec.model_copy(update={"quality": 100, "lossless": True})
+    image = made(data, spec)[0].convert("RGBA")
+    assert image.size == (30, 30)
+    for at in ((15, 1), (15, 28)):
+        for level, right in zip(image.getpixel(at), filling, strict=True):
+            assert right is None or level == pytest.approx(right, abs=4)
+    if inside:
+        assert image.getpixel((15, 15)) == pytest.approx(inside, abs=4)
+
+
+# Encoders
+
+
+def test_the_encoder_does_what_the_spec_says():
+    photo = encoded(detailed(150, 100), "PNG")
+
+    def of(written: str, **fields) -> bytes:
+        spec = rendition(100, format=written, **fields)
+        return render(photo, [spec], max_pixels=MAX_PIXELS)[0].data
+
+    for written in ("jpeg", "webp", "avif"):
+        assert len(of(written, quality=20)) < len(of(written)) / 1.5
+    assert decoded(of("jpeg", progressive=True)).info["progressive"] == 1
+    assert "progressive" not in decoded(of("jpeg")).info
+    assert len(of("png", effort=9)) < len(of("png", effort=1))
+    assert of("webp", effort=9) != of("webp", effort=0)
+    assert of("avif", effort=4) != of("avif", effort=0)
+    exact = decoded(of("png"))
+    assert decoded(of("webp", lossless=True)).tobytes() == exact.tobytes()
+    assert decoded(of("webp")).tobytes() != exact.tobytes()
+
+
+# The source's own coded pixels
+
+
+def shrunk(image: Image.Image, picture_format: str, **options) -> bytes:
+    """A picture that an encoder at its usual settings makes larger."""
+    tight = {
+        "JPEG": {"quality": 5, "optimize": True},
+        "WEBP": {"quality": 1},
+        "PNG": {"optimize": True},
+        "TIFF": {"compression": "tiff_adobe_deflate"},
+        "AVIF": {"quality": 5},
+    }
+    return encoded(image, picture_format, **{**tight.get(picture_format, {}), **options})
+
+
+def picture_for(picture_format: str) -> Image.Image:
+    image = detailed(300, 200)
+    return image.quantize(8) if picture_format in {"PNG", "GIF"} else image
+
+
+@pytest.mark.parametrize("picture_format", CONTENT_TYPES)
+@pytest.mark.parametrize("side", [300, 1000])
+def test_a_source_that_fits_never_grows(picture_format, side):
+    data = shrunk(picture_for(picture_format), picture_format)
+    [result] = render(data, [rendition(side, name="r")], max_pixels=MAX_PIXELS)
+    assert len(result.data) <= len(data)
+    assert decoded(result.data).size == (300, 200)
+    if picture_format != "AVIF":
+        made_of = decoded(data).convert("RGB")
+        assert decoded(result.data).convert("RGB").tobytes() == made_of.tobytes()
+
+
+@pytest.mark.parametrize("kept", [[], ["profile"], ["copyright"], ["copyright", "profile"]])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_source_that_fits_never_grows_and_loses_its_metadata_all_the_same(picture_format, kept):
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "secret place"
+    exif[ExifTags.Base.Copyright] = "(c) Ansel"
+    options = {"exif": exif, "icc_profile": SRGB, "xmp": b"<x>secret place</x>"}
+    data = shrunk(picture_for(picture_format), picture_format, **options)
+    assert b"secret place" in data
+    spec = rendition(1000, metadata=kept or "strip")
+    [result] = render(data, [spec], max_pixels=MAX_PIXELS)
+    assert len(result.data) <= len(data)
+    assert b"secret place" not in result.data
+    found = decoded(result.data)
+    assert ("icc_profile" in found.info) == ("profile" in kept)
+    assert (found.getexif().get(ExifTags.Base.Copyright) == "(c) Ansel") == ("copyright" in kept)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"width": 299},
+        {"width": 600, "enlarge": True},
+        {"height": 150, "fit": "fill"},
+        {"height": 300, "fit": "contain"},
+        {"format": "png"},
+        {"orientation": 3},
+        {"icc_profile": DISPLAY_P3},
+    ],
+)
+def test_a_source_whose_pixels_have_to_change_is_encoded_anew(fields):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = fields.get("orientation", 1)
+    icc_profile = fields.get("icc_profile", SRGB)
+    data = shrunk(detailed(300, 200), "JPEG", exif=exif, icc_profile=icc_profile)
+    asked = {one: value for one, value in fields.items() if one in Rendition.model_fields}
+    spec = rendition(**{"width": 300, "height": 300, **asked})
+    [result] = render(data, [spec], max_pixels=MAX_PIXELS)
+    if result.format == "JPEG":
+        assert decoded(result.data).quantization != decoded(data).quantization
+
+
+def test_of_a_multi_picture_jpeg_only_the_first_is_left():
+    data = shrunk(corners(), "MPO", save_all=True, append_images=[corners()], quality=5)
+    [result] = render(data, [rendition(1000)], max_pixels=MAX_PIXELS)
+    assert (data.count(b"\xff\xd8\xff"), result.data.count(b"\xff\xd8\xff")) == (2, 1)
+    assert len(result.data) < len(data)
+    assert decoded(result.data).format == "JPEG"
+
+
 # Orientation and metadata
 
 
-def turned(orientation: int, picture_format: str = "JPEG", size=(900, 600)) -> bytes:
-    """A picture that looks like `corners()` once its EXIF orientation is applied."""
-    undo = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
-    stored = corners(*size)
-    transpose = imaging._TRANSPOSE.get(undo)
-    if transpose is not None:
-        stored = stored.transpose(transpose)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    data = encoded(stored, picture_format, exif=exif)
-    assert corner_names(ImageOps.exif_transpose(decoded(data))) == UPRIGHT
-    return data
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_the_exif_orientation_is_applied_and_gone(orientation, picture_format):
-    # 300 is reached from 900 by drafting a JPEG, 60 from the first result, 900 without scaling.
-    boxes = (900, 300, 60)
-    images = made(turned(orientation, picture_format), *[rendition(box) for box in boxes])
-    assert [image.size for image in images] == [(900, 600), (300, 200), (60, 40)]
-    for image in images:
-        assert corner_names(image) == UPRIGHT
-        assert image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+@pytest.mark.parametrize("side", [20, 2000])
+def test_a_position_is_one_of_the_upright_picture(orientation, side):
+    """What is kept of a corner has that corner's colour, also when a JPEG is decoded smaller."""
+    corner_of = {
+        "northwest": "top left",
+        "northeast": "top right",
+        "0,1": "bottom left",
+        "0.9,0.9": "bottom right",
+    }
+    data = turned(orientation, "JPEG", (900, 600))
+    shapes = [(side, side * 5), (side * 4, side)]
+    specs = [
+        rendition(*shape, fit="cover", position=at, name=f"r{index}_{shape[0]}")
+        for index, at in enumerate(corner_of)
+        for shape in shapes
+    ]
+    images = iter(made(data, *specs))
+    for corner in corner_of.values():
+        column, row = next(images), next(images)
+        y = column.height // 4 if corner.startswith("top") else column.height * 3 // 4
+        assert column.getpixel((column.width // 2, y)) == pytest.approx(CORNERS[corner], abs=12)
+        x = row.width // 4 if corner.endswith("left") else row.width * 3 // 4
+        assert row.getpixel((x, row.height // 2)) == pytest.approx(CORNERS[corner], abs=12)
 
 
 def test_a_box_is_that_of_the_upright_picture():
@@ -183,29 +347,62 @@ def test_broken_exif_does_not_hurt_the_picture(exif):
     assert corner_names(made(data, rendition(60))[0]) == UPRIGHT
 
 
-@pytest.mark.parametrize("box", [60, 1000])
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_the_profile_is_kept_and_other_metadata_dropped(picture_format, box):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+def talkative(picture_format: str, icc_profile: bytes, image: Image.Image | None = None) -> bytes:
+    """A picture with metadata of every kind that its format has."""
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = "secret place"
-    options = {"icc_profile": profile, "exif": exif, "xmp": b"<x>secret place</x>"}
+    exif[ExifTags.Base.Artist] = "Ansel"
+    exif[ExifTags.Base.Copyright] = COPYRIGHT.encode()
+    options = {"icc_profile": icc_profile, "exif": exif, "xmp": b"<x>secret place</x>"}
     if picture_format == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text("Comment", "secret place")
     if picture_format == "JPEG":
         options["comment"] = b"secret place"
-    data = encoded(corners(), picture_format, **options)
+    data = encoded(image or corners(), picture_format, **options)
     assert b"secret place" in data
+    return data
+
+
+@pytest.mark.parametrize("box", [60, 1000])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_metadata_is_dropped(picture_format, box):
+    data = talkative(picture_format, DISPLAY_P3)
     result = render(data, [rendition(box)], max_pixels=MAX_PIXELS)[0].data
-    assert decoded(result).info["icc_profile"] == profile
     assert b"secret place" not in result
+    assert b"Ansel" not in result
+    assert "icc_profile" not in decoded(result).info
+
+
+@pytest.mark.parametrize("box", [60, 1000])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_profile_and_copyright_are_kept_by_choice(picture_format, box):
+    data = talkative(picture_format, DISPLAY_P3)
+    spec = rendition(box, metadata=["profile", "copyright"])
+    result = render(data, [spec], max_pixels=MAX_PIXELS)[0].data
+    assert b"secret place" not in result
+    image = decoded(result)
+    assert image.info["icc_profile"] == DISPLAY_P3
+    exif = image.getexif()
+    assert exif[ExifTags.Base.Artist] == "Ansel"
+    assert exif[ExifTags.Base.Copyright].encode("latin-1").decode() == COPYRIGHT
+    assert ExifTags.Base.ImageDescription not in exif
+
+
+@pytest.mark.parametrize("kept", [["profile"], ["copyright"]])
+def test_one_is_kept_without_the_other(kept):
+    data = talkative("JPEG", DISPLAY_P3)
+    image = made(data, rendition(60, metadata=kept))[0]
+    assert ("icc_profile" in image.info) == (kept == ["profile"])
+    assert (ExifTags.Base.Copyright in image.getexif()) == (kept == ["copyright"])
 
 
 def test_a_profile_that_does_not_describe_the_pixels_is_dropped():
     grey = b"\0" * 16 + b"GRAY" + b"\0" * 108
     data = encoded(corners(), "JPEG", icc_profile=grey)
-    assert "icc_profile" not in made(data, rendition(60))[0].info
+    image = made(data, rendition(60, metadata=["profile"]))[0]
+    assert "icc_profile" not in image.info
+    assert corner_names(image) == UPRIGHT
 
 
 # Modes
@@ -235,8 +432,7 @@ def grey_ramp(mode: str) -> Image.Image:
     [
         ("JPEG", "L", "L"),
         ("JPEG", "RGB", "RGB"),
-        ("JPEG", "CMYK", "CMYK"),
-        ("PNG", "1", "L"),
+        ("PNG", "1", "1 or L"),
         ("PNG", "L", "L"),
         ("PNG", "LA", "LA"),
         ("PNG", "P", "RGB"),
@@ -258,7 +454,6 @@ def grey_ramp(mode: str) -> Image.Image:
         ("TIFF", "F", "L"),
         ("TIFF", "RGB", "RGB"),
         ("TIFF", "RGBA", "RGBA"),
-        ("TIFF", "CMYK", "CMYK"),
         ("TIFF", "YCbCr", "RGB"),
         ("AVIF", "L", "L"),
         ("AVIF", "RGB", "RGB"),
@@ -266,18 +461,12 @@ def grey_ramp(mode: str) -> Image.Image:
 )
 def test_every_mode_keeps_its_tones(picture_format, mode, result, box):
     image = made(encoded(grey_ramp(mode), picture_format), rendition(box))[0]
-    assert image.mode == result
+    # The encoder's own bytes are more than the source's, which has its 1-bit pixels.
+    assert image.mode in result.split(" or ")
     # Averaged over a row's width, so that the dither of mode 1 does not matter.
     rows = image.convert("RGB").resize((1, 5), Image.Resampling.BOX)
     for index, grey in enumerate([26, 77, 128, 178, 229]):
         assert rows.getpixel((0, index)) == pytest.approx((grey,) * 3, abs=5)
-
-
-def test_a_lab_tiff_stays_lab():
-    lab = Image.merge("LAB", [Image.new("L", (300, 200), value) for value in (120, 140, 90)])
-    image = made(encoded(lab, "TIFF"), rendition(60))[0]
-    assert image.mode == "LAB"
-    assert image.getpixel((30, 20)) == (120, 140, 90)
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("LA", (60, 128)), ("RGBA", (60, 50, 40, 128))])
@@ -336,11 +525,13 @@ def test_a_grey_gif_keeps_its_transparency():
     assert result.getpixel((5, 5)) == pytest.approx((40, 40, 40, 255), abs=3)
 
 
+@pytest.mark.parametrize("side", [30, 90])
 @pytest.mark.parametrize("picture_format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_of_several_frames_the_first_is_taken(picture_format):
+def test_of_several_frames_the_first_is_taken(picture_format, side):
     frames = [Image.new("RGB", (90, 60), colour) for colour in ("red", "blue", "blue")]
     data = encoded(frames[0], picture_format, save_all=True, append_images=frames[1:])
-    image = made(data, rendition(30))[0]
+    animation = {"animation": "first"} if picture_format in ANIMATED else {}
+    image = made(data, rendition(side, **animation))[0]
     assert getattr(image, "n_frames", 1) == 1
     assert image.convert("RGB").getpixel((15, 10)) == pytest.approx((255, 0, 0), abs=6)
 
@@ -382,8 +573,6 @@ def test_renditions_look_like_a_full_decode_and_one_lanczos_step(picture_format,
         (b"a\n", r"first bytes b'a\n'"),
         (b"<!DOCTYPE html><html>", "first bytes b'<!DOCTYP'"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "first bytes"),
-        (b"\xff\xd8\xff", "first bytes"),
-        (b"\x89PNG\r\n\x1a\n", "first bytes"),
         (encoded(corners(), "BMP"), "first bytes b'BM"),
         (encoded(corners(), "PPM"), "first bytes b'P6"),
     ],
@@ -470,10 +659,10 @@ def test_a_lack_of_memory_is_not_the_pictures_fault(monkeypatch, error):
 
 
 def test_our_own_errors_stay_ours(monkeypatch):
-    def fail(*_args):
+    def fail(*_args, **_options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(imaging, "_encode", fail)
+    monkeypatch.setattr(imaging, "encode", fail)
     with pytest.raises(ZeroDivisionError):
         render(encoded(corners(), "PNG"), [rendition(9)], max_pixels=MAX_PIXELS)
 
@@ -497,3 +686,12 @@ def test_threads_do_not_disturb_each_other():
     with ThreadPoolExecutor(4) as pool:
         for results in pool.map(work, range(4)):
             assert results == expected
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 14598, 65535])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = made(encoded(corners(90, 60), "JPEG", exif=exif), rendition(60))[0]
+    assert image.size == (60, 40)
+    assert corner_names(image) == UPRIGHT

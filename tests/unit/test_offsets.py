@@ -13,6 +13,7 @@ from resize_pipeline.offsets import (
     OffsetRange,
     TopicState,
     Waiting,
+    held_back_s,
     lag,
     plan_ranges,
     readable,
@@ -282,10 +283,55 @@ class TestOffsetRange:
         assert "\n" not in str(refused.value)
 
 
+class TestHeldBack:
+    FULL = Limits(messages=4, weight=100, plans=1)
+    NOW = 1_000_000.0
+
+    def held_back(self, requested_at: float | None, waiting: dict[int, list[Waiting]]) -> float:
+        return held_back_s(requested_at, waiting, self.NOW, 60.0, self.FULL)
+
+    @pytest.mark.parametrize(
+        ("ago", "expected"), [(0, 60), (1, 59), (59.5, 0.5), (60, 0), (10_000, 0), (-1, 0)]
+    )
+    def test_a_few_messages_wait_for_what_is_left_of_the_interval(
+        self, ago: float, expected: float
+    ) -> None:
+        assert self.held_back(self.NOW - ago, {0: queue("a"), 1: queue("b")}) == expected
+
+    def test_the_first_ones_do_not(self) -> None:
+        assert self.held_back(None, {0: queue("a")}) == 0
+
+    def test_nothing_does_not(self) -> None:
+        assert self.held_back(self.NOW, {0: [], 1: []}) == 0
+
+    @pytest.mark.parametrize(
+        ("waiting", "expected"),
+        [
+            ({0: queue("aaa")}, 60),
+            ({0: queue("aaaa")}, 0),
+            ({0: queue("aa"), 1: queue("bb")}, 0),
+            ({0: queue("aaa", weight=33)}, 60),
+            ({0: queue("aa", weight=49), 1: queue("b", weight=2)}, 0),
+        ],
+    )
+    def test_as_many_or_as_heavy_as_a_full_run_do_not(
+        self, waiting: dict[int, list[Waiting]], expected: float
+    ) -> None:
+        assert self.held_back(self.NOW, waiting) == expected
+
+
 class TestCursor:
     def test_round_trip(self) -> None:
         one = cursor({0: 7, 1: 0})
         assert Cursor.parse(one.model_dump_json()) == one
+        requested = one.model_copy(update={"requested_at": 1_700_000_000.123456})
+        assert Cursor.parse(requested.model_dump_json()) == requested
+
+    def test_version_1_had_no_time(self) -> None:
+        text = '{"version": 1, "topic": "events", "topic_id": "id-1", "next_offsets": {"0": 7}}'
+        parsed = Cursor.parse(text)
+        assert parsed
+        assert (parsed.next_offsets, parsed.requested_at) == ({0: 7}, None)
 
     @pytest.mark.parametrize("text", [None, ""])
     def test_no_cursor(self, text: str | None) -> None:
@@ -297,7 +343,7 @@ class TestCursor:
             "junk\nand more",
             "{}",
             "7",
-            '{"version": 2, "topic": "t", "topic_id": "i", "next_offsets": {}}',
+            '{"version": 3, "topic": "t", "topic_id": "i", "next_offsets": {}}',
             '{"version": 1, "topic": "t", "topic_id": "i", "next_offsets": {"a": 1}}',
             '{"version": 1, "topic": "t", "topic_id": "i", "next_offsets": {}, "more": 1}',
             "x" * 10_000,

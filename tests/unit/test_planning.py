@@ -3,7 +3,7 @@
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ from resize_pipeline.planning import (
     Read,
     letter_identity,
     letter_key,
-    outdated,
+    unreconciled,
     with_dead_letters,
 )
 from resize_pipeline.renditions import Rendition
@@ -44,14 +44,42 @@ def lacking(
     sources: Iterable[ObjectInfo],
     large: Iterable[ObjectInfo],
     small: Iterable[ObjectInfo],
-    answered=lambda _: False,
+    is_open=lambda _, names: bool(names),
     look_up=never,
+    *,
+    with_orphans: bool = False,
 ) -> list[tuple[str, list[str]]]:
-    found = outdated(sources, [(LARGE, large), (SMALL, small)], answered, look_up)
+    sources = list(sources)
+    by_key = {item.key: item for item in sources}
+    found = unreconciled(
+        sources,
+        [(LARGE, large), (SMALL, small)],
+        is_open,
+        look_up,
+        find_source=by_key.get if with_orphans else None,
+    )
     return [(item.key, names) for item, names in found]
 
 
-class TestOutdated:
+def found_of(
+    keys: Iterable[str], spec: Rendition, listing: Iterable[ObjectInfo], look_up
+) -> list[str]:
+    by_key = {key: source(key) for key in keys}
+    found = unreconciled(
+        by_key.values(),
+        [(spec, listing)],
+        lambda _, names: bool(names),
+        look_up,
+        find_source=by_key.get,
+    )
+    return [item.key for item, _ in found]
+
+
+def in_order(items: Iterable[ObjectInfo]) -> list[ObjectInfo]:
+    return sorted(items, key=lambda item: item.key.encode())
+
+
+class TestUnreconciled:
     def test_an_empty_bucket(self) -> None:
         assert lacking([], [made(LARGE, "left over")], []) == []
 
@@ -77,15 +105,46 @@ class TestOutdated:
         large = [made(LARGE, key) for key in "abcde"]
         assert lacking(sources, large, [made(SMALL, key) for key in "abcde"]) == []
 
-    def test_what_is_answered_for_is_left_out(self) -> None:
-        sources = [source("a"), source("b")]
-        assert lacking(sources, [], [], answered=lambda item: item.key == "a") == [
-            ("b", ["large", "small"])
-        ]
+    def test_the_caller_judges_what_is_open(self) -> None:
+        """A dead letter answers for what is lacking, and is to be taken back when nothing is."""
+        sources = [source(key) for key in "abc"]
+        judged: dict[str, list[str]] = {}
+
+        def is_open(item: ObjectInfo, names: Sequence[str]) -> bool:
+            judged[item.key] = list(names)
+            return item.key != "a"
+
+        small = [made(SMALL, key) for key in "bc"]
+        assert lacking(sources, [made(LARGE, "c")], small, is_open) == [("b", ["large"]), ("c", [])]
+        assert judged == {"a": ["large", "small"], "b": ["large"], "c": []}
+
+    def test_renditions_of_ours_without_a_source(self) -> None:
+        sources = [source("b")]
+        theirs = dataclasses.replace(made(LARGE, "e"), metadata={"by": "others"})
+        large = [made(LARGE, "a"), made(LARGE, "b"), made(LARGE, "d"), theirs]
+        small = [made(SMALL, key) for key in "bcd"]
+        found = unreconciled(
+            sources,
+            [(LARGE, large), (SMALL, small)],
+            lambda _, names: bool(names),
+            never,
+            find_source={item.key: item for item in sources}.get,
+        )
+        assert [(item.key, names) for item, names in found] == [("a", []), ("c", []), ("d", [])]
+
+    def test_an_orphan_in_a_listing_without_metadata_is_looked_up(self) -> None:
+        small = [dataclasses.replace(made(SMALL, key), metadata=None) for key in "ab"]
+        found: dict[str, ObjectInfo | None] = {"thumbs/a": made(SMALL, "a"), "thumbs/b": None}
+
+        def look_up(_: Rendition, key: str) -> ObjectInfo | None:
+            return found[key]
+
+        assert lacking([], [], small, look_up=look_up, with_orphans=True) == [("a", [])]
+        assert lacking([], [], small, look_up=never) == [], "nobody asks for them"
 
     def test_a_listing_without_metadata_is_looked_up(self) -> None:
         """Other S3 servers give none in a listing, and MinIO none without s3:GetObject."""
-        bare = [dataclasses.replace(made(LARGE, key), metadata={}) for key in "ab"]
+        bare = [dataclasses.replace(made(LARGE, key), metadata=None) for key in "ab"]
         asked: list[str] = []
 
         def look_up(spec: Rendition, key: str) -> ObjectInfo | None:
@@ -100,6 +159,42 @@ class TestOutdated:
         ]
         assert asked == ["large-bucket/a", "large-bucket/b"], "nor what is not there at all"
 
+    def test_an_appended_extension_changes_the_order(self) -> None:
+        """`a` comes before `a!`, and `a!.webp` before `a.webp`."""
+        webp = LARGE.model_copy(update={"format": "webp"})
+        keys = ["a", "a!", "a!!", "a/b", "b"]
+        listing = sorted((made(webp, key) for key in keys), key=lambda item: item.key.encode())
+        assert [item.key for item in listing] != [f"{key}.webp" for key in keys]
+        there = {item.key: item for item in listing}
+        asked: list[str] = []
+
+        def look_up(spec: Rendition, key: str) -> ObjectInfo | None:
+            del spec
+            asked.append(key)
+            return there.get(key)
+
+        found = [*found_of(keys, webp, listing, look_up)]
+        assert found == []
+        assert asked == ["a!.webp", "a!!.webp"], "nothing but what lies behind"
+        del there["a!.webp"]
+        listing = [item for item in listing if item.key in there]
+        assert found_of(keys, webp, listing, look_up) == ["a!"]
+        assert found_of(["a!!"], webp, listing, look_up) == ["a", "a/b", "b"], "orphans"
+
+    def test_the_metadata_that_a_spec_reads(self) -> None:
+        focal = LARGE.model_copy(update={"fit": "cover", "position": "focal-point"})
+        points = {"a": "0,0", "b": "0.3,0.7", "c": "left"}
+        sources = [
+            dataclasses.replace(source(key), metadata={"focal-point": point})
+            for key, point in points.items()
+        ]
+        listing = [made(focal.resolved({"focal-point": "0,0"}), key) for key in points]
+        listings = [(focal, listing)]
+        found = unreconciled(
+            sources, listings, lambda _, names: bool(names), never, find_source=None
+        )
+        assert [item.key for item, _ in found] == ["b", "c"]
+
     def test_listings_are_streams(self) -> None:
         """Millions of objects must not be read before the first is given."""
 
@@ -109,19 +204,23 @@ class TestOutdated:
                 yield of(f"{number:09}")
                 number += 1
 
-        found = outdated(
+        found = unreconciled(
             endless(source),
             [(LARGE, endless(lambda key: made(LARGE, key))), (SMALL, iter([]))],
-            lambda _: False,
+            lambda _, names: bool(names),
             never,
+            find_source=source,
         )
         assert [next(found)[0].key for _ in range(3)] == ["000000000", "000000001", "000000002"]
 
-    @given(st.data())
-    def test_is_what_a_look_at_each_would_find(self, data: st.DataObject) -> None:
+    @given(data=st.data(), with_orphans=st.booleans())
+    def test_is_what_a_look_at_each_would_find(
+        self, *, data: st.DataObject, with_orphans: bool
+    ) -> None:
         """In the order of UTF-8, which is not that of UTF-16 nor of one's own language."""
         alphabet = "aAzä/-.0 ~\uffff\U0001f339"
         keys = st.text(alphabet, min_size=1, max_size=4)
+        large = data.draw(st.sampled_from([LARGE, LARGE.model_copy(update={"format": "webp"})]))
         sources = data.draw(st.dictionaries(keys, st.sampled_from(["e1", "e2"]), max_size=12))
         listings = {
             spec: data.draw(
@@ -131,23 +230,36 @@ class TestOutdated:
                     max_size=12,
                 )
             )
-            for spec in (LARGE, SMALL)
+            for spec in (large, SMALL)
         }
         expected = {
-            key: [spec.name for spec in (LARGE, SMALL) if listings[spec].get(key) != sources[key]]
+            key: [spec.name for spec in (large, SMALL) if listings[spec].get(key) != sources[key]]
             for key in sources
         }
 
-        def in_order(items: Iterable[ObjectInfo]) -> list[ObjectInfo]:
-            return sorted(items, key=lambda item: item.key.encode())
-
-        found = lacking(
-            in_order(source(key, etag) for key, etag in sources.items()),
-            in_order(made(LARGE, key, etag) for key, etag in listings[LARGE].items()),
-            in_order(made(SMALL, key, etag) for key, etag in listings[SMALL].items()),
+        by_key = {key: source(key, etag) for key, etag in sources.items()}
+        there = {
+            (spec, spec.key_for(key)): made(spec, key, etag)
+            for spec, listing in listings.items()
+            for key, etag in listing.items()
+        }
+        given = unreconciled(
+            in_order(by_key.values()),
+            [
+                (spec, in_order(i for (of, _), i in there.items() if of == spec))
+                for spec in listings
+            ],
+            lambda _, names: bool(names),
+            lambda spec, key: there.get((spec, key)),
+            find_source=by_key.get if with_orphans else None,
         )
-        assert dict(found) == {key: names for key, names in expected.items() if names}
-        assert len(found) == len(dict(found))
+        found = [(item.key, names) for item, names in given]
+        orphans = {key for listing in listings.values() for key in listing} - set(sources)
+        assert dict(found) == {key: names for key, names in expected.items() if names} | (
+            {key: [] for key in orphans} if with_orphans else {}
+        )
+        if large is LARGE:
+            assert [key for key, _ in found] == sorted(dict(found), key=str.encode)
 
 
 def message(value: bytes, offset: int = 0) -> SourceMessage:
@@ -203,7 +315,8 @@ class TestLetters:
 
     def test_another_content_or_another_spec_is_another_state(self) -> None:
         states = [letter_identity(etag, spec) for etag in ("e1", None) for spec in ("d1", "d2")]
-        assert len(set(states)) == 4
+        states += [letter_identity("e1", "d1", read) for read in ("'0,0'", "'0,1'")]
+        assert len(set(states)) == 6
 
     def test_requests_are_marked_whose_letter_is_to_be_taken_back(self) -> None:
         letter = DeadLetter(b"images/a", b"", "E", "m", "i", "run", 1)

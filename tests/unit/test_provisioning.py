@@ -198,8 +198,6 @@ def test_rules_for_lower_and_upper_case() -> None:
     suffixes = [one.suffix_filter_rule.value for one in wanted if one.suffix_filter_rule]
     assert suffixes == [".jpg", ".JPG", ".7"]
     assert {tuple(one.events) for one in wanted} == {buckets.EVENTS}
-    (everything,) = buckets.wanted_rules([], "mine")
-    assert everything.suffix_filter_rule is None
 
 
 def test_rules_of_others_are_kept_and_ours_replaced() -> None:
@@ -244,6 +242,26 @@ def test_clashing_rules_are_found() -> None:
     assert buckets.clashing_rules(theirs, ours) == theirs[:3]
 
 
+def test_rules_that_repeat_ours_for_another_kafka_target_are_found() -> None:
+    ours = buckets.wanted_rules([".jpg"], "mine")
+    old = "arn:minio:sqs:us-east-1:old:kafka"
+    theirs = [
+        FOREIGN,
+        rule(".jpg", arn=old),
+        rule(".JPG", arn=old),
+        rule(".jpg", arn="arn:minio:sqs::other:kafka", events=buckets.EVENTS[::-1]),
+        rule(".jpg", arn="arn:minio:sqs::hook:webhook"),
+        rule(".png", arn=old),
+        rule(".jpg", arn=old, prefix="p/"),
+        rule(".jpg", arn=old, events=("s3:ObjectCreated:*",)),
+    ]
+    existing = NotificationConfig(queue_config_list=[*theirs, *ours])
+    assert buckets.repeated_rules(existing, ours, "mine") == {
+        "old": theirs[1:3],
+        "other": [theirs[3]],
+    }
+
+
 class RefusingClient:
     """A server that refuses rules that overlap, as AWS does."""
 
@@ -274,13 +292,21 @@ def test_rules_in_the_way_are_named() -> None:
 
 
 def test_administrator_gets_one_loop_of_commands() -> None:
-    command = "mc event add myminio/images arn:minio:sqs::mine:kafka --event put,delete"
-    lines = buckets.admin_commands("images", "mine", buckets.wanted_rules([".jpg"], "mine"))
-    assert lines == (
+    where = "myminio/images arn:minio:sqs::mine:kafka"
+    loop = (
         "for suffix in .jpg .JPG; do",
-        f'  {command} --suffix "$suffix"',
+        f'  mc event add {where} --event put,delete --suffix "$suffix"',
         "done",
     )
+    wanted = buckets.wanted_rules([".jpg"], "mine")
+    missing = buckets.rule_changes(NotificationConfig(), wanted, "mine")
+    assert buckets.admin_commands("images", "mine", missing, wanted) == loop
+
+    both = NotificationConfig(queue_config_list=buckets.wanted_rules([".jpg", ".png"], "mine"))
+    too_many = buckets.rule_changes(both, wanted, "mine")
+    assert not too_many.added
+    removed = buckets.admin_commands("images", "mine", too_many, wanted)
+    assert removed == (f"mc event rm {where}", *loop)
 
 
 RENDITIONS = [
@@ -335,17 +361,22 @@ def test_each_user_has_a_policy_of_its_own_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("exists", "authenticates", "own_secret", "has_destination", "action"),
+    ("exists", "authenticates", "own_secret", "has_destination", "would_overwrite", "action"),
     [
-        (True, True, True, False, UserAction.KEEP),
-        (True, True, False, True, UserAction.KEEP),
-        (False, True, True, True, UserAction.KEEP_FOREIGN),
-        (False, False, False, False, UserAction.CREATE),
-        (False, False, True, True, UserAction.CREATE),
-        (True, False, False, True, UserAction.NEW_SECRET),
-        (True, False, False, False, UserAction.ASK),
-        (True, False, True, True, UserAction.WRONG_SECRET),
-        (True, False, True, False, UserAction.WRONG_SECRET),
+        (True, True, True, False, False, UserAction.KEEP),
+        (True, True, False, True, False, UserAction.KEEP),
+        (True, True, True, True, True, UserAction.KEEP),
+        (False, True, True, True, True, UserAction.KEEP_FOREIGN),
+        (False, False, False, False, False, UserAction.CREATE),
+        (False, False, True, True, False, UserAction.CREATE),
+        (True, False, False, True, False, UserAction.NEW_SECRET),
+        # Nothing is given, so the file that was named is the user's wish.
+        (True, False, False, True, True, UserAction.NEW_SECRET),
+        (True, False, False, False, False, UserAction.ASK),
+        (True, False, True, True, False, UserAction.WRONG_SECRET),
+        (True, False, True, False, False, UserAction.WRONG_SECRET),
+        (True, False, True, True, True, UserAction.WRONG_CREDENTIALS),
+        (False, False, True, True, True, UserAction.WRONG_CREDENTIALS),
     ],
 )
 def test_what_becomes_of_the_user(
@@ -354,6 +385,7 @@ def test_what_becomes_of_the_user(
     authenticates: bool,
     own_secret: bool,
     has_destination: bool,
+    would_overwrite: bool,
     action: UserAction,
 ) -> None:
     assert (
@@ -362,6 +394,7 @@ def test_what_becomes_of_the_user(
             authenticates=authenticates,
             own_secret=own_secret,
             has_destination=has_destination,
+            would_overwrite=would_overwrite,
         )
         is action
     )

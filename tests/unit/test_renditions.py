@@ -1,10 +1,11 @@
+import pickle
 from pathlib import Path
 
 import pytest
 
 from resize_pipeline import renditions
-from resize_pipeline.errors import UserError
-from resize_pipeline.renditions import Rendition, load_renditions
+from resize_pipeline.errors import PermanentError, UserError
+from resize_pipeline.renditions import Rendition, load_renditions, metadata_read
 
 SHIPPED = Path(__file__).parents[2] / "renditions.yaml"
 
@@ -57,8 +58,35 @@ def test_the_shipped_file_has_the_documented_renditions_in_order():
         ({"bucket": None}, ["bucket", "missing"]),
         ({"quality": 101}, ["quality", "101", "100"]),
         ({"quality": 0}, ["quality", "0", "1"]),
-        ({"fit": "stretch"}, ["fit", "'stretch'", "'inside'"]),
-        ({"colour": "red"}, ["colour", "'red'", "width, height, fit, quality, bucket, prefix"]),
+        ({"fit": "stretch"}, ["fit", "'stretch'", "'inside', 'outside', 'cover', 'contain' or"]),
+        ({"colour": "red"}, ["colour", "'red'", "width, height, fit, position, enlarge, format"]),
+        ({"fit": "cover", "position": "top"}, ["position", "'top'", "center, north", "X,Y"]),
+        ({"fit": "cover", "position": "1.5,0"}, ["position", "'1.5,0'", "0,0 to 1,1"]),
+        ({"position": "north"}, ["position", "'north'", "left out, or fit be cover"]),
+        ({"enlarge": "2"}, ["enlarge", "2", "valid boolean"]),
+        ({"format": "jpg"}, ["format", "'jpg'", "'same', 'jpeg', 'png', 'webp', 'avif', 'gif' or"]),
+        ({"format": "png", "quality": 70}, ["quality", "70", "one of same, jpeg, webp, avif"]),
+        ({"format": "jpeg", "lossless": "true"}, ["lossless", "True", "one of same, webp"]),
+        ({"format": "webp", "progressive": "true"}, ["progressive", "True", "one of same, jpeg"]),
+        ({"format": "gif", "effort": 3}, ["effort", "3", "one of same, png, webp, avif"]),
+        ({"effort": 10}, ["effort", "10", "less than or equal to 9"]),
+        ({"background": "white"}, ["background", "'white'", "'#rrggbb'"]),
+        ({"background": "'#fff'"}, ["background", "'#fff'", "'#rrggbbaa'"]),
+        ({"format": "webp", "background": "'#ffffff'"}, ["background", "fit be contain"]),
+        ({"metadata": "all"}, ["metadata", "'all'", "strip, or a list", "copyright, profile"]),
+        ({"metadata": "[exif]"}, ["metadata", "['exif']", "copyright, profile"]),
+        ({"metadata": "[]"}, ["metadata", "[]", "strip, or a list"]),
+        ({"animation": "all"}, ["animation", "'all'", "'keep' or 'first'"]),
+        ({"cache_control": "é"}, ["cache_control", "'é'", "printable ASCII"]),
+        ({"cache_control": "x" * 257}, ["cache_control", "256"]),
+        ({"transform": "os.system"}, ["transform", "'os.system'", "package.module:function"]),
+        ({"transform": "a.b:c"}, ["version", "missing", "given with a transform"]),
+        ({"version": 2}, ["version", "2", "left out without a transform"]),
+        ({"transform": "a:b", "version": 0}, ["version", "0", "greater than or equal to 1"]),
+        (
+            {"transform": "a:b", "version": 1, "metadata": "[profile]"},
+            ["metadata", "'profile'", "given sRGB"],
+        ),
         ({"name": "other"}, ["name", "the key is the name"]),
         ({"bucket": "Not_A_Bucket"}, ["bucket", "'Not_A_Bucket'", "3 to 63"]),
         ({"bucket": "10.0.0.1"}, ["bucket", "'10.0.0.1'", "not an IP address"]),
@@ -92,10 +120,13 @@ def test_a_name_that_is_a_number_in_yaml_is_refused(tmp_path):
 
 def test_every_problem_is_in_the_one_message(tmp_path):
     text = one(width=0, quality=0) + "\n  small: 3\n  tiny: {width: 1, height: 1, bucket: images}"
+    text += "\n  odd: {width: 1, height: 1, bucket: other, position: north, version: 3}"
     message = refusal(tmp_path, text)
     for problem in ("'large', width: 0", "'large', quality: 0", "'small': 3", "'tiny', bucket"):
         assert problem in message
-    assert message.count("; ") == 3
+    for problem in ("'odd', position: 'north'", "'odd', version: 3"):
+        assert problem in message
+    assert message.count("; ") == 5
 
 
 @pytest.mark.parametrize(
@@ -199,18 +230,44 @@ def test_nested_aliases_do_not_blow_up_the_message(tmp_path):
 
 def test_the_digest_is_stable():
     # A change here makes every rendition ever made outdated: raise RENDERER_VERSION on purpose.
-    assert rendition(bucket="processed").digest == "087e1ee9f0305b82"
+    assert rendition(bucket="processed").digest == "9aa3ddbd46a19c78"
     assert rendition(bucket="processed", fit="inside", quality=80, prefix="").digest == (
-        "087e1ee9f0305b82"
+        "9aa3ddbd46a19c78"
     )
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"width": 1279}, {"height": 1279}, {"quality": 79}, {"bucket": "other"}, {"prefix": "a/"}],
+    [
+        {"width": 1279},
+        {"height": 1279},
+        {"fit": "cover"},
+        {"fit": "cover", "position": "north"},
+        {"fit": "cover", "position": "0.5,0.4"},
+        {"enlarge": True},
+        {"format": "webp"},
+        {"quality": 79},
+        {"lossless": True},
+        {"progressive": True},
+        {"effort": 3},
+        {"background": "#000000"},
+        {"metadata": ["profile"]},
+        {"metadata": ["copyright"]},
+        {"animation": "first"},
+        {"cache_control": "no-cache"},
+        {"bucket": "other"},
+        {"prefix": "a/"},
+        {"transform": "a:b", "version": 1},
+        {"transform": "a:b", "version": 2},
+        {"transform": "a:c", "version": 1},
+    ],
 )
 def test_the_digest_changes_with_whatever_changes_bytes_or_place(change):
     assert rendition(**change).digest != rendition().digest
+    others = [
+        one for one in [{}, {"fit": "cover"}, {"transform": "a:b", "version": 1}] if one != change
+    ]
+    assert all(rendition(**change).digest != rendition(**one).digest for one in others)
 
 
 def test_the_digest_changes_with_the_renderer(monkeypatch):
@@ -229,3 +286,88 @@ def test_the_digest_does_not_change_with_the_name():
 def test_a_key_stays_as_it_is_behind_the_prefix(key):
     assert rendition().key_for(key) == key
     assert rendition(prefix="small/").key_for(key) == "small/" + key
+    for prefix in ("", "small/", "a", "rose.jpg"):
+        made = rendition(prefix=prefix)
+        assert made.source_key_of(made.key_for(key)) == key
+
+
+@pytest.mark.parametrize("format_and_extension", renditions.EXTENSIONS.items())
+def test_a_set_format_always_appends_its_extension(format_and_extension):
+    name, extension = format_and_extension
+    spec = rendition(format=name, prefix="small/")
+    assert spec.key_for("a/rose.jpg") == f"small/a/rose.jpg{extension}"
+    assert spec.key_for(f"rose{extension}") == f"small/rose{extension}{extension}"
+
+
+def test_every_field_can_be_given(tmp_path):
+    text = one(
+        fit="cover",
+        position="focal-point",
+        enlarge="true",
+        format="webp",
+        quality=70,
+        lossless="true",
+        effort=9,
+        metadata="[profile, copyright]",
+        animation="first",
+        cache_control="public, max-age=31536000, immutable",
+        prefix="small/",
+    )
+    [spec] = load(tmp_path, text)
+    assert spec.metadata == ("copyright", "profile")
+    assert spec.cache_control == "public, max-age=31536000, immutable"
+    [spec] = load(tmp_path, one(fit="contain", background="'#AABBCCDD'", metadata="strip"))
+    assert (spec.background, spec.metadata) == ("#aabbccdd", ())
+    [spec] = load(tmp_path, one(transform="my.steps:watermark", version=3, progressive="true"))
+    assert (spec.transform, spec.version) == ("my.steps:watermark", 3)
+
+
+def test_a_spec_survives_the_way_to_a_child():
+    spec = rendition(fit="cover", position="0.2,1", metadata=["profile"])
+    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    ("metadata", "point"),
+    [
+        ({}, (0.5, 0.5)),
+        ({"other": "x"}, (0.5, 0.5)),
+        ({"focal-point": "0.3,0.7"}, (0.3, 0.7)),
+        ({"focal-point": "0, 1"}, (0, 1)),
+        ({"focal-point": " .25 , 1.0 "}, (0.25, 1)),
+    ],
+)
+def test_a_focal_point_is_read_from_the_object(metadata, point):
+    spec = rendition(fit="cover", position="focal-point").resolved(metadata)
+    assert spec.point == point
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["0.3", "0.3;0.7", "1.1,0", "-0.1,0", "nan,0", "0.1234567,0", "a" * 5000, "0.3,0.7,1", "\n"],
+)
+def test_a_focal_point_that_is_none_is_refused_with_what_is_allowed(value):
+    spec = rendition(fit="cover", position="focal-point")
+    with pytest.raises(PermanentError, match=r"x-amz-meta-focal-point: .* must be X,Y") as caught:
+        spec.resolved({"focal-point": value})
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_the_digest_of_a_resolved_spec_tells_focal_points_apart():
+    spec = rendition(fit="cover", position="focal-point")
+    digests = [
+        spec.resolved(metadata).digest
+        for metadata in ({}, {"focal-point": "0.3,0.7"}, {"focal-point": "0.3,0.8"})
+    ]
+    assert len(set(digests)) == 3
+    assert digests[1] == spec.resolved({"focal-point": "0.3, 0.7", "other": "x"}).digest
+
+
+def test_what_no_spec_reads_is_not_read():
+    metadata = {"focal-point": "0.3,0.7"}
+    assert metadata_read([rendition()], metadata) == ""
+    reader = rendition(fit="cover", position="focal-point")
+    assert metadata_read([rendition(), reader], metadata) == "'0.3,0.7'"
+    assert metadata_read([reader], {}) == ""
+    assert rendition(fit="cover").resolved(metadata) == rendition(fit="cover")

@@ -1,12 +1,20 @@
 """Settings: where they come from, what is refused, and what is made of them."""
 
+import io
 import os
 from pathlib import Path
 
 import pytest
+from dotenv.parser import parse_stream
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.settings import Settings, export_secrets, is_loopback, load_settings
+from resize_pipeline.settings import (
+    Settings,
+    dotenv_warnings,
+    export_secrets,
+    is_loopback,
+    load_settings,
+)
 
 SECRET = "hunter2-very-secret"
 
@@ -129,19 +137,142 @@ class TestExportSecrets:
         ("CONTACT_SHEETS", "maybe"),
         ("CONTACT_SHEET_MAX_BYTES", "10"),
         ("LOCAL_STACK", "2"),
+        ("RENDER_TIMEOUT_S", "inf"),
+        ("RETRY_S", "nan"),
         ("UI_PORT", "65536"),
+        ("UI_PORT", "abc"),
+        ("SOURCE_BUCKET", "My_Bucket"),
+        ("SOURCE_BUCKET", "ab"),
+        ("SOURCE_BUCKET", "a..b"),
+        ("SOURCE_BUCKET", "10.0.0.1"),
+        ("KAFKA_TOPIC", ".."),
+        ("KAFKA_TOPIC", "a topic"),
+        ("KAFKA_TOPIC", "thème"),
+        ("KAFKA_TOPIC", "t" * 237),
+        ("NOTIFY_KAFKA_TARGET", "a:b"),
+        ("NOTIFY_KAFKA_TARGET", "a b"),
+        ("NOTIFY_KAFKA_TARGET", "a/b"),
+        ("NOTIFY_KAFKA_TARGET", "_"),
+        ("NOTIFY_KAFKA_TARGET", "t" * 244),
+        ("NOTIFY_KAFKA_BROKERS", "kafka:port"),
+        ("SOURCE_SUFFIXES", ","),
+        ("SOURCE_SUFFIXES", "jpg"),
+        ("SOURCE_SUFFIXES", ".jpg,*.png"),
+        ("SOURCE_SUFFIXES", ".jpg,."),
+        ("SOURCE_SUFFIXES", ".jp?"),
+        ("SOURCE_SUFFIXES", "./jpg"),
+        ("SOURCE_SUFFIXES", ".jpg .png"),
+        ("UI_HOST", "http://localhost"),
+        ("UI_HOST", "localhost:3000"),
+        ("UI_HOST", "[::1]"),
+        ("UI_HOST", "127.0.0.256"),
+        ("UI_HOST", "3000"),
+        ("UI_HOST", "a..b"),
+        ("UI_HOST", "-a"),
+        ("UI_HOST", "a b"),
+        ("MINIO_REGION", "us east"),
+        ("MINIO_REGION", "-us"),
+        ("MINIO_REGION", "us-"),
+        ("MINIO_REGION", "1"),
     ],
 )
+@pytest.mark.parametrize("in_dotenv", [False, True])
 def test_a_wrong_value_is_named_in_one_line(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, *, in_dotenv: bool
 ) -> None:
-    monkeypatch.setenv(name, value)
+    if in_dotenv:
+        Path(".env").write_text(f"{name}={value}\n")
+    else:
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as refused:
         load_settings()
     message = str(refused.value)
     assert f"{name}: " in message
+    assert f"{name}: {repr(value)[:40]}" in message
+    assert "Value error" not in message
     assert "\n" not in message
     assert len(message) < 400
+
+
+def test_a_value_that_pydantic_refuses_is_worded_like_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("UI_PORT", "abc")
+    with pytest.raises(UserError, match=r"in \.env: UI_PORT: 'abc' is not a valid integer"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SOURCE_BUCKET", "my-bucket.2"),
+        ("KAFKA_TOPIC", "a_b.c-D" + "t" * 229),
+        ("NOTIFY_KAFKA_TARGET", "resize_pipeline"),
+        ("NOTIFY_KAFKA_TARGET", "1"),
+        ("NOTIFY_KAFKA_TARGET", "A.b-c_"),
+        ("NOTIFY_KAFKA_TARGET", "_x"),
+        ("NOTIFY_KAFKA_BROKERS", "kafka-1:9092,[::1]:9093"),
+        ("UI_HOST", "localhost"),
+        ("UI_HOST", "0.0.0.0"),  # noqa: S104
+        ("UI_HOST", "::"),
+        ("UI_HOST", "fe80::1%eth0"),
+        ("UI_HOST", "ui_1.example.com"),
+        ("UI_HOST", "10-0-0-1.example.com."),
+        ("MINIO_REGION", "eu-central-2"),
+        ("MINIO_REGION", "My_region"),
+        ("MINIO_ROOT_USER", "abc"),
+        ("MINIO_ROOT_PASSWORD", "12345678"),
+    ],
+)
+def test_a_right_value_is_taken(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    assert load_settings().to_environment()[name] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MINIO_ROOT_USER", "ab"), ("MINIO_ROOT_PASSWORD", "hunter2")]
+)
+def test_a_short_key_of_the_administrator_is_refused_and_not_shown(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf"{name}: must have at least \d characters") as refused:
+        load_settings()
+    assert value not in str(refused.value)
+
+
+class TestPorts:
+    @pytest.mark.parametrize(
+        ("minio", "kafka", "ui", "named"),
+        [
+            ("http://127.0.0.1:9092", "127.0.0.1:9092", 3000, ("MINIO", "KAFKA")),
+            ("http://[::1]", "localhost:80", 3000, ("MINIO", "KAFKA")),
+            ("http://127.0.0.1:9000", "127.0.0.1:9092", 9000, ("UI", "MINIO")),
+            ("http://127.0.0.1:9000", "127.0.0.1", 9092, ("UI", "KAFKA")),
+        ],
+    )
+    def test_two_servers_on_one_port_are_refused(
+        self, minio: str, kafka: str, ui: int, named: tuple[str, str]
+    ) -> None:
+        Path(".env").write_text(
+            f"MINIO_ENDPOINT={minio}\nKAFKA_BOOTSTRAP_SERVERS={kafka}\nUI_PORT={ui}\n"
+            f"MINIO_SECRET_KEY={SECRET}\n"
+        )
+        names = {
+            "MINIO": "MINIO_ENDPOINT",
+            "KAFKA": "KAFKA_BOOTSTRAP_SERVERS",
+            "UI": "UI_PORT",
+        }
+        both = f"{names[named[0]]} and {names[named[1]]} both take port"
+        with pytest.raises(UserError, match=both) as refused:
+            load_settings()
+        assert SECRET not in str(refused.value)
+
+    def test_servers_elsewhere_may_have_the_same_port(self) -> None:
+        Settings(
+            minio_endpoint="http://minio:3000", kafka_bootstrap_servers="kafka:3000", ui_port=3000
+        )
+        Settings(minio_endpoint="http://127.0.0.1:3000", ui_port=3000, local_stack=False)
 
 
 def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,14 +288,93 @@ def test_a_dotenv_that_is_not_text_is_refused() -> None:
         load_settings()
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that can't be read")
+def test_a_dotenv_that_cannot_be_read_is_refused() -> None:
+    """A file of another user would do, but root reads that."""
+    Path(".env").symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=r"\.env can't be read: "):
+        load_settings()
+
+
 def test_messages_and_reprs_keep_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MINIO_SECRET_KEY", "MINIO_ROOT_PASSWORD", "KAFKA_SASL_PASSWORD"):
         monkeypatch.setenv(name, SECRET)
     assert SECRET not in repr(load_settings())
-    monkeypatch.setenv("MINIO_ENDPOINT", f"http://user:{SECRET}@host:9000")
-    with pytest.raises(UserError, match="MINIO_ENDPOINT") as refused:
+    wrong = {
+        "MINIO_ENDPOINT": f"http://user:{SECRET}@host:9000",
+        "KAFKA_BOOTSTRAP_SERVERS": f"user:{SECRET}@host:9092",
+        "UI_HOST": f"http://user:{SECRET}@host:3000",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as refused:
         load_settings()
     assert SECRET not in str(refused.value)
+    assert all(f"{name}: " in str(refused.value) for name in wrong)
+
+
+class TestDotenvWarnings:
+    def warnings(self, text: str) -> list[str]:
+        return dotenv_warnings(parse_stream(io.StringIO(text)))
+
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [
+            ("MINIO_ENDPIONT", "MINIO_ENDPOINT"),
+            ("minio_endpiont", "MINIO_ENDPOINT"),
+            ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+            ("UI_PROT", "UI_PORT"),
+            ("RENDER_TIMEOUT", "RENDER_TIMEOUT_S"),
+            ("MINIO_ACCESSKEY", "MINIO_ACCESS_KEY"),
+            ("NOTIFY_KAFKA_SERVERS", "NOTIFY_KAFKA_BROKERS"),
+            ("RUN_MAX_IMAGES", "RUN_MAX_BYTES"),
+        ],
+    )
+    def test_a_misspelt_name_is_told_of_with_the_nearest(self, name: str, nearest: str) -> None:
+        (warning,) = self.warnings(f"SOURCE_BUCKET=x\n\n# note\nexport {name}={SECRET}\n")
+        assert warning == f"line 4 is ignored: {name.upper()} is not a setting, {nearest} is"
+
+    def test_names_of_others_are_left_alone(self) -> None:
+        names = (
+            "DAGSTER_HOME DAGSTER_STORAGE_DIR AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_REGION "
+            "PATH PYTHONPATH HOST PORT API_PORT SECRET_KEY S3_BUCKET DATABASE_URL UID LOG_DIR "
+            "MINIO_BROWSER MINIO_VOLUMES MINIO_OPTS MINIO_SITE_REGION MINIO_ROOT_USER_FILE "
+            "MINIO_ROOT_PASSWORD_FILE MINIO_KMS_SECRET_KEY KAFKA_NODE_ID KAFKA_LISTENERS "
+            "KAFKA_HOST KAFKA_PORT KAFKA_NUM_PARTITIONS KAFKA_DEFAULT_REPLICATION_FACTOR "
+            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR RUN_MIGRATIONS BATCH_SIZE SOURCE_DATE_EPOCH"
+        )
+        assert self.warnings("".join(f"{name}=x\n" for name in names.split())) == []
+
+    def test_every_setting_and_the_example_are_fine(self) -> None:
+        assert self.warnings("".join(f"{name}=x\n" for name in Settings.model_fields)) == []
+        example = (Path(__file__).parents[2] / ".env.example").read_text()
+        assert self.warnings(example) == []
+        assert self.warnings(example.replace("# MINIO", "MINIO").replace("# KAFKA", "KAFKA")) == []
+
+    def test_a_line_that_cannot_be_parsed_is_told_of_without_its_value(self) -> None:
+        text = f'# note\n\n  KAFKA_TOPIC\nMINIO_SECRET_KEY="{SECRET}\nMINIO_REGION eu\n'
+        assert self.warnings(text) == [
+            "line 3 is ignored: KAFKA_TOPIC must be followed by =VALUE",
+            "line 4 is ignored: must be NAME=VALUE, with quotes in pairs",
+            "line 5 is ignored: must be NAME=VALUE, with quotes in pairs",
+        ]
+
+    def test_they_are_printed_once_and_on_standard_error(
+        self, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        Path(".env").write_text("not parsed\nMINIO_ENDPIONT=printed-once\n")
+        load_settings(warn=False)
+        assert "MINIO_ENDPIONT" not in capfd.readouterr().err
+        caplog.clear()
+        load_settings()
+        load_settings()
+        output, errors = capfd.readouterr()
+        assert output == ""
+        assert [line.split(" is ")[0] for line in errors.splitlines()] == [
+            "resize-pipeline: .env, line 1",
+            "resize-pipeline: .env, line 2",
+        ]
+        assert not caplog.records, "not said by python-dotenv too"
 
 
 @pytest.mark.parametrize(
@@ -235,6 +445,12 @@ def test_where_a_sensor_starts(start: str) -> None:
 def test_suffixes() -> None:
     assert Settings().suffixes[:2] == [".jpg", ".jpeg"]
     assert Settings(source_suffixes=" .JPG, ,.Png,").suffixes == [".jpg", ".png"]
+
+
+def test_suffixes_that_overlap_are_taken_once() -> None:
+    """S3 refuses rules that select the same object."""
+    assert Settings(source_suffixes=".tif,.TIF,.tiff,.tif").suffixes == [".tif", ".tiff"]
+    assert Settings(source_suffixes=".raw.jpg,.jpg,.png").suffixes == [".jpg", ".png"]
 
 
 def test_round_trip_through_the_environment(

@@ -1,0 +1,201 @@
+"""Pictures come out as libvips makes them, and as good on the fast path."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import pyvips
+from PIL import ExifTags, Image, ImageChops
+
+from resize_pipeline import colour, imaging
+from resize_pipeline.imaging import render
+from resize_pipeline.renditions import Rendition
+from resize_pipeline.stripping import stripped
+from tests.fidelity.vips import NAMES, lanczos, photograph, srgb, thumbnail, to_pillow
+from tests.pictures import decoded, encoded, psnr
+from tests.profiles import ADOBE_RGB, DISPLAY_P3, GREY_1_8
+
+QUALITY = 80
+SIDES = (320, 160, 64)
+
+
+def specs(**fields) -> list[Rendition]:
+    return [
+        Rendition(**{"name": f"r{side}", "bucket": "out", "width": side, "height": side, **fields})
+        for side in SIDES
+    ]
+
+
+def rendered(data: bytes, renditions: list[Rendition]) -> list[Image.Image]:
+    return [decoded(one.data) for one in render(data, renditions, max_pixels=10**8)]
+
+
+def levels_apart(one: Image.Image, other: Image.Image) -> int:
+    assert one.mode == other.mode
+    difference = ImageChops.difference(one, other)
+    extremes = difference.getextrema()
+    return max(high for _, high in (extremes if isinstance(extremes[0], tuple) else [extremes]))
+
+
+# Scaling
+
+
+@pytest.fixture
+def _without_shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full decode, one Lanczos step for each rendition."""
+    for name in ("DRAFT_MARGIN", "CHAIN_MARGIN", "FAST_FILTER_MARGIN"):
+        monkeypatch.setattr(imaging, name, 1e6)
+    monkeypatch.setattr(imaging, "REDUCING_GAP", None)
+
+
+def with_filter(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let everything be resized with this filter."""
+    resize, instead = Image.Image.resize, Image.Resampling[name]
+
+    def wrong(self: Image.Image, size: tuple[int, int], _: object, *others: object) -> Image.Image:
+        return resize(self, size, instead, *others)
+
+    monkeypatch.setattr(Image.Image, "resize", wrong)
+
+
+def check_scaling(name: str, picture_format: str) -> None:
+    data = encoded(photograph(name), picture_format, quality=95)
+    for image in rendered(data, specs(format="png")):
+        assert psnr(image, lanczos(data, image.size)) >= 48
+
+
+@pytest.mark.usefixtures("_without_shortcuts")
+@pytest.mark.parametrize("picture_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("name", NAMES)
+def test_without_shortcuts_they_are_what_libvips_makes(name, picture_format):
+    check_scaling(name, picture_format)
+
+
+@pytest.mark.usefixtures("_without_shortcuts")
+@pytest.mark.parametrize("wrong", ["NEAREST", "BILINEAR", "HAMMING", "BICUBIC"])
+def test_another_filter_is_found_out(monkeypatch, wrong):
+    with_filter(monkeypatch, wrong)
+    with pytest.raises(AssertionError):
+        check_scaling("chelsea.png", "PNG")
+
+
+@pytest.mark.parametrize("width", [800, 1411])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fast_path_is_as_good_as_that_of_libvips(name, width):
+    data = encoded(photograph(name, width), "JPEG", quality=92)
+    for image in rendered(data, specs(quality=QUALITY)):
+        best = lanczos(data, image.size)
+        assert psnr(image, best) >= psnr(thumbnail(data, image.size, QUALITY), best) - 1
+
+
+@pytest.mark.parametrize("wrong", ["NEAREST", "BOX", "BILINEAR"])
+def test_another_filter_is_found_out_after_encoding_too(monkeypatch, wrong):
+    with_filter(monkeypatch, wrong)
+    with pytest.raises(AssertionError):
+        test_the_fast_path_is_as_good_as_that_of_libvips("chelsea.png", 800)
+
+
+# Colour
+
+
+def everything(mode: str) -> Image.Image:
+    """Colours from all over the mode's space."""
+    size = (100, 100)
+    anything = random.Random(1).randbytes(size[0] * size[1] * len(mode))  # noqa: S311
+    return Image.frombytes(mode, size, anything)
+
+
+def check_colour(mode: str, icc_profile: bytes | None, fallback: str) -> None:
+    image = everything(mode)
+    data = encoded(image, "TIFF", **({"icc_profile": icc_profile} if icc_profile else {}))
+    spec = Rendition(name="r", bucket="out", width=9999, height=9999, format="png")
+    [made] = rendered(data, [spec])
+    assert levels_apart(made.convert("RGB"), srgb(data, fallback).convert("RGB")) <= 1
+
+
+PROFILES = [
+    ("RGB", DISPLAY_P3, "srgb"),
+    ("RGB", ADOBE_RGB, "srgb"),
+    ("RGB", pyvips.Operation.call("profile_load", "p3"), "srgb"),
+    ("L", GREY_1_8, "srgb"),
+    ("CMYK", pyvips.Operation.call("profile_load", "cmyk"), "cmyk"),
+    ("CMYK", None, "cmyk"),
+]
+
+
+@pytest.mark.parametrize(("mode", "icc_profile", "fallback"), PROFILES)
+def test_colours_are_what_libvips_makes(mode, icc_profile, fallback):
+    check_colour(mode, icc_profile, fallback)
+
+
+def test_lab_is_what_libvips_makes():
+    bands = [band.point(lambda level: level // 4 + 96) for band in everything("RGB").split()]
+    data = encoded(Image.merge("LAB", bands), "TIFF")
+    spec = Rendition(name="r", bucket="out", width=9999, height=9999, format="png")
+    [made] = rendered(data, [spec])
+    lightness, a, b = (
+        pyvips.Image.new_from_memory(band.tobytes(), *band.size, 1, "uchar") for band in bands
+    )
+    lab = (lightness / 2.55).bandjoin([a - 128, b - 128]).copy(interpretation="lab")
+    there = lab.icc_export(output_profile="srgb", intent="perceptual")
+    assert levels_apart(made, to_pillow(there)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("used", "embedded"), [(ADOBE_RGB, DISPLAY_P3), (DISPLAY_P3, ADOBE_RGB), (None, DISPLAY_P3)]
+)
+def test_another_profile_is_found_out(monkeypatch, used, embedded):
+    convert = colour.to_srgb
+    monkeypatch.setattr(colour, "to_srgb", lambda image, _: convert(image, used))
+    with pytest.raises(AssertionError):
+        check_colour("RGB", embedded, "srgb")
+
+
+def test_cmyk_without_its_profile_is_found_out(monkeypatch):
+    monkeypatch.setattr(colour, "to_srgb", lambda image, _: image.convert("RGB"))
+    with pytest.raises(AssertionError):
+        check_colour("CMYK", None, "cmyk")
+
+
+# Orientation
+
+
+def check_orientation(orientation: int, render_it: Callable[..., list[Image.Image]]) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(photograph("coffee.png"), "JPEG", quality=95, exif=exif)
+    upright = pyvips.Image.new_from_buffer(data, "").autorot().pngsave_buffer()
+    for image in render_it(data, specs(format="png")):
+        assert psnr(image, lanczos(upright, image.size)) > 30
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_they_are_turned_as_libvips_turns_them(orientation):
+    check_orientation(orientation, rendered)
+
+
+@pytest.mark.parametrize(("orientation", "wrong"), [(6, 8), (8, 6), (2, 1), (5, 7), (3, 4)])
+def test_another_orientation_is_found_out(monkeypatch, orientation, wrong):
+    turns = {**imaging._TRANSPOSE, 1: None}
+    mistaken = {**imaging._TRANSPOSE, orientation: turns[wrong]}
+    if mistaken[orientation] is None:
+        del mistaken[orientation]
+    monkeypatch.setattr(imaging, "_TRANSPOSE", mistaken)
+    with pytest.raises((AssertionError, ValueError)):
+        check_orientation(orientation, rendered)
+
+
+# Files that Pillow can't write
+
+
+@pytest.mark.parametrize("compression", ["none", "deflate", "lzw", "jpeg"])
+def test_the_metadata_of_a_tiff_in_tiles_is_taken_out(compression):
+    picture = encoded(photograph("coffee.png"), "PNG")
+    image = pyvips.Image.new_from_buffer(picture, "").copy()
+    image.set_type(pyvips.GValue.gstr_type, "image-description", "secret place")
+    data = image.tiffsave_buffer(tile=True, tile_width=64, tile_height=64, compression=compression)
+    assert b"secret place" in data
+    bare = stripped(data, "TIFF")
+    assert bare is not None
+    assert b"secret place" not in bare
+    assert decoded(bare).tobytes() == decoded(data).tobytes()

@@ -1,0 +1,69 @@
+"""What a user did wrong is one line of the command line, before anything is started."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from resize_pipeline.local.state import StackState, current_process
+from tests.project import Project
+
+# No server is needed, but each is a program that takes seconds to start.
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def refused(project: Project, *command: str) -> str:
+    """Run a command that has to end with exit code 1 and one line, and give the line."""
+    done = project.run("resize-pipeline", *command)
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    # Nothing was built, downloaded or started.
+    assert not (project.folder / ".local" / "minio").exists()
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("storage: [", "expected the node content"),
+        ("nonsense: 1\n", 'Received unexpected config entry "nonsense"'),
+        ("storage: {sqlite: {base_dir: /dev/null/x}}\n", "/dev/null/x"),
+    ],
+)
+def test_a_dagster_yaml_that_is_wrong(project: Project, text: str, problem: str) -> None:
+    (project.folder / "dagster.yaml").write_text(text)
+    for command in ("up", "status"):
+        line = refused(project, command)
+        assert problem in line
+        assert f"{project.folder}/dagster.yaml" in line
+
+
+def test_renditions_that_are_wrong(project: Project) -> None:
+    (project.folder / "renditions.yaml").write_text("renditions: {large: {width: wide}}")
+    assert "rendition 'large', width: 'wide'" in refused(project, "up")
+
+
+def test_local_dir_that_is_a_file(project: Project) -> None:
+    file = project.folder / "file"
+    file.write_text("mine")
+    project.settings["LOCAL_DIR"] = str(file)
+    for command in ("up", "down"):
+        line = refused(project, command)
+        assert f"{file}" in line
+        assert "LOCAL_DIR" in line
+    assert file.read_text() == "mine"
+
+
+def test_a_second_up_says_how_to_stop_the_first(project: Project) -> None:
+    (project.folder / ".local").mkdir()
+    # As a supervisor leaves it; this process stands for it.
+    StackState(supervisor=current_process()).write(project.folder / ".local" / "stack.json")
+    line = refused(project, "up")
+    assert f"already (pid {os.getpid()})" in line
+    assert "`resize-pipeline down`" in line
