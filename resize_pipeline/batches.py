@@ -153,16 +153,25 @@ class Uploaded:
         self.sheet = (self.sheet + other.sheet)[:THUMBNAILS_MAX]
 
 
+class Covers(StrEnum):
+    """What a run answers for: some objects, all of its partitions, or the whole bucket."""
+
+    OBJECTS = "objects"
+    PARTITIONS = "partitions"
+    BUCKET = "bucket"
+
+
 @dataclass(slots=True)
 class Planned:
     """What a run was asked to do.
 
     `skipped` counts messages that ask for no rendition, by reason; `started` is a Unix time.
     Of a listing, `listed` counts pictures that need nothing, by why; `left_after` is the last key
-    that was taken if more is left.
+    that was taken if more is left, which then is not covered.
     """
 
     started: float
+    covers: Covers = Covers.OBJECTS
     objects: int = 0
     listed: Counter[str] = field(default_factory=Counter[str])
     left_after: str | None = None

@@ -18,8 +18,10 @@ from rich.text import Text
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED
+from resize_pipeline.defs.staleness import stale_partitions
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.offsets import Cursor, TopicState, starting_offsets
+from resize_pipeline.renditions import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
 
@@ -61,6 +63,15 @@ class TickStatus(BaseModel):
     runs: int
 
 
+class StaleStatus(BaseModel):
+    """A rendition of which some partitions were last made by another spec."""
+
+    rendition: str
+    partitions: int
+    first: str
+    last: str
+
+
 class PipelineStatus(BaseModel):
     """All of it.
 
@@ -86,6 +97,7 @@ class PipelineStatus(BaseModel):
     unfinished_count: int
     failed_runs: list[RunStatus]
     failed_count: int
+    stale: list[StaleStatus]
 
 
 def pipeline_status(
@@ -132,7 +144,18 @@ def pipeline_status(
         unfinished_count=instance.get_runs_count(unfinished),
         failed_runs=_runs(failed[:RUNS_SHOWN]),
         failed_count=len(failed),
+        stale=_stale(instance, settings),
     )
+
+
+def _stale(instance: dg.DagsterInstance, settings: Settings) -> list[StaleStatus]:
+    found: list[StaleStatus] = []
+    for rendition in load_renditions(settings.renditions_file, settings.source_bucket):
+        if keys := sorted(stale_partitions(instance, rendition)):
+            name = rendition.name
+            one = StaleStatus(rendition=name, partitions=len(keys), first=keys[0], last=keys[-1])
+            found.append(one)
+    return found
 
 
 def _sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
@@ -231,6 +254,14 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
     parts += [Text(f"gap: {gap}", style="red") for gap in status.gaps]
     if status.dead_letters:
         parts.append(Text(f"dead letters: {status.dead_letters}", style="red"))
+    parts += [
+        Text(
+            f"{one.rendition}: {one.partitions} partitions made by another spec, "
+            f"{one.first} to {one.last}",
+            style="yellow",
+        )
+        for one in status.stale
+    ]
 
     parts += _sensor_lines(status)
     for title, count, runs in (

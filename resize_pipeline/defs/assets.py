@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from resize_pipeline.defs.gaps import RAW_IMAGES
 from resize_pipeline.defs.ops import build_publish, download, plan, resize, upload
 from resize_pipeline.defs.partitions import TimePartitions
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.settings import Settings
 
-RAW_IMAGES = "raw_images"
 GROUP = "images"
 
 

@@ -7,6 +7,8 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from resize_pipeline.instance import sql_event_log_storage
 from resize_pipeline.offsets import Gap
 
+RAW_IMAGES = "raw_images"
+"""The asset of the source bucket, which is observed."""
 OBSERVATIONS_MAX = 1_000
 """How far back gaps are looked for: each run has an observation, and few are of a gap."""
 
@@ -14,7 +16,7 @@ OBSERVATIONS_MAX = 1_000
 def gap_observation(topic: str, topic_id: str, gap: Gap) -> dg.AssetObservation:
     """Record offsets that nobody can read any more."""
     return dg.AssetObservation(
-        "raw_images",
+        RAW_IMAGES,
         metadata={
             "gap": str(gap),
             "gap topic": topic,
@@ -43,7 +45,7 @@ def _gaps_and_runs(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
     events = SqlEventLogStorageTable.c
     newest = (
         sa.select(events.id, events.event)
-        .where(events.asset_key == dg.AssetKey("raw_images").to_string())
+        .where(events.asset_key == dg.AssetKey(RAW_IMAGES).to_string())
         .where(events.dagster_event_type == dg.DagsterEventType.ASSET_OBSERVATION.value)
         .order_by(events.id.desc())
         .limit(OBSERVATIONS_MAX)

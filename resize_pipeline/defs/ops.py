@@ -17,6 +17,7 @@ from pydantic import Field
 from resize_pipeline.batches import (
     Batch,
     Budget,
+    Covers,
     Downloaded,
     Planned,
     Request,
@@ -31,8 +32,9 @@ from resize_pipeline.contact_sheet import contact_sheet_markdown
 from resize_pipeline.converge import Converger, Outcome
 from resize_pipeline.dead_letters import DeadLetter, position_key
 from resize_pipeline.defs.follow_ups import left_tags
-from resize_pipeline.defs.gaps import gap_observation
+from resize_pipeline.defs.gaps import RAW_IMAGES, gap_observation
 from resize_pipeline.defs.partitions import check_partition, window_of
+from resize_pipeline.defs.staleness import code_version_of_part, refreshed, version_tags
 from resize_pipeline.errors import PermanentError, TransientError, UserError
 from resize_pipeline.events import notification
 from resize_pipeline.offsets import OffsetRange, readable
@@ -246,6 +248,11 @@ def _listed(
             return
         last = item.key
         yield Request(item.key, item.size)
+    # A follow-up run covers what those before it did, which succeeded.
+    if config.reconcile:
+        planned.covers = Covers.BUCKET
+    elif not config.prefix:
+        planned.covers = Covers.PARTITIONS
 
 
 def _observation(
@@ -255,7 +262,7 @@ def _observation(
     requests: Sequence[Request],
 ) -> dg.AssetObservation:
     return dg.AssetObservation(
-        "raw_images",
+        RAW_IMAGES,
         partition=context.partition_key if context.has_partition_key else None,
         metadata={
             "objects": planned.objects,
@@ -438,7 +445,18 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
         for rendition in selected:
             sheet = _contact_sheet(total, pipeline) if rendition is shown else {}
             metadata = _metadata(rendition, planned, total, seconds)
-            yield dg.Output(None, rendition.name, metadata={**sheet, **metadata})
+            version = rendition.digest
+            if planned.covers is Covers.OBJECTS:
+                version = code_version_of_part(context.instance, rendition, context.partition_keys)
+            if planned.covers is Covers.BUCKET:
+                for event in refreshed(context, rendition, RAW_IMAGES):
+                    context.log_event(event)
+            yield dg.Output(
+                None,
+                rendition.name,
+                metadata={**sheet, **metadata},
+                tags=version_tags(version, context.run_id),
+            )
 
     return publish
 

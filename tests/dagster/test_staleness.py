@@ -1,0 +1,136 @@
+"""After a change of the specs: what Dagster and the status take for made by another one."""
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.status import as_tables, pipeline_status
+from tests.dagster.fakes import NOW, RENDITIONS, event, fake_settings
+from tests.dagster.project import Project
+from tests.pictures import detailed, encoded
+
+HOUR = dt.timedelta(hours=1)
+HOURS = [(NOW - back * HOUR).strftime("%Y-%m-%d-%H:00") for back in (2, 1, 0)]
+PNG = encoded(detailed(200, 100), "PNG")
+OTHER_SMALL = RENDITIONS.replace("width: 20", "width: 30")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    # The ephemeral instance knows no sensors, which the status asks for.
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        yield Project(instance, tmp_path, fake_settings(tmp_path))
+
+
+@pytest.fixture
+def full(project: Project) -> Project:
+    """Three hours with a picture in each, all rendered; then the spec of `small` has changed."""
+    for back, hour in zip((2, 1, 0), HOURS, strict=True):
+        project.minio.put(f"{back}.png", PNG, NOW - back * HOUR)
+        project.run(partition=hour)
+    assert stale(project) == {}
+    project.configure(renditions=OTHER_SMALL)
+    return project
+
+
+def stale(project: Project) -> dict[str, list[str]]:
+    """What Dagster's UI shows as out of date, by rendition."""
+    graph = project.definitions.get_repository_def().asset_graph
+    resolver = CachingStaleStatusResolver(
+        project.instance, graph, LoadingContextForTest(project.instance)
+    )
+    found = {
+        name: [
+            hour
+            for hour in HOURS
+            if resolver.get_status(dg.AssetKey(name), hour) is StaleStatus.STALE
+        ]
+        for name in ("large", "small")
+    }
+    return {name: hours for name, hours in found.items() if hours}
+
+
+def in_status(project: Project) -> dict[str, tuple[int, str, str]]:
+    status = pipeline_status(
+        project.settings, project.instance, cast("KafkaResource", project.kafka)
+    )
+    said = "\n".join(map(str, as_tables(status)))
+    for one in status.stale:
+        assert f"{one.rendition}: {one.partitions} partitions made by another spec" in said
+    return {one.rendition: (one.partitions, one.first, one.last) for one in status.stale}
+
+
+def test_only_the_changed_rendition_is_stale(full: Project) -> None:
+    assert stale(full) == {"small": HOURS}
+    assert in_status(full) == {"small": (3, HOURS[0], HOURS[-1])}
+
+
+def test_a_run_over_whole_hours_ends_it_for_these(full: Project) -> None:
+    full.minio.calls.clear()
+    full.run(partition=HOURS[1], selection=["small"])
+    assert stale(full) == {"small": [HOURS[0], HOURS[2]]}
+    assert in_status(full) == {"small": (2, HOURS[0], HOURS[2])}
+    assert full.minio.written() == [("small-bucket", "thumbnails/1.png")]
+
+
+@pytest.mark.parametrize("source", ["events", "objects", "prefix"])
+def test_a_run_over_some_objects_does_not_end_it(full: Project, source: str) -> None:
+    full.minio.put("new.png", PNG)
+    full.kafka.produce(event("new.png", NOW))
+    if source == "events":
+        full.run(full.tick().run_requests[0])
+    else:
+        config = {"objects": ["new.png"]} if source == "objects" else {"prefix": "new"}
+        full.run(partition=HOURS[-1], config=config)
+    assert "thumbnails/new.png" in full.minio.keys("small-bucket")
+    assert stale(full) == {"small": HOURS}
+    assert in_status(full) == {"small": (3, HOURS[0], HOURS[-1])}
+
+
+def test_a_run_that_leaves_some_does_not_end_it(
+    full: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resize_pipeline.defs.ops.LISTED_MAX_OBJECTS", 1)
+    full.minio.put("more.png", PNG)
+    full.run(partition=HOURS[-1])
+    assert stale(full) == {"small": HOURS}
+    full.run(partition=HOURS[-1])
+    assert stale(full) == {"small": HOURS[:-1]}
+
+
+def test_an_hour_without_pictures_before_is_made_by_the_current_spec(project: Project) -> None:
+    project.minio.put("a.png", PNG)
+    project.kafka.produce(event("a.png", NOW))
+    project.run(project.tick().run_requests[0])
+    assert stale(project) == {}
+
+
+def test_a_reconciliation_ends_it_for_all(full: Project) -> None:
+    full.run(partition=HOURS[-1], config={"reconcile": True})
+    assert stale(full) == {}
+    assert in_status(full) == {}
+
+
+def test_a_reconciliation_marks_a_bounded_number_at_a_time(
+    full: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resize_pipeline.defs.staleness.REFRESHED_MAX", 1)
+    full.run(partition=HOURS[-1], config={"reconcile": True})
+    assert stale(full) == {"small": [HOURS[1]]}
+    full.run(partition=HOURS[-1], config={"reconcile": True})
+    assert stale(full) == {}
+
+
+def test_a_reconciliation_that_leaves_some_marks_nothing(
+    full: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resize_pipeline.defs.ops.LISTED_MAX_OBJECTS", 1)
+    full.run(partition=HOURS[-1], config={"reconcile": True})
+    assert stale(full) == {"small": HOURS}
