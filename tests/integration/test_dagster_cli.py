@@ -34,7 +34,14 @@ from resize_pipeline.defs.retention import RETENTION_JOB_NAME, RETENTION_SCHEDUL
 from resize_pipeline.defs.schedules import CHECKS_SCHEDULE_NAME, SCHEDULE_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME
 from tests.conftest import MINIO_BIN
-from tests.project import COMMAND_TIMEOUT_S, REPOSITORY, ROOT_PASSWORD, ROOT_USER, Project
+from tests.project import (
+    COMMAND_TIMEOUT_S,
+    NEVER,
+    REPOSITORY,
+    ROOT_PASSWORD,
+    ROOT_USER,
+    Project,
+)
 from tests.standing import instance_of, is_caught_up, is_idle, messages, standing, wait_for
 from tests.waiting import wait_until
 
@@ -429,6 +436,8 @@ class ConfiguredProject(Project):
             "MINIO_ROOT_USER": ROOT_USER,
             "MINIO_ROOT_PASSWORD": ROOT_PASSWORD,
             "RUN_MIN_INTERVAL_S": "0",
+            "RECONCILIATION_CRON": NEVER,
+            "COMPLETENESS_CRON": NEVER,
         }
         lines = [f"{name}={value}\n" for name, value in ports.items()]
         (self.folder / ".env").write_text(example + "".join(lines))
