@@ -115,11 +115,15 @@ class Resized:
 
 @dataclass(slots=True)
 class Uploaded:
-    """What became of a batch, without the pictures: counts, bytes and a few small renditions."""
+    """What became of a batch, without the pictures: counts, bytes and a few small renditions.
+
+    `originals` are the bytes of the originals that each rendition was made of.
+    """
 
     statuses: Counter[str] = field(default_factory=Counter[str])
     rejected: list[Settled] = field(default_factory=list[Settled])
     bytes_in: int = 0
+    originals: Counter[str] = field(default_factory=Counter[str])
     images: Counter[str] = field(default_factory=Counter[str])
     smaller: Counter[str] = field(default_factory=Counter[str])
     bytes_out: Counter[str] = field(default_factory=Counter[str])
@@ -136,6 +140,7 @@ class Uploaded:
         self.bytes_in += resized.size
         for rendered in resized.renditions:
             self.images[rendered.rendition] += 1
+            self.originals[rendered.rendition] += resized.size
             self.smaller[rendered.rendition] += rendered.smaller
             self.bytes_out[rendered.rendition] += len(rendered.data)
         if len(self.sheet) < THUMBNAILS_MAX:
@@ -147,6 +152,7 @@ class Uploaded:
         self.statuses += other.statuses
         self.rejected += other.rejected
         self.bytes_in += other.bytes_in
+        self.originals += other.originals
         self.images += other.images
         self.smaller += other.smaller
         self.bytes_out += other.bytes_out

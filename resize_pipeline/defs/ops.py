@@ -477,6 +477,7 @@ def _metadata(
         "busy": total.statuses[Status.BUSY],
         "source bytes": total.bytes_in,
         "rendition bytes": total.bytes_out[rendition.name],
+        "bytes saved": total.originals[rendition.name] - total.bytes_out[rendition.name],
         "images/s": round(images / seconds, 2) if seconds else 0.0,
         "uri": f"s3://{rendition.bucket}/{rendition.prefix}",
     }

@@ -71,6 +71,9 @@ class TestWhatIsMade:
             for (bucket, _), item in project.minio.objects.items()
             if bucket == "large-bucket"
         )
+        for metadata in made.values():
+            saved = metadata["source bytes"] - metadata["rendition bytes"]
+            assert metadata["bytes saved"] == saved
         assert made["small"]["uri"] == "s3://small-bucket/thumbnails/"
         for item in result.get_asset_materialization_events():
             assert item.partition == request.partition_key
@@ -127,6 +130,31 @@ class TestWhatIsMade:
             if item.is_step_start
         ]
         assert order == ["plan", *(["download", "resize", "upload"] * 3), "publish"]
+
+    def test_bytes_saved_are_those_of_the_pictures_that_were_rendered(
+        self, project: Project
+    ) -> None:
+        project.minio.put("a.png", PNG)
+        project.minio.put("b.jpg", JPEG)
+        project.run(partition=THIS_HOUR)
+        del project.minio.objects["small-bucket", "thumbnails/b.jpg"]
+        made = materialized(project.run(partition=THIS_HOUR))
+        written = len(project.minio.objects["small-bucket", "thumbnails/b.jpg"].data)
+        assert made["small"]["bytes saved"] == len(JPEG) - written
+        assert made["large"]["bytes saved"] == 0
+
+    def test_series_are_numbers_that_the_ui_plots(self, project: Project) -> None:
+        project.minio.put("a.png", PNG)
+        result = project.run(partition=THIS_HOUR)
+        for item in result.get_asset_materialization_events():
+            metadata = item.step_materialization_data.materialization.metadata
+            others = {
+                name
+                for name, value in metadata.items()
+                if not isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)
+            }
+            assert others <= {"contact sheet", "uri"}
+            assert {"images", "bytes saved", "images/s", "rejected"} <= metadata.keys()
 
     def test_contact_sheets_can_be_switched_off(self, project: Project) -> None:
         project.configure(contact_sheets=False)
