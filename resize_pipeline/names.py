@@ -6,6 +6,8 @@ whoever reports it adds the value.
 
 import ipaddress
 import re
+import reprlib
+from urllib.parse import urlsplit
 
 TOPIC_MAX = 249
 """Longest name of a topic (Kafka's `org.apache.kafka.common.internals.Topic`)."""
@@ -24,6 +26,9 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9._-]+")
 # What both MinIO (internal/config/config.go, validRegionRegex) and minio-py (helpers.py,
 # _REGION_REGEX) take.
 _REGION = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,61}[A-Za-z0-9]")
+# What Dagster takes for an owner (dagster/_core/utils.py, is_valid_email, and
+# dagster/_core/definitions/utils.py, is_valid_owner).
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:\S.*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 # A last part of digits only would be an address, and a wrong one.
 _HOST = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\.?$){_LABEL}\.?")
@@ -86,6 +91,40 @@ def checked_host(value: str) -> str:
             msg = "must be a host name or an IP address, without scheme, port or brackets"
             raise ValueError(msg) from None
     return value
+
+
+def checked_webhook(value: str) -> str:
+    """Check the address that notices are posted to."""
+    try:
+        parts = urlsplit(value)
+        is_address = (
+            parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and parts.username is None
+            and not parts.fragment
+        )
+    except ValueError:
+        is_address = False
+    # Nothing that would end the line of a request.
+    if not is_address or not value.isascii() or not value.isprintable() or " " in value:
+        msg = "must be of the form https://HOST/PATH or http://HOST/PATH, without user and password"
+        raise ValueError(msg)
+    return value
+
+
+def parse_owners(text: str) -> list[str]:
+    """Read owners that are separated by commas.
+
+    Raises:
+        ValueError: one is not an owner.
+    """
+    owners = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for owner in owners:
+        if not _OWNER.fullmatch(owner) or not owner.isprintable():
+            msg = f"{reprlib.repr(owner)} must be an e-mail address or team:NAME"
+            raise ValueError(msg)
+    return owners
 
 
 def parse_suffixes(text: str) -> list[str]:

@@ -39,6 +39,8 @@ from resize_pipeline.names import (
     checked_region,
     checked_target,
     checked_topic,
+    checked_webhook,
+    parse_owners,
     parse_suffixes,
 )
 
@@ -197,6 +199,10 @@ class Settings(BaseSettings):
     """Whether materializations carry a contact sheet."""
     contact_sheet_max_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
     """Largest contact sheet that is stored with a materialization."""
+    asset_owners: str | None = None
+    """Owners of the assets, separated by commas: e-mail addresses, or `team:NAME`."""
+    webhook_url: SecretStr | None = None
+    """Address that is told of failed runs and new dead letters; none: nobody is told."""
 
     local_stack: bool = True
     """Whether `up` starts those of Kafka and MinIO whose address is on this machine."""
@@ -267,6 +273,19 @@ class Settings(BaseSettings):
         parse_suffixes(value)
         return value
 
+    @field_validator("asset_owners")
+    @classmethod
+    def _is_list_of_owners(cls, value: str | None) -> str | None:
+        parse_owners(value or "")
+        return value
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            checked_webhook(value.get_secret_value())
+        return value
+
     @model_validator(mode="after")
     def _have_ports_of_their_own(self) -> Self:
         opened = {"UI_PORT": self.ui_port}
@@ -299,6 +318,11 @@ class Settings(BaseSettings):
     def suffixes(self) -> list[str]:
         """The source suffixes as a list, lower case, each with its dot, none twice."""
         return parse_suffixes(self.source_suffixes)
+
+    @property
+    def owners(self) -> list[str]:
+        """The owners as a list, none twice."""
+        return parse_owners(self.asset_owners or "")
 
     @property
     def dead_letter_topic(self) -> str:
@@ -423,7 +447,7 @@ def _warn_once(line: str) -> None:
 
 def export_secrets(settings: Settings) -> None:
     """Put secrets that came from files into the environment, where `dg.EnvVar` looks for them."""
-    for name in ("minio_access_key", "minio_secret_key", "kafka_sasl_password"):
+    for name in ("minio_access_key", "minio_secret_key", "kafka_sasl_password", "webhook_url"):
         secret: SecretStr | None = getattr(settings, name)
         # An empty variable counts as unset, as it does in `Settings`.
         if secret is not None and not os.environ.get(name.upper()):

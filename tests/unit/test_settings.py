@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from dagster._core.definitions.utils import is_valid_owner
 from dotenv.parser import parse_stream
 
 from resize_pipeline.errors import UserError
@@ -74,7 +75,7 @@ class TestPrecedence:
 
 
 class TestExportSecrets:
-    NAMES = ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "KAFKA_SASL_PASSWORD")
+    NAMES = ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "KAFKA_SASL_PASSWORD", "WEBHOOK_URL")
 
     @pytest.fixture(autouse=True)
     def _clean_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +87,8 @@ class TestExportSecrets:
         export_secrets(Settings(minio_secret_key=SECRET))
         assert os.environ["MINIO_SECRET_KEY"] == SECRET
         assert "MINIO_ACCESS_KEY" not in os.environ
+        export_secrets(Settings(webhook_url="https://hooks.example.com/x"))
+        assert os.environ["WEBHOOK_URL"] == "https://hooks.example.com/x"
 
     def test_an_exported_one_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MINIO_SECRET_KEY", "exported")
@@ -475,3 +478,62 @@ def test_round_trip_through_the_environment(
     monkeypatch.chdir("/")
     assert load_settings().to_environment() == environment
     assert load_settings().minio_secret_key == settings.minio_secret_key
+
+
+class TestOwners:
+    @pytest.mark.parametrize(
+        "owner", ["me@example.com", "a.b+c@mail.example.org", "team:The A Team"]
+    )
+    def test_what_dagster_takes(self, owner: str) -> None:
+        assert is_valid_owner(owner)
+        assert Settings(asset_owners=f" {owner},team:x , {owner}").owners == [owner, "team:x"]
+
+    def test_none(self) -> None:
+        assert Settings().owners == Settings(asset_owners="").owners == []
+
+    @pytest.mark.parametrize(
+        "owner",
+        ["me", "team:", "team: ", "me@example", "@example.com", "a b@example.com", "-@x.com"],
+    )
+    def test_a_wrong_one_is_named(self, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert not is_valid_owner(owner.strip())
+        monkeypatch.setenv("ASSET_OWNERS", f"team:x,{owner}")
+        with pytest.raises(UserError, match=f"ASSET_OWNERS: .*{owner.strip()!r} must be") as wrong:
+            load_settings()
+        assert "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://hooks.example.com/services/T/B/x", "http://[::1]:8065/h?a=b"]
+)
+def test_webhooks(url: str) -> None:
+    settings = Settings(webhook_url=url)
+    assert settings.webhook_url
+    assert settings.webhook_url.get_secret_value() == url
+    assert settings.to_environment()["WEBHOOK_URL"] == url
+    assert url not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"hooks.example.com/{SECRET}",
+        f"ftp://hooks.example.com/{SECRET}",
+        f"https:///{SECRET}",
+        f"https://user:{SECRET}@hooks.example.com",
+        f"https://hooks.example.com:0/{SECRET}",
+        f"https://hooks.example.com:99999/{SECRET}",
+        f"https://[{SECRET}]/",
+        f"https://hooks.example.com/{SECRET} x",
+        f"https://hooks.example.com/{SECRET}\r\nX: y",
+        f"https://hooks.example.com/{SECRET}é",
+        f"https://hooks.example.com/#{SECRET}",
+    ],
+)
+def test_a_wrong_webhook_is_refused_without_showing_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEBHOOK_URL", url)
+    with pytest.raises(UserError, match="WEBHOOK_URL: must be of the form https") as wrong:
+        load_settings()
+    assert SECRET not in str(wrong.value)
