@@ -38,7 +38,7 @@ def build_definitions(
     partitions = build_partitions(settings)
     retention_job, retention_schedule = build_retention(renditions)
     return dg.Definitions(
-        assets=[build_raw_images(settings, partitions), build_renditions(renditions, partitions)],
+        assets=[build_raw_images(settings, partitions), build_renditions(settings, renditions, partitions)],
         asset_checks=[build_checks(renditions, partitions)],
         jobs=[build_job(renditions), build_checks_job(renditions), retention_job],
         sensors=[build_sensor(partitions), build_follow_ups()],

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+
 from resize_pipeline.defs.gaps import RAW_IMAGES
 from resize_pipeline.defs.ops import build_publish, download, plan, resize, upload
 from resize_pipeline.defs.partitions import TimePartitions
@@ -25,13 +26,15 @@ def build_raw_images(settings: Settings, partitions: TimePartitions) -> dg.Asset
         ),
         partitions_def=partitions,
         group_name=GROUP,
+        owners=settings.owners,
         kinds={"s3", "kafka"},
+        tags={"bucket": settings.source_bucket},
         metadata={"uri": f"s3://{settings.source_bucket}"},
     )
 
 
 def build_renditions(
-    renditions: Sequence[Rendition], partitions: TimePartitions
+    settings: Settings, renditions: Sequence[Rendition], partitions: TimePartitions
 ) -> dg.AssetsDefinition:
     """Build the asset of each rendition; a run makes those that are selected, decoding once."""
     publish = build_publish(renditions)
@@ -44,7 +47,14 @@ def build_renditions(
                 is_required=False,
                 description=_description(rendition),
                 code_version=rendition.digest,
+                owners=settings.owners,
                 kinds={"pillow", "s3"},
+                tags={
+                    "bucket": rendition.bucket,
+                    "fit": rendition.fit,
+                    "format": rendition.format,
+                    "size": f"{rendition.width}x{rendition.height}",
+                },
             )
             for rendition in renditions
         },
@@ -62,15 +72,26 @@ def build_renditions(
             return {renditions[0].name: published}
         return {rendition.name: getattr(published, rendition.name) for rendition in renditions}
 
-    return graph
+    # `AssetOut` takes a policy and drops it.
+    policy = freshness_policy(settings.reconciliation_cron)
+    return graph.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
 
 
 def _description(rendition: Rendition) -> str:
     written = "in its own format" if rendition.format == "same" else f"as {rendition.format}"
+    at_position = f" at {rendition.position}" if rendition.fit == "cover" else ""
     enlarged = "enlarged if need be" if rendition.enlarge else "never enlarged"
     step = f", through `{rendition.transform}`" if rendition.transform else ""
+    kept = " and ".join(rendition.metadata) or "nothing"
+    frames = "all frames" if rendition.animation == "keep" else "the first frame"
+    cached = (
+        f" Served with `Cache-Control: {rendition.cache_control}`."
+        if rendition.cache_control
+        else ""
+    )
     return (
         f"Every picture scaled to fit {rendition.fit} {rendition.width} x {rendition.height} "
-        f"pixels, {enlarged}{step}, {written} at quality {rendition.quality}. Written to "
-        f"`s3://{rendition.bucket}/{rendition.key_for('KEY')}` for a source `KEY`."
+        f"pixels{at_position}, {enlarged}{step}, {written} at quality {rendition.quality}. Of "
+        f"metadata {kept} is kept, of an animation {frames}. Written to "
+        f"`s3://{rendition.bucket}/{rendition.key_for('KEY')}` for a source `KEY`.{cached}"
     )

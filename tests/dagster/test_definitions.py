@@ -64,6 +64,46 @@ def test_renditions_depend_on_the_source(tmp_path: Path) -> None:
     assert not graph.get(dg.AssetKey("raw_images")).is_materializable
 
 
+SPEC = """
+renditions:
+  one: {width: 30, height: 20, fit: cover, position: north, format: webp, bucket: one-bucket,
+        metadata: [copyright], animation: first, cache_control: max-age=60}
+  two: {width: 5, height: 5, bucket: two-bucket}
+"""
+
+
+def test_assets_say_whose_and_what_they_are(tmp_path: Path) -> None:
+    definitions = built(
+        tmp_path, renditions=SPEC, asset_owners="team:pictures, me@example.com,team:pictures"
+    )
+    graph = definitions.get_repository_def().asset_graph
+    for name in ("raw_images", "one", "two"):
+        assert graph.get(dg.AssetKey(name)).owners == ["team:pictures", "me@example.com"]
+    one = graph.get(dg.AssetKey("one"))
+    ours = {name: value for name, value in one.tags.items() if "/" not in name}
+    assert ours == {"bucket": "one-bucket", "fit": "cover", "format": "webp", "size": "30x20"}
+    assert one.kinds == {"pillow", "s3"}
+    for part in (
+        "fit cover 30 x 20 pixels at north",
+        "as webp",
+        "metadata copyright is kept",
+        "of an animation the first frame",
+        "`s3://one-bucket/KEY.webp`",
+        "`Cache-Control: max-age=60`",
+    ):
+        assert part in (one.description or "")
+    two = graph.get(dg.AssetKey("two")).description or ""
+    assert "metadata nothing is kept, of an animation all frames" in two
+    assert "Cache-Control" not in two
+    assert graph.get(dg.AssetKey("raw_images")).tags["bucket"] == "images"
+
+
+def test_assets_are_nobodys_by_default(tmp_path: Path) -> None:
+    graph = built(tmp_path).get_repository_def().asset_graph
+    assert not graph.get(dg.AssetKey("raw_images")).owners
+    assert not graph.get(dg.AssetKey("large")).owners
+
+
 def test_a_changed_spec_shows_as_a_changed_code_version(tmp_path: Path) -> None:
     def version(renditions: str) -> str | None:
         graph = built(tmp_path, renditions=renditions).get_repository_def().asset_graph
