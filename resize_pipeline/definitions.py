@@ -12,6 +12,7 @@ from resize_pipeline.defs.jobs import build_checks_job, build_job
 from resize_pipeline.defs.partitions import build_partitions
 from resize_pipeline.defs.retention import build_retention
 from resize_pipeline.defs.schedules import build_completeness, build_reconciliation
+from resize_pipeline.defs.sensor_check import build_sensor_check
 from resize_pipeline.defs.sensors import build_sensor
 from resize_pipeline.renditions import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
@@ -38,8 +39,11 @@ def build_definitions(
     partitions = build_partitions(settings)
     retention_job, retention_schedule = build_retention(renditions)
     return dg.Definitions(
-        assets=[build_raw_images(settings, partitions), build_renditions(settings, renditions, partitions)],
-        asset_checks=[build_checks(renditions, partitions)],
+        assets=[
+            build_raw_images(settings, partitions),
+            build_renditions(settings, renditions, partitions),
+        ],
+        asset_checks=[build_checks(renditions, partitions), build_sensor_check()],
         jobs=[build_job(renditions), build_checks_job(renditions), retention_job],
         sensors=[build_sensor(partitions), build_follow_ups()],
         schedules=[

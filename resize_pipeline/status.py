@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
 from dagster._core.scheduler.instigation import TickStatus as InstigatorTickStatus
 from dagster._core.storage.tags import PARTITION_NAME_TAG, WILL_RETRY_TAG
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.jobs import JOB_NAME
-from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED
+from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED, sensor_state
 from resize_pipeline.defs.staleness import stale_partitions
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.offsets import Cursor, TopicState, starting_offsets
@@ -104,7 +103,7 @@ def pipeline_status(
     settings: Settings, instance: dg.DagsterInstance, kafka: KafkaResource
 ) -> PipelineStatus:
     """Collect the status; a Kafka that is away is part of it."""
-    sensor = _sensor_state(instance)
+    sensor = sensor_state(instance)
     data = sensor.instigator_data if sensor else None
     cursor = Cursor.parse(getattr(data, "cursor", None))
     error = None
@@ -156,20 +155,6 @@ def _stale(instance: dg.DagsterInstance, settings: Settings) -> list[StaleStatus
             one = StaleStatus(rendition=name, partitions=len(keys), first=keys[0], last=keys[-1])
             found.append(one)
     return found
-
-
-def _sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
-    states = [
-        state
-        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-        if state.instigator_name == SENSOR_NAME
-    ]
-    # A code location that was renamed leaves its state behind.
-    return max(
-        states,
-        key=lambda state: getattr(state.instigator_data, "last_tick_timestamp", None) or 0,
-        default=None,
-    )
 
 
 def _sensor_status(state: InstigatorState | None) -> Literal["running", "stopped", "never ran"]:

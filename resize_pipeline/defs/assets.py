@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-
+from resize_pipeline.defs.freshness import freshness_policy
 from resize_pipeline.defs.gaps import RAW_IMAGES
 from resize_pipeline.defs.ops import build_publish, download, plan, resize, upload
 from resize_pipeline.defs.partitions import TimePartitions

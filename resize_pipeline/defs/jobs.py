@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from resize_pipeline.defs.gaps import RAW_IMAGES
 from resize_pipeline.renditions import Rendition
 
 JOB_NAME = "resize_images_job"
@@ -32,10 +33,14 @@ def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
 
 def build_checks_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
     """Build the job that only checks, without making anything."""
+    names = [RAW_IMAGES, *(rendition.name for rendition in renditions)]
     return dg.define_asset_job(
         CHECKS_JOB_NAME,
-        selection=dg.AssetSelection.checks_for_assets(*(one.name for one in renditions)),
-        description="Checks that every image of a partition has its renditions or a dead letter.",
+        selection=dg.AssetSelection.checks_for_assets(*names),
+        description=(
+            "Checks that every image of a partition has its renditions or a dead letter, and that "
+            "the sensor reads the topic."
+        ),
     )
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 
 import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import InstigatorState
 
 from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.jobs import JOB_NAME, run_config
@@ -156,6 +158,21 @@ def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> in
     # Asked in one, SQLite would go through all runs that ever had the tags.
     run_ids = instance.get_run_ids(dg.RunsFilter(statuses=UNFINISHED))
     return instance.get_runs_count(dg.RunsFilter(run_ids=run_ids, tags=tags)) if run_ids else 0
+
+
+def sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
+    """Give what Dagster keeps of this sensor; None before its first tick."""
+    states = [
+        state
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        if state.instigator_name == SENSOR_NAME
+    ]
+    # A code location that was renamed leaves its state behind.
+    return max(
+        states,
+        key=lambda state: getattr(state.instigator_data, "last_tick_timestamp", None) or 0,
+        default=None,
+    )
 
 
 def _weigh(

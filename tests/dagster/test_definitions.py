@@ -40,7 +40,8 @@ def test_names(tmp_path: Path) -> None:
     assert not job.asset_layer.asset_graph.asset_check_keys, "they list whole buckets"
     checks = definitions.get_job_def("check_renditions_job")
     assert checks.asset_layer.asset_graph.asset_check_keys == {
-        dg.AssetCheckKey(dg.AssetKey(name), "complete") for name in ("large", "small")
+        *(dg.AssetCheckKey(dg.AssetKey(name), "complete") for name in ("large", "small")),
+        dg.AssetCheckKey(dg.AssetKey("raw_images"), "sensor_is_current"),
     }
     repository = definitions.get_repository_def()
     for schedule in repository.schedule_defs:

@@ -1,6 +1,7 @@
 """Reconciliation and checks: what they ask for, and what the checks say."""
 
 import datetime as dt
+from collections.abc import Sequence
 from unittest import mock
 
 import dagster as dg
@@ -37,12 +38,11 @@ def check(
     partition: str | None = LAST_HOUR,
     *,
     raise_on_error: bool = True,
-    checks: list[str] | None = None,
+    checks: Sequence[str] = ("large", "small"),
 ) -> dg.ExecuteInProcessResult:
+    keys = {dg.AssetCheckKey(dg.AssetKey(name), "complete") for name in checks}
     job = project.definitions.get_job_def("check_renditions_job")
-    if checks:
-        keys = [dg.AssetCheckKey(dg.AssetKey(name), "complete") for name in checks]
-        job = job.get_subset(asset_check_selection=set(keys))
+    job = job.get_subset(asset_check_selection=keys)
     return job.execute_in_process(
         instance=project.instance,
         tags={"dagster/partition": partition} if partition else None,
