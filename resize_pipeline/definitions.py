@@ -9,17 +9,20 @@ from resize_pipeline.defs.assets import build_raw_images, build_renditions
 from resize_pipeline.defs.checks import build_checks
 from resize_pipeline.defs.follow_ups import build_follow_ups
 from resize_pipeline.defs.jobs import build_checks_job, build_job
+from resize_pipeline.defs.notifications import build_dead_letter_sensor, build_failed_run_sensor
 from resize_pipeline.defs.partitions import build_partitions
 from resize_pipeline.defs.retention import build_retention
 from resize_pipeline.defs.schedules import build_completeness, build_reconciliation
 from resize_pipeline.defs.sensor_check import build_sensor_check
 from resize_pipeline.defs.sensors import build_sensor
+from resize_pipeline.local.dagster import ui_url
 from resize_pipeline.renditions import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.resources.renderer import RendererResource
 from resize_pipeline.resources.scratch import ScratchIOManager
+from resize_pipeline.resources.webhook import WebhookResource
 from resize_pipeline.settings import Settings, export_secrets, load_settings
 
 
@@ -38,6 +41,11 @@ def build_definitions(
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
     partitions = build_partitions(settings)
     retention_job, retention_schedule = build_retention(renditions)
+    notifications = (
+        [build_failed_run_sensor(ui_url(settings)), build_dead_letter_sensor()]
+        if settings.webhook_url
+        else []
+    )
     return dg.Definitions(
         assets=[
             build_raw_images(settings, partitions),
@@ -45,7 +53,7 @@ def build_definitions(
         ],
         asset_checks=[build_checks(renditions, partitions), build_sensor_check()],
         jobs=[build_job(renditions), build_checks_job(renditions), retention_job],
-        sensors=[build_sensor(partitions), build_follow_ups()],
+        sensors=[build_sensor(partitions), build_follow_ups(), *notifications],
         schedules=[
             build_reconciliation(partitions, settings.reconciliation_cron),
             build_completeness(partitions, settings.completeness_cron),
@@ -63,6 +71,7 @@ def build_definitions(
             "pipeline": PipelineResource.from_settings(settings),
             "renderer": RendererResource.from_settings(settings),
             "io_manager": ScratchIOManager(),
+            **({"webhook": WebhookResource(url=dg.EnvVar("WEBHOOK_URL"))} if notifications else {}),
             **(resources or {}),
         },
         # Steps hand pictures on in memory: they share a process.

@@ -61,8 +61,12 @@ class Cursor(BaseModel):
     requested_at: float | None = None
 
     @classmethod
-    def parse(cls, text: str | None) -> Self | None:
+    def parse(cls, text: str | None, sensor: str = "minio_events_sensor") -> Self | None:
         """Read a cursor as Dagster stores it.
+
+        Args:
+            text: the cursor.
+            sensor: whose it is, for the message.
 
         Raises:
             UserError: the text is no cursor of this version.
@@ -74,7 +78,7 @@ class Cursor(BaseModel):
         except ValidationError as error:
             msg = (
                 f"the sensor's cursor {text[:200]!r} can't be read: reset it with "
-                "`dagster sensor cursor minio_events_sensor --delete`, which replays the topic"
+                f"`dagster sensor cursor {sensor} --delete`, which replays the topic"
             )
             raise UserError(msg) from error
 

@@ -108,6 +108,8 @@ class FakeKafka:
     def topic_state(self, topic: str) -> TopicState:
         if self.error:
             raise self.error
+        if topic == f"{self.topic}.dead-letters":
+            return TopicState(topic, f"{self.topic_id} of letters", {0: (0, len(self.letters))})
         assert topic == self.topic
         watermarks = {
             partition: (self.first, self.end(partition)) for partition in range(self.partitions)
@@ -131,12 +133,16 @@ class FakeKafka:
         position: dict[int, int],
         stall_timeout_s: float = 30.0,
     ) -> Iterator[FakeMessage]:
-        assert topic == self.topic
+        log, first = self.log, self.first
+        if topic == f"{self.topic}.dead-letters":
+            log, first = self.letters, 0
+        else:
+            assert topic == self.topic
         assert 0 < stall_timeout_s <= 30
         position.update(start)
-        for message in self.log:
+        for message in log:
             if start.get(message.partition, 10**9) <= message.offset < end[message.partition]:
-                assert message.offset >= self.first, "read what retention took"
+                assert message.offset >= first, "read what retention took"
                 position[message.partition] = message.offset + 1
                 yield message
 

@@ -20,6 +20,7 @@ SECRETS = {
     "MINIO_SECRET_KEY": "secret-5e0c",
     "MINIO_ROOT_PASSWORD": "root-5e0c",
     "KAFKA_SASL_PASSWORD": "sasl-5e0c",
+    "WEBHOOK_URL": "https://hooks.example.com/5e0c",
 }
 
 
@@ -175,6 +176,7 @@ def test_secrets_are_in_no_definition(tmp_path: Path, monkeypatch: pytest.Monkey
     # What is looked for would be found: other settings of the same resources are there.
     assert "user-of-kafka" in shown
     assert "MINIO_SECRET_KEY" in shown
+    assert "WEBHOOK_URL" in shown
     for value in SECRETS.values():
         assert value not in shown
         assert value not in json.dumps(shown)
