@@ -211,6 +211,9 @@ def reprocess(
     prefix: Annotated[
         str, typer.Option(help="All objects whose key starts with it, whatever their hour.")
     ] = "",
+    version_id: Annotated[
+        str, typer.Option(help="Refuse if this is not the newest version of the one key.")
+    ] = "",
     rendition: Annotated[
         list[str] | None, typer.Option(help="Only this rendition; may be repeated.")
     ] = None,
@@ -223,11 +226,19 @@ def reprocess(
     if bool(keys) == bool(prefix):
         msg = "name keys, or a --prefix"
         raise typer.BadParameter(msg)
+    if version_id and len(keys or ()) != 1:
+        msg = "--version-id is of one object: name exactly one key"
+        raise typer.BadParameter(msg)
     from resize_pipeline.reprocess import reprocess as launch
 
     settings = load_settings()
     for run in launch(
-        settings, keys=keys or [], prefix=prefix, renditions=rendition or [], force=force
+        settings,
+        keys=keys or [],
+        prefix=prefix,
+        version_id=version_id,
+        renditions=rendition or [],
+        force=force,
     ):
         what = f"{len(run.keys)} objects" if run.keys else f"prefix {escaped(prefix.encode())}"
         sys.stdout.write(f"run {run.run_id}, partition {run.partition}: {what}\n")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from resize_pipeline.batches import Planned, Request, SourceMessage
 from resize_pipeline.dead_letters import DeadLetter
-from resize_pipeline.errors import PermanentError
+from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.events import Ignored, Malformed, ObjectCreated, ObjectRemoved, parse_message
 from resize_pipeline.objects import ObjectInfo, is_current, is_ours
 from resize_pipeline.renditions import Rendition
@@ -55,6 +55,45 @@ def letter_identity(etag: str | None, spec_digest: str, metadata_read: str = "")
     `metadata_read` is what the specs read of the object's user metadata.
     """
     return f"{etag or ''} {spec_digest} {metadata_read}".rstrip()
+
+
+def check_newest(
+    bucket: str,
+    key: str,
+    version_id: str,
+    newest: ObjectInfo | None,
+    named: ObjectInfo | None,
+) -> None:
+    """Refuse a version of an object that is not its newest: renditions follow that one only.
+
+    Args:
+        bucket: the source bucket.
+        key: the object's key.
+        version_id: the version that was asked for.
+        newest: the object as it is; None when it is not there or was removed.
+        named: that version of it; None when it is not there.
+
+    Raises:
+        UserError: it is another one, or gone.
+    """
+    # What was written without versioning has no id in an answer, and this one in a request
+    # (Amazon S3 User Guide, "Working with S3 Versioning").
+    newest_id = (newest.version_id or "null") if newest else None
+    if newest_id == version_id:
+        return
+    what = "not the newest" if named else "not there"
+    found = "the key has no object now" if newest_id is None else f"the newest is {newest_id!r}"
+    if named:
+        remedy = (
+            "renditions follow the newest version, so make it that by copying it onto its own key "
+            "(CopyObject with this versionId)"
+        )
+    elif newest:
+        remedy = "renditions follow the newest version, so leave the version out"
+    else:
+        remedy = "upload it anew"
+    msg = f"version {version_id!r} of {key!r} in bucket {bucket!r} is {what}, {found}: {remedy}"
+    raise UserError(msg)
 
 
 def with_dead_letters(

@@ -18,6 +18,7 @@ from resize_pipeline.defs.partitions import build_partitions, partition_key_at
 from resize_pipeline.errors import UserError, one_line
 from resize_pipeline.local.dagster import ui_url
 from resize_pipeline.local.ports import is_listening
+from resize_pipeline.planning import check_newest
 from resize_pipeline.renditions import load_renditions
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
@@ -37,6 +38,7 @@ def reprocess(
     *,
     keys: Sequence[str] = (),
     prefix: str = "",
+    version_id: str = "",
     renditions: Sequence[str] = (),
     force: bool = False,
 ) -> Iterator[Launched]:
@@ -46,6 +48,7 @@ def reprocess(
         settings: where objects and the Dagster UI are.
         keys: objects of the source bucket.
         prefix: all objects whose key starts with it; instead of keys.
+        version_id: refuse if this is not the newest version of the one key.
         renditions: names of those that are wanted; none for all.
         force: make renditions again that are current.
 
@@ -53,7 +56,8 @@ def reprocess(
         Each run as soon as Dagster has it.
 
     Raises:
-        UserError: a key or a rendition is not there, or Dagster does not take the run.
+        UserError: a key or a rendition is not there, the version is not the newest, or Dagster
+            does not take the run.
         TransientError: MinIO can't be reached.
     """
     known = [
@@ -70,7 +74,9 @@ def reprocess(
             partition_key_at(build_partitions(settings), now, now): {"prefix": prefix}
         }
     else:
-        scopes = {hour: {"objects": found} for hour, found in _by_partition(settings, keys).items()}
+        version = {"version_id": version_id} if version_id else {}
+        by_partition = _by_partition(settings, keys, version_id)
+        scopes = {hour: {"objects": found, **version} for hour, found in by_partition.items()}
     with _dagster(settings) as client:
         for partition, scope in scopes.items():
             run_id = client.submit_job_execution(
@@ -82,19 +88,25 @@ def reprocess(
             yield Launched(run_id, partition, tuple(scope.get("objects", ())))
 
 
-def _by_partition(settings: Settings, keys: Sequence[str]) -> Mapping[str, list[str]]:
+def _by_partition(
+    settings: Settings, keys: Sequence[str], version_id: str
+) -> Mapping[str, list[str]]:
     minio = MinioResource.from_settings(
         settings,
         access_key=_secret(settings, "minio_access_key"),
         secret_key=_secret(settings, "minio_secret_key"),
     )
+    bucket = settings.source_bucket
     partitions = build_partitions(settings)
     now = dt.datetime.now(dt.UTC)
     found: defaultdict[str, list[str]] = defaultdict(list)
     for key in dict.fromkeys(keys):
-        info = minio.stat(settings.source_bucket, key)
+        info = minio.stat(bucket, key)
+        if version_id:
+            named = minio.stat(bucket, key, version_id=version_id)
+            check_newest(bucket, key, version_id, info, named)
         if info is None:
-            msg = f"no object {key!r} in bucket {settings.source_bucket!r}: no run was launched"
+            msg = f"no object {key!r} in bucket {bucket!r}: no run was launched"
             raise UserError(msg)
         found[partition_key_at(partitions, info.last_modified, now)].append(key)
     return found

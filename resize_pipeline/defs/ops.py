@@ -7,7 +7,7 @@ that stays away fails the run with one line that says which, and Dagster repeats
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -38,7 +38,13 @@ from resize_pipeline.defs.staleness import code_version_of_part, refreshed, vers
 from resize_pipeline.errors import PermanentError, TransientError, UserError
 from resize_pipeline.events import notification
 from resize_pipeline.offsets import OffsetRange, readable
-from resize_pipeline.planning import Read, letter_identity, letter_key, with_dead_letters
+from resize_pipeline.planning import (
+    Read,
+    check_newest,
+    letter_identity,
+    letter_key,
+    with_dead_letters,
+)
 from resize_pipeline.reconciliation import CURRENT, Scope, unreconciled_objects
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.resources.kafka import KafkaResource, Outgoing, Undecodable
@@ -68,6 +74,7 @@ class PlanConfig(dg.Config):
         topic_id: id of the topic that the offset ranges belong to.
         offset_ranges: each PARTITION:START-END, the end exclusive.
         objects: keys in the source bucket.
+        version_id: refuse the run if this is not the newest version of its one object.
         prefix: every object of the bucket whose key starts with it, whatever its hour.
         reconcile: every object of the bucket, whatever its hour.
         force: make renditions again that are current.
@@ -78,6 +85,7 @@ class PlanConfig(dg.Config):
     topic_id: str = ""
     offset_ranges: list[str] = Field(default_factory=list)
     objects: list[str] = Field(default_factory=list)
+    version_id: str = ""
     prefix: str = ""
     reconcile: bool = False
     force: bool = False
@@ -121,7 +129,7 @@ def plan(
         if config.offset_ranges:
             found = _read_ranges(context, config, kafka, pipeline, planned)
         elif config.objects:
-            found = _named(config.objects, minio, pipeline)
+            found = _named(config, minio, pipeline)
         else:
             found = _listed(context, config, minio, pipeline, letters, planned)
         requests = [
@@ -151,6 +159,12 @@ def _check_config(
     scopes = (config.offset_ranges, config.objects, config.prefix, config.reconcile)
     if sum(map(bool, scopes)) > 1:
         msg = "a run covers one of offset_ranges, objects, prefix and reconcile: leave others out"
+        raise UserError(msg)
+    if config.version_id and len(config.objects) != 1:
+        msg = (
+            f"version_id {config.version_id!r} is of one object, but objects names "
+            f"{len(config.objects)}: name exactly one, or leave version_id out"
+        )
         raise UserError(msg)
     if config.spec_digest and config.spec_digest != pipeline.spec_digest:
         msg = (
@@ -213,14 +227,18 @@ def _read_ranges(
 
 
 def _named(
-    keys: Sequence[str], minio: MinioResource, pipeline: PipelineResource
+    config: PlanConfig, minio: MinioResource, pipeline: PipelineResource
 ) -> Iterator[Request]:
-    for key in dict.fromkeys(keys):
+    bucket = pipeline.source_bucket
+    for key in dict.fromkeys(config.objects):
+        info = named = None
         # A key that is not there, or can't be, goes on: the run reports it.
-        try:
-            info = minio.stat(pipeline.source_bucket, key)
-        except PermanentError:
-            info = None
+        with suppress(PermanentError):
+            info = minio.stat(bucket, key)
+            if config.version_id:
+                named = minio.stat(bucket, key, version_id=config.version_id)
+        if config.version_id:
+            check_newest(bucket, key, config.version_id, info, named)
         yield Request(key, info.size if info else 0)
 
 

@@ -158,8 +158,13 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     else None,
                 )
 
-    def stat(self, bucket: str, key: str) -> ObjectInfo | None:
+    def stat(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo | None:
         """Look at an object; None when it is not there.
+
+        Args:
+            bucket: the bucket.
+            key: the object's key.
+            version_id: the version to look at; None for the newest.
 
         Raises:
             PermanentError: the server allows no such key.
@@ -168,7 +173,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """
         with self.errors(bucket, key):
             try:
-                found = self.client.stat_object(bucket, key)
+                found = self.client.stat_object(bucket, key, version_id=version_id)
             except S3Error as error:
                 # An answer to HEAD has no body that says more than that the request is bad.
                 if error.code in MISSING or error.code == "BadRequest":

@@ -192,6 +192,7 @@ class FakeObject:
     content_type: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     cache_control: str | None = None
+    version_id: str | None = None
 
 
 @dataclass
@@ -200,7 +201,7 @@ class FakeMinio:
 
     `errors` are raised when the object of that key is touched; `before` is called ahead of each
     call with its name, bucket and key, and may change things; `lists_metadata` is what MinIO does
-    and other servers don't.
+    and other servers don't; `versions` are those of source objects that were versioned.
     """
 
     objects: dict[tuple[str, str], FakeObject] = field(default_factory=dict)
@@ -208,6 +209,7 @@ class FakeMinio:
     before: Callable[[str, str, str], None] | None = None
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     lists_metadata: bool = True
+    versions: dict[tuple[str, str], ObjectInfo] = field(default_factory=dict)
 
     def put(
         self,
@@ -215,8 +217,13 @@ class FakeMinio:
         data: bytes,
         last_modified: dt.datetime | None = None,
         metadata: Mapping[str, str] | None = None,
+        *,
+        version_id: str | None = None,
     ) -> None:
-        self.objects[SOURCE, key] = FakeObject(data, last_modified or NOW, "", metadata or {})
+        put = FakeObject(data, last_modified or NOW, "", metadata or {}, version_id=version_id)
+        self.objects[SOURCE, key] = put
+        if version_id:
+            self.versions[key, version_id] = self._info(key, put)
 
     def delete(self, key: str) -> None:
         self.objects.pop((SOURCE, key), None)
@@ -246,13 +253,20 @@ class FakeMinio:
                 info = self._info(key, self.objects[bucket, key])
                 yield info if with_metadata and self.lists_metadata else without_metadata(info)
 
-    def stat(self, bucket: str, key: str) -> ObjectInfo | None:
+    def stat(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo | None:
         found = self._find("stat", bucket, key)
+        if version_id is not None:
+            return self.versions.get((key, version_id))
         return self._info(key, found) if found else None
 
     def _info(self, key: str, found: FakeObject) -> ObjectInfo:
         return ObjectInfo(
-            key, etag(found.data), None, len(found.data), found.last_modified, found.metadata
+            key,
+            etag(found.data),
+            found.version_id,
+            len(found.data),
+            found.last_modified,
+            found.metadata,
         )
 
     def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:

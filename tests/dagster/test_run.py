@@ -191,6 +191,24 @@ class TestWhatIsAskedFor:
         assert project.minio.keys("large-bucket") == ["a.png"]
         assert materialized(result)["large"]["missing"] == 1
 
+    def test_a_version_that_is_the_newest(self, project: Project) -> None:
+        project.minio.put("a.png", PNG, version_id="v1")
+        project.run(partition=THIS_HOUR, config={"objects": ["a.png"], "version_id": "v1"})
+        assert project.minio.keys("large-bucket") == ["a.png"]
+
+    def test_a_version_that_is_the_newest_no_longer(self, project: Project) -> None:
+        for version_id in ("v1", "v2"):
+            project.minio.put("a.png", PNG, version_id=version_id)
+        config = {"objects": ["a.png"], "version_id": "v1"}
+        result = project.run(partition=THIS_HOUR, config=config, raise_on_error=False)
+        said = project.failure(result)
+        assert said.startswith("version 'v1' of 'a.png' in bucket 'images' is not the newest, ")
+        assert "the newest is 'v2'" in said
+        assert "copying it onto its own key" in said
+        assert project.minio.keys("large-bucket") == []
+        tags = project.instance.get_run_by_id(result.run_id).tags
+        assert tags["dagster/max_retries"] == "0"
+
     def test_only_the_ranges(self, project: Project) -> None:
         for key in "abcd":
             project.minio.put(key, PNG)
@@ -616,6 +634,14 @@ class TestFailures:
             assert "covers one of offset_ranges, objects, prefix and reconcile" in project.failure(
                 result
             )
+
+    @pytest.mark.parametrize("objects", [[], ["a", "b"]])
+    def test_a_version_of_no_single_object(self, project: Project, objects: list[str]) -> None:
+        config = {"objects": objects, "version_id": "v1"}
+        said = project.failure(
+            project.run(partition=THIS_HOUR, config=config, raise_on_error=False)
+        )
+        assert f"version_id 'v1' is of one object, but objects names {len(objects)}" in said
 
     def test_another_spec_than_the_run_was_planned_under(self, project: Project) -> None:
         project.minio.put("a.png", PNG)

@@ -278,7 +278,11 @@ def test_reprocess_launches_a_run_for_named_objects_or_a_prefix(
     pipeline: Project, pictures: dict[str, Picture], instance: dg.DagsterInstance
 ):
     picture = pictures["reprocess"]
-    for arguments in ([picture.key], ["--prefix", picture.key.removesuffix(".jpg")]):
+    for arguments in (
+        [picture.key],
+        [picture.key, "--version-id", "null"],
+        ["--prefix", picture.key.removesuffix(".jpg")],
+    ):
         picture.lose(*ALL)
         before = ids(instance)
 
@@ -300,6 +304,10 @@ def test_reprocess_launches_a_run_for_named_objects_or_a_prefix(
     [
         (["no/such.jpg"], "no object 'no/such.jpg' in bucket 'images': no run was launched"),
         (["a.jpg", "--rendition", "huge"], "no rendition 'huge' in "),
+        (
+            ["no/such.jpg", "--version-id", "v1"],
+            "version 'v1' of 'no/such.jpg' in bucket 'images' is not there",
+        ),
     ],
 )
 def test_what_can_not_be_reprocessed_is_one_line(

@@ -171,6 +171,28 @@ class TestObjects:
         assert minio.stat(bucket, "a") is None
         assert minio.download(bucket, "a", max_bytes=MIB) is None
 
+    def test_a_version_of_an_object(self, minio: MinioResource, bucket: str) -> None:
+        minio.client.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+        versions = []
+        for data in (b"1", b"22"):
+            put(minio, bucket, "a", data)
+            versions.append(minio.stat(bucket, "a"))
+        for version in versions:
+            assert version
+            assert minio.stat(bucket, "a", version_id=version.version_id) == version
+        for other_id in ("null", "no-version", str(uuid.uuid4())):
+            assert minio.stat(bucket, "a", version_id=other_id) is None
+
+        # What `reprocess` advises for a version that is not the newest, removed objects included.
+        minio.client.remove_object(bucket, "a")
+        minio.client.copy_object(
+            bucket, "a", CopySource(bucket, "a", version_id=versions[0].version_id)
+        )
+        newest = minio.stat(bucket, "a")
+        assert newest
+        assert newest.etag == versions[0].etag
+        assert newest.version_id not in {one.version_id for one in versions}
+
     def test_the_limit_of_a_download(self, minio: MinioResource, bucket: str) -> None:
         put(minio, bucket, "a", bytes(1000))
         assert minio.download(bucket, "a", max_bytes=1000)

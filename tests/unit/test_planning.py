@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from resize_pipeline.batches import Planned, Request, SourceMessage
 from resize_pipeline.dead_letters import DeadLetter
+from resize_pipeline.errors import UserError
 from resize_pipeline.objects import ObjectInfo, Original, identity
 from resize_pipeline.planning import (
     Read,
+    check_newest,
     letter_identity,
     letter_key,
     unreconciled,
@@ -307,6 +309,37 @@ class TestRead:
         result, planned = read(json.dumps(document).encode())
         assert result.requests == {}
         assert planned.skipped == {"ignored, another bucket": 1}
+
+
+class TestVersions:
+    @staticmethod
+    def info(version_id: str | None) -> ObjectInfo:
+        return ObjectInfo("a", "e", version_id, 1, NOW, {})
+
+    @pytest.mark.parametrize(("version_id", "asked"), [("v1", "v1"), (None, "null")])
+    def test_the_newest_passes(self, version_id: str | None, asked: str) -> None:
+        newest = self.info(version_id)
+        check_newest("images", "a", asked, newest, newest)
+
+    @pytest.mark.parametrize(
+        ("newest", "is_there", "found", "remedy"),
+        [
+            ("v2", True, "is not the newest, the newest is 'v2'", "by copying it onto its own key"),
+            ("v2", False, "is not there, the newest is 'v2'", "leave the version out"),
+            (None, True, "is not the newest, the key has no object now", "by copying it onto"),
+            (None, False, "is not there, the key has no object now", "upload it anew"),
+        ],
+    )
+    def test_another_one_is_refused_with_what_helps(
+        self, *, newest: str | None, is_there: bool, found: str, remedy: str
+    ) -> None:
+        named = self.info("v1") if is_there else None
+        with pytest.raises(UserError) as refused:
+            check_newest("images", "a", "v1", self.info(newest) if newest else None, named)
+        said = str(refused.value)
+        assert said.startswith(f"version 'v1' of 'a' in bucket 'images' {found}: ")
+        assert remedy in said
+        assert "\n" not in said
 
 
 class TestLetters:
