@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,9 @@ from resize_pipeline.errors import ResizePipelineError, UserError
 from resize_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from resize_pipeline.removed_renditions import RemovedRendition
     from resize_pipeline.resources.kafka import KafkaResource
+    from resize_pipeline.resources.minio import MinioResource
 
 app = typer.Typer(
     help="Resized renditions of every image in a MinIO bucket, driven by Kafka events.",
@@ -31,6 +34,10 @@ letters_app = typer.Typer(
     help="Messages that can never succeed, kept with the reason.", no_args_is_help=True
 )
 app.add_typer(letters_app, name="dead-letters")
+removed_app = typer.Typer(
+    help="Objects of renditions that are no longer in the spec file.", no_args_is_help=True
+)
+app.add_typer(removed_app, name="removed-renditions")
 
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -176,6 +183,110 @@ def _kafka() -> tuple["KafkaResource", Settings]:
 
     settings = load_settings()
     return KafkaResource.from_settings(settings), settings
+
+
+@removed_app.command("list")
+def removed_list(
+    *, as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False
+) -> None:
+    """List removed renditions that left objects, and those that were moved.
+
+    Dagster's history tells where they were; only objects that the pipeline wrote count.
+    """
+    from rich.table import Table
+
+    from resize_pipeline.removed_renditions import left_objects
+
+    found, minio = _removed(load_settings())
+    table = Table("rendition", "place", "objects", "bytes", "in the spec file", box=None)
+    for one in found:
+        objects = size = 0
+        for item in left_objects(minio, one):
+            objects += 1
+            size += item.size
+        if not objects:
+            continue
+        if as_json:
+            line = {
+                "rendition": one.place.rendition,
+                "bucket": one.place.bucket,
+                "prefix": one.place.prefix,
+                "objects": objects,
+                "bytes": size,
+                "moved": one.is_moved,
+            }
+            sys.stdout.write(json.dumps(line) + "\n")
+        table.add_row(
+            one.place.rendition,
+            escaped(one.place.uri.encode()),
+            str(objects),
+            str(size),
+            "elsewhere" if one.is_moved else "no",
+        )
+    if not as_json:
+        output = Console(markup=False, highlight=False)
+        output.print(table if table.row_count else "no removed renditions")
+
+
+@removed_app.command("delete")
+def removed_delete(
+    name: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")
+    ] = False,
+) -> None:
+    """Delete the objects that a removed rendition left.
+
+    Asks nothing. What the pipeline did not write stays, and what is a current rendition's.
+    """
+    from resize_pipeline.removed_renditions import delete_objects, left_objects, places_of
+
+    settings = load_settings()
+    found, minio = _removed(settings)
+    for one in places_of(found, name, settings.renditions_file):
+        if dry_run:
+            gone = ((1, item.size) for item in left_objects(minio, one))
+        else:
+            gone = delete_objects(minio, one)
+        _delete(gone, "would delete" if dry_run else "deleted", escaped(one.place.uri.encode()))
+
+
+def _delete(gone: Iterable[tuple[int, int]], what: str, place: str) -> None:
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    objects = size = 0
+
+    def said() -> str:
+        return f"{what} {objects} objects, {size} bytes, below {place}"
+
+    # How many there will be, nobody knows before the listing is over.
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    try:
+        with Progress(
+            *columns, console=errors, transient=True, disable=not errors.is_terminal
+        ) as bar:
+            task = bar.add_task(said())
+            for some, their_size in gone:
+                objects += some
+                size += their_size
+                bar.update(task, description=said())
+    finally:
+        # What is gone is gone, also when the rest can't be.
+        sys.stdout.write(said() + "\n")
+
+
+def _removed(settings: Settings) -> tuple[list["RemovedRendition"], "MinioResource"]:
+    from resize_pipeline.instance import open_instance
+    from resize_pipeline.provisioning.access import Server
+    from resize_pipeline.removed_renditions import removed_renditions, written_places
+    from resize_pipeline.renditions import load_renditions
+
+    renditions = load_renditions(settings.renditions_file, settings.source_bucket)
+    with open_instance(settings) as instance:
+        places = written_places(instance, renditions)
+    found = removed_renditions(places, renditions, settings.source_bucket)
+    return found, Server(settings).s3()
 
 
 @app.command()

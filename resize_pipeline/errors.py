@@ -16,6 +16,14 @@ class UserError(ResizePipelineError):
     """A setting, a file or a command line is wrong; the message says how to mend it."""
 
 
+class MissingBucketError(UserError):
+    """A bucket is not there."""
+
+
+class RefusedError(UserError):
+    """The server refuses a bucket to these credentials, or does not know them."""
+
+
 class TransientError(ResizePipelineError):
     """A server is away, busy or refused for now: the same call may succeed later."""
 

@@ -77,14 +77,18 @@ def _only_of(
                 yield run.run_id
 
 
-def _holding_runs(storage: SqlEventLogStorage) -> set[str]:
-    events, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
-    materialized = events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value
-    latest_events = (
+def latest_materializations() -> sa.Select[tuple[int]]:
+    """Give the question for the events of the latest materialization of each partition."""
+    events = SqlEventLogStorageTable.c
+    return (
         sa.select(sa.func.max(events.id))
-        .where(materialized)
+        .where(events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value)
         .group_by(events.asset_key, events.partition)
     )
+
+
+def _holding_runs(storage: SqlEventLogStorage) -> set[str]:
+    events, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
     latest_checks = sa.select(sa.func.max(checks.id)).group_by(
         checks.asset_key, checks.check_name, checks.partition
     )
@@ -94,7 +98,7 @@ def _holding_runs(storage: SqlEventLogStorage) -> set[str]:
         return {
             row[0]
             for query in (
-                sa.select(events.run_id).where(events.id.in_(latest_events)),
+                sa.select(events.run_id).where(events.id.in_(latest_materializations())),
                 sa.select(checks.run_id).where(checks.id.in_(latest_checks)),
                 sa.select(checks.run_id).where(checks.id.in_(latest_results)),
             )

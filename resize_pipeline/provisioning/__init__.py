@@ -54,7 +54,7 @@ def provision(
     server = Server(settings)
     # Kafka comes first: MinIO refuses a target whose Kafka it can't reach.
     ensure_target(settings, server, add, dry_run=dry_run)
-    client = server.s3()
+    client = server.s3().client
     ensure_buckets(settings, renditions, server, client, add, dry_run=dry_run)
     ensure_notification(settings, server, client, add, dry_run=dry_run)
     ensure_user(settings, renditions, server, credentials_file, add, dry_run=dry_run)

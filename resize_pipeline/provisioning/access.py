@@ -6,7 +6,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import urllib3
-from minio import Minio, MinioAdmin
+from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, S3Error
 
@@ -93,8 +93,8 @@ class Server:
             raise self.away(error) from error
         return True
 
-    def s3(self) -> Minio:
-        """Give an S3 client: the administrator's, or the pipeline's own if that is all we have.
+    def s3(self) -> MinioResource:
+        """Give the S3 side: the administrator's, or the pipeline's own if that is all we have.
 
         Raises:
             TransientError: the server can't be reached.
@@ -106,8 +106,8 @@ class Server:
         )
         access_key, secret_key = settings.minio_access_key, settings.minio_secret_key
         if access_key is None or secret_key is None or self.authenticates(*root):
-            return self.resource(*root).client
-        return self.resource(access_key.get_secret_value(), secret_key.get_secret_value()).client
+            return self.resource(*root)
+        return self.resource(access_key.get_secret_value(), secret_key.get_secret_value())
 
     def away(self, error: Exception) -> TransientError:
         """Give the error for a server that can't be reached."""

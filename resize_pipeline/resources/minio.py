@@ -2,7 +2,8 @@
 
 import datetime as dt
 import io
-from collections.abc import Generator, Iterator, Mapping
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 from urllib.parse import urlsplit
@@ -11,10 +12,17 @@ import certifi
 import dagster as dg
 import urllib3
 from minio import Minio
+from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error, ServerError
 from pydantic import PrivateAttr
 
-from resize_pipeline.errors import PermanentError, TransientError, UserError
+from resize_pipeline.errors import (
+    MissingBucketError,
+    PermanentError,
+    RefusedError,
+    TransientError,
+    UserError,
+)
 from resize_pipeline.objects import ObjectInfo, Original
 from resize_pipeline.settings import MIB, Settings
 
@@ -31,6 +39,12 @@ IMPOSSIBLE = frozenset(
     {"KeyTooLongError", "XMinioInvalidObjectName", "InvalidRequest", "InvalidObjectState"}
 )
 """What depends on the object alone: its key, its customer's encryption key, its archive."""
+REMOVED_AT_ONCE = 1000
+"""Most keys in one request (Amazon S3 API, DeleteObjects)."""
+
+# A parser reads a carriage return as a line feed, which would be another key, and the rest is not
+# allowed (XML 1.0, 2.2 and 2.11).
+_NOT_IN_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -84,7 +98,9 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         Raises:
             PermanentError: the object `key` can't be asked for or written, whenever it is tried.
             TransientError: the server can't be reached, or asks to try again later.
-            UserError: the bucket is missing, or the server refuses these credentials.
+            MissingBucketError: the bucket is not there.
+            RefusedError: the server refuses these credentials.
+            UserError: a bucket can't have that name.
         """
         try:
             yield
@@ -94,19 +110,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     f"MinIO at {self.endpoint} has no bucket {bucket!r}: run "
                     "`resize-pipeline provision`, or change SOURCE_BUCKET or RENDITIONS_FILE"
                 )
-                raise UserError(msg) from error
-            if error.code in DENIED:
-                msg = (
-                    f"MinIO at {self.endpoint} refuses access to bucket {bucket!r} ({error.code}): "
-                    "run `resize-pipeline provision`, which makes bucket and policy what they "
-                    "should be, or check MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
-                )
-                raise UserError(msg) from error
+                raise MissingBucketError(msg) from error
             if key is not None and error.code in IMPOSSIBLE:
                 msg = f"{error.code}: {error.message}"
                 raise PermanentError(msg) from error
-            msg = f"MinIO at {self.endpoint} answered {error.code} for bucket {bucket!r}: try again"
-            raise TransientError(msg) from error
+            raise self._answered(bucket, error.code) from error
         except ValueError as error:
             # The client itself refuses some names, such as a key with a segment "..".
             if key is None or "bucket name" in str(error):
@@ -277,6 +285,37 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """
         with self.errors(bucket, key):
             self.client.remove_object(bucket, key)
+
+    def remove_all(self, bucket: str, keys: Sequence[str]) -> None:
+        """Remove objects, as many as the server takes with one request; what is gone is no error.
+
+        Args:
+            bucket: the bucket.
+            keys: the objects' keys.
+
+        Raises:
+            TransientError: the server can't be reached, or did not remove all of them.
+            UserError: the bucket is missing or refused.
+        """
+        for key in filter(_NOT_IN_XML.search, keys):
+            self.remove(bucket, key)
+        bulk = [DeleteObject(key) for key in keys if not _NOT_IN_XML.search(key)]
+        with self.errors(bucket):
+            # The client sends its requests while its answer is read.
+            failed = list(self.client.remove_objects(bucket, bulk))
+        if failed:
+            raise self._answered(bucket, failed[0].code)
+
+    def _answered(self, bucket: str, code: str | None) -> UserError | TransientError:
+        if code in DENIED:
+            return RefusedError(
+                f"MinIO at {self.endpoint} refuses access to bucket {bucket!r} ({code}): "
+                "run `resize-pipeline provision`, which makes bucket and policy what they "
+                "should be, or check MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
+            )
+        return TransientError(
+            f"MinIO at {self.endpoint} answered {code} for bucket {bucket!r}: try again"
+        )
 
 
 def http_client(ca_file: str | None) -> urllib3.PoolManager:

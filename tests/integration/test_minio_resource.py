@@ -4,6 +4,7 @@ import datetime as dt
 import gzip
 import hashlib
 import io
+import json
 import socket
 import socketserver
 import threading
@@ -17,7 +18,13 @@ from minio import Minio
 from minio.commonconfig import CopySource
 from minio.versioningconfig import ENABLED, VersioningConfig
 
-from resize_pipeline.errors import PermanentError, TransientError, UserError
+from resize_pipeline.errors import (
+    MissingBucketError,
+    PermanentError,
+    RefusedError,
+    TransientError,
+    UserError,
+)
 from resize_pipeline.local.ports import free_port
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
@@ -239,6 +246,48 @@ class TestRemoval:
     def test_of_a_missing_bucket(self, minio: MinioResource) -> None:
         with pytest.raises(UserError, match="has no bucket"):
             minio.remove("no-such-bucket", "a")
+
+    def test_of_many_at_once(self, minio: MinioResource, bucket: str) -> None:
+        # A carriage return can't be told from a line feed in the request for many.
+        keys = [*KEYS, "a\rb", "a\x01b", *(f"many/{number}" for number in range(3))]
+        for key in [*keys, "a\nb", "stays"]:
+            put(minio, bucket, key, b"x")
+        for _ in range(2):
+            minio.remove_all(bucket, keys)
+            assert {item.key for item in minio.list_objects(bucket)} == {"a\nb", "stays"}
+
+    def test_of_many_that_the_server_refuses_in_part(
+        self, minio: MinioResource, bucket: str
+    ) -> None:
+        minio.client.set_bucket_policy(bucket, json.dumps(anybody_may_delete_below_free(bucket)))
+        keys = ["free/a", "free/b", "locked"]
+        for key in keys:
+            put(minio, bucket, key, b"x")
+        anybody = Minio(minio.endpoint.removeprefix("http://"), secure=False)
+        nobody = other(minio)
+        nobody._client = anybody
+        with pytest.raises(RefusedError, match="refuses access to bucket") as refused:
+            nobody.remove_all(bucket, keys)
+        one_line(refused.value)
+        assert [item.key for item in minio.list_objects(bucket)] == ["locked"]
+
+    def test_of_many_of_a_missing_bucket(self, minio: MinioResource) -> None:
+        with pytest.raises(MissingBucketError, match="has no bucket"):
+            minio.remove_all("no-such-bucket", ["a"])
+
+
+def anybody_may_delete_below_free(bucket: str) -> dict[str, object]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": ["*"]},
+                "Action": ["s3:DeleteObject"],
+                "Resource": [f"arn:aws:s3:::{bucket}/free/*"],
+            }
+        ],
+    }
 
 
 class TestImpossibleKeys:
