@@ -66,7 +66,9 @@ def build_definitions(
                 secret_key=dg.EnvVar("MINIO_SECRET_KEY"),
             ),
             "kafka": KafkaResource.from_settings(
-                settings, sasl_password=dg.EnvVar("KAFKA_SASL_PASSWORD")
+                settings,
+                sasl_password=dg.EnvVar("KAFKA_SASL_PASSWORD"),
+                ssl_key_password=dg.EnvVar("KAFKA_SSL_KEY_PASSWORD"),
             ),
             "pipeline": PipelineResource.from_settings(settings),
             "renderer": RendererResource.from_settings(settings),

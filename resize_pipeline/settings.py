@@ -69,6 +69,8 @@ SLIP_RATIO = 0.85
 """Likeness, of `difflib`, of a name that is one of ours misspelt. UI_PROT has 0.86 and
 MINIO_ENDPIONT 0.93; of others' names MINIO_SITE_REGION has 0.83 and KAFKA_HOST 0.76."""
 
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+
 _BROKER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))?")
 
 _REPR = reprlib.Repr()
@@ -109,7 +111,9 @@ class Settings(BaseSettings):
     minio_region: Annotated[str, AfterValidator(checked_region)] = "us-east-1"
     """Region that requests are signed for."""
     minio_ca_file: Path | None = None
-    """PEM file of the CA that signed the server's certificate."""
+    """PEM file of the CA that signed the server's certificate, or of that certificate itself."""
+    minio_tls_skip_verify: bool = False
+    """Whether any certificate of an `https` server is taken; every start, tick and run warns."""
     minio_root_user: Annotated[SecretStr, _of_length(3)] = SecretStr("minio")
     """Administrator's access key: of the local server, or for provisioning a foreign one."""
     minio_root_password: Annotated[SecretStr, _of_length(8)] = SecretStr("minio123")
@@ -125,6 +129,14 @@ class Settings(BaseSettings):
     """Kafka's address as MinIO sees it, when that is not `KAFKA_BOOTSTRAP_SERVERS`."""
     notify_kafka_queue_dir: Path | None = None
     """Folder on MinIO's host where events wait while Kafka is down."""
+    notify_kafka_security_protocol: SecurityProtocol | None = None
+    """How MinIO talks to Kafka, when that is not `KAFKA_SECURITY_PROTOCOL`."""
+    notify_kafka_client_tls_cert: Path | None = None
+    """PEM file on MinIO's host of its certificate for Kafka, when not `KAFKA_SSL_CERTFILE`."""
+    notify_kafka_client_tls_key: Path | None = None
+    """PEM file on MinIO's host of that certificate's key, which must not be encrypted."""
+    notify_kafka_tls_skip_verify: bool = False
+    """Whether MinIO takes any certificate of Kafka; provisioning warns."""
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     """Kafka's addresses, separated by commas."""
@@ -134,14 +146,16 @@ class Settings(BaseSettings):
     """Partitions of a topic that provisioning creates."""
     kafka_replication_factor: Annotated[int, Field(ge=-1)] = -1
     """Replicas of a topic that provisioning creates; -1 is the broker's default."""
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
     """How to talk to Kafka."""
     kafka_ssl_cafile: Path | None = None
-    """PEM file of the CA that signed the brokers' certificates."""
+    """PEM file of the CA that signed the brokers' certificates, or of these themselves."""
     kafka_ssl_certfile: Path | None = None
     """PEM file of the client's certificate."""
     kafka_ssl_keyfile: Path | None = None
-    """PEM file of the client's key."""
+    """PEM file of the client's key, when that is not in `KAFKA_SSL_CERTFILE`, too."""
+    kafka_ssl_key_password: SecretStr | None = None
+    """Password of the client's key, when that is encrypted."""
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     """SASL mechanism, used when the security protocol has SASL."""
     kafka_sasl_username: str | None = None
@@ -302,6 +316,43 @@ class Settings(BaseSettings):
                 raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _are_complete(self) -> Self:
+        protocols = {
+            "KAFKA_SECURITY_PROTOCOL": self.kafka_security_protocol,
+            "NOTIFY_KAFKA_SECURITY_PROTOCOL": self.notify_kafka_security_protocol or "",
+        }
+        for name, protocol in protocols.items():
+            if protocol.startswith("SASL") and not (
+                self.kafka_sasl_username and self.kafka_sasl_password
+            ):
+                msg = (
+                    f"{name}={protocol} wants KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD: set both"
+                )
+                raise ValueError(msg)
+        for cert, key in (
+            ("kafka_ssl_certfile", "kafka_ssl_keyfile"),
+            ("notify_kafka_client_tls_cert", "notify_kafka_client_tls_key"),
+        ):
+            if getattr(self, key) and not getattr(self, cert):
+                msg = f"{key.upper()} is of no use without {cert.upper()}: set both or none"
+                raise ValueError(msg)
+        if self.minio_ca_file and self.minio_tls_skip_verify:
+            msg = "MINIO_CA_FILE is of no use with MINIO_TLS_SKIP_VERIFY: set one of them"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def warnings(self) -> list[str]:
+        """What whoever runs this has to be told at each start, in each tick and in each run."""
+        if not self.minio_tls_skip_verify or not self.minio_endpoint.startswith("https:"):
+            return []
+        warning = (
+            f"MINIO_TLS_SKIP_VERIFY is on: whoever answers for {self.minio_endpoint} is trusted, "
+            "and can read and change keys and pictures: set MINIO_CA_FILE instead"
+        )
+        return [warning]
+
     @property
     def minio_address(self) -> tuple[str, int]:
         """Host and port of the S3 server."""
@@ -378,7 +429,7 @@ def load_settings(*, warn: bool = True) -> Settings:
             _warn_of_dotenv()
         # LOCAL_DIR decides where the credentials are, so it is read first.
         local_dir = Settings(_env_file=DOTENV).local_dir  # pyright: ignore[reportCallIssue]
-        return Settings(_env_file=(local_dir / CREDENTIALS_FILE, DOTENV))  # pyright: ignore[reportCallIssue]
+        settings = Settings(_env_file=(local_dir / CREDENTIALS_FILE, DOTENV))  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
         problems = "; ".join(map(_described, error.errors(include_url=False)))
         msg = f"wrong settings, in the environment or in .env: {problems}"
@@ -389,6 +440,9 @@ def load_settings(*, warn: bool = True) -> Settings:
     except OSError as error:
         msg = f"{error.filename or DOTENV} can't be read: {error.strerror}"
         raise UserError(msg) from error
+    for warning in settings.warnings:
+        _warn_once(f"resize-pipeline: {warning}\n")
+    return settings
 
 
 def _described(problem: ErrorDetails) -> str:
@@ -447,7 +501,10 @@ def _warn_once(line: str) -> None:
 
 def export_secrets(settings: Settings) -> None:
     """Put secrets that came from files into the environment, where `dg.EnvVar` looks for them."""
-    for name in ("minio_access_key", "minio_secret_key", "kafka_sasl_password", "webhook_url"):
+    for name in (
+        *("minio_access_key", "minio_secret_key"),
+        *("kafka_sasl_password", "kafka_ssl_key_password", "webhook_url"),
+    ):
         secret: SecretStr | None = getattr(settings, name)
         # An empty variable counts as unset, as it does in `Settings`.
         if secret is not None and not os.environ.get(name.upper()):

@@ -48,6 +48,8 @@ def build_checks(
         lacking: Counter[str] = Counter()
         shown: defaultdict[str, list[str]] = defaultdict(list)
         selected = {key.asset_key.to_user_string() for key in context.selected_asset_check_keys}
+        for warning in pipeline.warnings:
+            context.log.warning(warning)
         with one_line_failures(context.op_execution_context):
             check_partition(context.op_execution_context)
             found = unreconciled_objects(

@@ -122,6 +122,8 @@ def plan(
     # Steps hand pictures on in memory, so a run is repeated from its start. The tag is set here and
     # not on the job, because runs of `Materialize` and of asset backfills have no tags of a job.
     context.instance.add_run_tags(context.run.run_id, {"dagster/retry_strategy": "ALL_STEPS"})
+    for warning in pipeline.warnings:
+        context.log.warning(warning)
     with one_line_failures(context):
         _check_config(context, config, pipeline)
         planned = Planned(started=time.time())

@@ -72,6 +72,8 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, kafka: KafkaResource, pipeline: PipelineResource
     ) -> dg.SensorResult | dg.SkipReason:
         deadline = time.monotonic() + TICK_BUDGET_S
+        for warning in pipeline.warnings:
+            context.log.warning(warning)
         unfinished = unfinished_runs(context.instance, {"dagster/sensor_name": SENSOR_NAME})
         free = pipeline.sensor_max_unfinished_runs - unfinished
         if free <= 0:

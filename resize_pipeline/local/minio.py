@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -91,10 +92,13 @@ def minio_program(settings: Settings) -> Path:
     return cached(cache_dir() / "minio" / f"{MINIO_VERSION}-{system}", _build) / "minio"
 
 
-def minio_answers(address: tuple[str, int], *, tls: bool = False) -> bool:
-    """Tell whether the server says that it is ready for requests."""
-    kind = http.client.HTTPSConnection if tls else http.client.HTTPConnection
-    connection = kind(*address, timeout=PROBE_TIMEOUT_S)
+def minio_answers(address: tuple[str, int], *, tls: ssl.SSLContext | None = None) -> bool:
+    """Tell whether the server says that it is ready for requests, over TLS if it has to be."""
+    connection = (
+        http.client.HTTPConnection(*address, timeout=PROBE_TIMEOUT_S)
+        if tls is None
+        else http.client.HTTPSConnection(*address, timeout=PROBE_TIMEOUT_S, context=tls)
+    )
     try:
         connection.request("GET", "/minio/health/ready")
         return connection.getresponse().status == http.HTTPStatus.OK

@@ -7,6 +7,7 @@ from resize_pipeline.local.minio import minio_answers
 from resize_pipeline.local.ports import is_listening
 from resize_pipeline.local.stack import state_file
 from resize_pipeline.local.state import ServiceState, read_state
+from resize_pipeline.resources.minio import tls_context
 from resize_pipeline.settings import Settings
 
 
@@ -32,10 +33,19 @@ class ServerStatus:
 
 
 def stack_status(settings: Settings) -> list[ServerStatus]:
-    """Ask every server of the stack whether it is there."""
+    """Ask every server of the stack whether it is there.
+
+    Raises:
+        UserError: MINIO_CA_FILE can't be used.
+    """
     state = read_state(state_file(settings))
     ours = {service.name: service for service in (state.services if state else [])}
-    tls = settings.minio_endpoint.startswith("https:")
+    ca_file = None if settings.minio_ca_file is None else str(settings.minio_ca_file)
+    tls = (
+        tls_context(ca_file, verify=not settings.minio_tls_skip_verify)
+        if settings.minio_endpoint.startswith("https:")
+        else None
+    )
     statuses = [
         _status(
             "kafka",

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import urllib3
 from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
-from minio.error import MinioAdminException, S3Error
+from minio.error import MinioAdminException, MinioException, S3Error
 
 from resize_pipeline.errors import TransientError
-from resize_pipeline.resources.minio import DENIED, MinioResource, http_client
+from resize_pipeline.resources.minio import DENIED, HTTPS_ONLY, MinioResource, away, http_client
 from resize_pipeline.settings import Settings
 
 BUSY = frozenset({500, 502, 503, 504})
@@ -51,7 +51,7 @@ class Server:
             ),
             region=settings.minio_region,
             secure=url.scheme == "https",
-            http_client=http_client(_ca_file(settings)),
+            http_client=http_client(_ca_file(settings), verify=not settings.minio_tls_skip_verify),
         )
 
     def call(self, method: Callable[..., str], *args: Any, **options: Any) -> str:
@@ -89,8 +89,8 @@ class Server:
             self.resource(access_key, secret_key).client.list_buckets()
         except S3Error as error:
             return error.code == "AccessDenied"
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self.away(error) from error
+        except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise away(self.endpoint, error) from error
         return True
 
     def s3(self) -> MinioResource:
@@ -109,18 +109,13 @@ class Server:
             return self.resource(*root)
         return self.resource(access_key.get_secret_value(), secret_key.get_secret_value())
 
-    def away(self, error: Exception) -> TransientError:
-        """Give the error for a server that can't be reached."""
-        return TransientError(
-            f"MinIO at {self.endpoint} does not answer ({type(error).__name__}): "
-            "start it, or set MINIO_ENDPOINT"
-        )
-
     def _error(self, error: Exception) -> Exception:
         if not isinstance(error, MinioAdminException):
-            return self.away(error)
+            return away(self.endpoint, error)
         # minio-py keeps status and body to itself, but gives both to pickle.
         status, body = error.__reduce__()[1]
+        if HTTPS_ONLY in str(body):
+            return away(self.endpoint, error)
         code, message = parse_error(body)
         if int(status) in BUSY:
             return TransientError(

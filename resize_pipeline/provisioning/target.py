@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.errors import TransientError, UserError, one_line
 from resize_pipeline.provisioning.access import AdminError, DeniedError, Server, refusal
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.settings import Settings
@@ -28,6 +28,19 @@ DEFAULTS = {"tls": "off", "tls_skip_verify": "off", "sasl": "off", "sasl_mechani
 SECRET = frozenset({"sasl_password"})
 MECHANISMS = {"PLAIN": "plain", "SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
 """Kafka's names of SASL mechanisms to MinIO's."""
+
+_CLIENT = "set NOTIFY_KAFKA_CLIENT_TLS_CERT and NOTIFY_KAFKA_CLIENT_TLS_KEY to"
+REMEDIES = (
+    (("no such file", "permission denied", "PEM", "private key"), f"{_CLIENT} files on its host"),
+    (("remote error: tls",), f"{_CLIENT} a certificate of a CA that Kafka trusts"),
+    (
+        ("cannot validate certificate", "certificate is valid for", "not valid for any names"),
+        "set NOTIFY_KAFKA_BROKERS to names that Kafka's certificate holds",
+    ),
+    (("x509",), "put Kafka's CA into the folder CAs of MinIO's certs-dir and restart MinIO"),
+    (("SASL",), "check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
+)
+"""What helps, by words of Go's crypto/tls and crypto/x509 and of MinIO's Kafka client."""
 
 # All that MinIO knows (internal/config/notify/parse.go). Its parser looks for each of these names
 # with "=" anywhere in the text, inside of values too.
@@ -133,15 +146,14 @@ def wanted_config(settings: Settings) -> dict[str, str]:
         wanted["queue_dir"] = str(settings.notify_kafka_queue_dir)
     elif settings.runs_local_minio:
         wanted["queue_dir"] = str(settings.local_dir.absolute() / QUEUE_DIR)
-    has_tls = settings.kafka_security_protocol.endswith("SSL")
-    has_sasl = settings.kafka_security_protocol.startswith("SASL")
-    wanted["tls"] = "on" if has_tls else "off"
-    if has_tls:
-        wanted["tls_skip_verify"] = "off"
-        if settings.kafka_ssl_certfile is not None:
-            wanted["client_tls_cert"] = str(settings.kafka_ssl_certfile.absolute())
-        if settings.kafka_ssl_keyfile is not None:
-            wanted["client_tls_key"] = str(settings.kafka_ssl_keyfile.absolute())
+    protocol = _protocol(settings)
+    has_sasl = protocol.startswith("SASL")
+    if protocol.endswith("SSL"):
+        wanted["tls"] = "on"
+        wanted["tls_skip_verify"] = "on" if settings.notify_kafka_tls_skip_verify else "off"
+        wanted |= _certificate(settings)
+    else:
+        wanted["tls"] = "off"
     wanted["sasl"] = "on" if has_sasl else "off"
     if has_sasl:
         wanted["sasl_mechanism"] = MECHANISMS[settings.kafka_sasl_mechanism]
@@ -149,6 +161,34 @@ def wanted_config(settings: Settings) -> dict[str, str]:
         password = settings.kafka_sasl_password
         wanted["sasl_password"] = "" if password is None else password.get_secret_value()
     return wanted
+
+
+def _protocol(settings: Settings) -> str:
+    return settings.notify_kafka_security_protocol or settings.kafka_security_protocol
+
+
+def _certificate(settings: Settings) -> dict[str, str]:
+    """Give the client's certificate; none where there is none, for others may have set one.
+
+    Raises:
+        UserError: the key is encrypted, which MinIO can't read.
+    """
+    cert, key = settings.notify_kafka_client_tls_cert, settings.notify_kafka_client_tls_key
+    if cert is None:
+        cert, key = settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile
+        if cert is not None and settings.kafka_ssl_key_password is not None:
+            msg = (
+                "MinIO reads no encrypted key, and KAFKA_SSL_KEY_PASSWORD is set: set "
+                "NOTIFY_KAFKA_CLIENT_TLS_CERT and NOTIFY_KAFKA_CLIENT_TLS_KEY to files on its host"
+            )
+            raise UserError(msg)
+    if cert is None:
+        return {}
+    # One file may hold both.
+    return {
+        "client_tls_cert": str(cert.absolute()),
+        "client_tls_key": str((key or cert).absolute()),
+    }
 
 
 def config_changes(wanted: Mapping[str, str], actual: TargetConfig | None) -> dict[str, str]:
@@ -202,7 +242,7 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
 
     Raises:
         TransientError: MinIO can't be reached, can't reach Kafka, or did not come back.
-        UserError: MinIO refuses a value.
+        UserError: MinIO refuses a value, or could not read a file.
     """
     name = settings.notify_kafka_target
     title = f"MinIO target {SUBSYSTEM}:{name}"
@@ -231,6 +271,15 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
                 _wait_for_empty_queues(settings, wanted)
                 _restart(server, name, wanted)
             report(changed(f"{title}: {what} (with a restart of MinIO)", dry_run=dry_run))
+        if wanted.get("tls_skip_verify") == "on":
+            report(
+                Step(
+                    "warning",
+                    f"{title}: NOTIFY_KAFKA_TLS_SKIP_VERIFY is on, so MinIO sends events and "
+                    f"credentials to whoever answers for {wanted['brokers']}; have Kafka's CA in "
+                    "CAs in MinIO's certs-dir instead",
+                )
+            )
         if not {**(actual.values if actual else {}), **wanted}.get("queue_dir"):
             report(
                 Step(
@@ -289,12 +338,26 @@ def _set(settings: Settings, server: Server, changes: Mapping[str, str]) -> None
     except DeniedError:
         raise
     except AdminError as error:
-        brokers = settings.notify_kafka_brokers or settings.kafka_bootstrap_servers
-        msg = (
-            f"MinIO at {server.endpoint} can't use Kafka at {brokers} ({error.message}): start "
-            "Kafka, or set NOTIFY_KAFKA_BROKERS to its address as MinIO sees it"
-        )
-        raise TransientError(msg) from error
+        raise TransientError(_unusable(settings, server, error)) from error
+
+
+def _unusable(settings: Settings, server: Server, error: AdminError) -> str:
+    brokers = settings.notify_kafka_brokers or settings.kafka_bootstrap_servers
+    return (
+        f"MinIO at {server.endpoint} can't use Kafka at {brokers} by {_protocol(settings)} "
+        f"({one_line(error.message)}): {remedy(error.message)}"
+    )
+
+
+def remedy(message: str) -> str:
+    """Say what helps when MinIO can't use Kafka, by what it says."""
+    for words, what in REMEDIES:
+        if any(word in message for word in words):
+            return what
+    return (
+        "start Kafka, or set NOTIFY_KAFKA_BROKERS to its address as MinIO sees it, and "
+        "NOTIFY_KAFKA_SECURITY_PROTOCOL to what that speaks"
+    )
 
 
 def _wait_for_empty_queues(settings: Settings, wanted: Mapping[str, str]) -> None:

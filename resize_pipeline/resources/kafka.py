@@ -6,24 +6,47 @@ raises would hold the consumer for ever at the message that it can't read.
 
 import datetime as dt
 import gzip
+import ssl
 import struct
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import dagster as dg
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
+from kafka.net.connection import KafkaConnection
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 from kafka.structs import OffsetAndMetadata, TopicPartition
+from pydantic import SecretStr
 
 from resize_pipeline.dead_letters import DeadLetter, newest
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.offsets import OffsetRange, TopicState
 from resize_pipeline.settings import Settings
+from resize_pipeline.tls import (
+    HANG_UPS,
+    TlsNames,
+    client_context,
+    explained,
+    show_certificate,
+    tls_error_of,
+)
+
+TLS_NAMES = TlsNames(
+    ca="KAFKA_SSL_CAFILE",
+    address="KAFKA_BOOTSTRAP_SERVERS, or the broker's advertised.listeners,",
+    protocol="KAFKA_SECURITY_PROTOCOL",
+    cert="KAFKA_SSL_CERTFILE",
+    key="KAFKA_SSL_KEYFILE",
+    password="KAFKA_SSL_KEY_PASSWORD",  # noqa: S106
+)
 
 TIMEOUT_MS = 10_000
 DELIVERY_TIMEOUT_MS = 30_000
@@ -45,6 +68,15 @@ follows the compressed data nor at header keys that are no UTF-8, and refuses al
 NO_TOPIC = frozenset(
     {kafka_errors.UnknownTopicOrPartitionError.errno, kafka_errors.InvalidTopicError.errno}
 )
+REFUSALS = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.IllegalSaslStateError,
+)
+"""What a broker says of a client that it will say again the next time."""
+NO_FRAME = kafka_errors.InvalidReceiveError
+HUNG_UP = "socket disconnected"
+"""What kafka-python 3.0 calls it when the broker has closed the connection (net/transport.py)."""
 NO_COORDINATOR = (
     kafka_errors.CoordinatorNotAvailableError,
     kafka_errors.CoordinatorLoadInProgressError,
@@ -126,13 +158,18 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
     ssl_cafile: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
+    ssl_key_password: str | None = None
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
     sasl_password: str | None = None
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, *, sasl_password: str | None = None
+        cls,
+        settings: Settings,
+        *,
+        sasl_password: str | None = None,
+        ssl_key_password: str | None = None,
     ) -> "KafkaResource":
         """Build the resource.
 
@@ -140,31 +177,35 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             settings: where the cluster is and how to talk to it.
             sasl_password: the `dg.EnvVar` that names it in definitions; by default the settings'
                 own.
+            ssl_key_password: likewise.
         """
-        own_password = settings.kafka_sasl_password
-        if sasl_password is None and own_password is not None:
-            sasl_password = own_password.get_secret_value()
+        sasl_password = sasl_password or _secret(settings.kafka_sasl_password)
         has_sasl = settings.kafka_security_protocol.startswith("SASL")
+        # Dagster wants a variable that is named to be set.
+        own_key_password = _secret(settings.kafka_ssl_key_password)
         return cls(
             bootstrap_servers=settings.kafka_bootstrap_servers,
             security_protocol=settings.kafka_security_protocol,
             ssl_cafile=_path(settings.kafka_ssl_cafile),
             ssl_certfile=_path(settings.kafka_ssl_certfile),
             ssl_keyfile=_path(settings.kafka_ssl_keyfile),
+            ssl_key_password=own_key_password and (ssl_key_password or own_key_password),
             sasl_mechanism=settings.kafka_sasl_mechanism if has_sasl else None,
             sasl_username=settings.kafka_sasl_username if has_sasl else None,
             sasl_password=sasl_password if has_sasl else None,
         )
 
     def connection(self) -> dict[str, Any]:
-        """Give the connection's settings as kafka-python's clients take them."""
+        """Give the connection's settings as kafka-python's clients take them.
+
+        Raises:
+            UserError: a certificate's file can't be used.
+        """
         return {
             "bootstrap_servers": [part.strip() for part in self.bootstrap_servers.split(",")],
             "client_id": "resize-pipeline",
             "security_protocol": self.security_protocol,
-            "ssl_cafile": self.ssl_cafile,
-            "ssl_certfile": self.ssl_certfile,
-            "ssl_keyfile": self.ssl_keyfile,
+            "ssl_context": self._ssl_context(),
             "sasl_mechanism": self.sasl_mechanism,
             "sasl_plain_username": self.sasl_username,
             "sasl_plain_password": self.sasl_password,
@@ -172,6 +213,18 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             "bootstrap_timeout_ms": TIMEOUT_MS,
             "reconnect_backoff_max_ms": 1_000,
         }
+
+    def _ssl_context(self) -> ssl.SSLContext | None:
+        # kafka-python would ask a terminal for a key's password, and for a file that is missing say
+        # nothing but that the broker does not answer.
+        if not self.security_protocol.endswith("SSL"):
+            return None
+        context = client_context(self.ssl_cafile, TLS_NAMES)
+        if self.ssl_certfile is not None:
+            show_certificate(
+                context, self.ssl_certfile, self.ssl_keyfile, self.ssl_key_password, TLS_NAMES
+            )
+        return context
 
     @contextmanager
     def errors(self) -> Generator[None]:
@@ -190,24 +243,80 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 "install `kafka-python[lz4,snappy,zstd]`"
             )
             raise UserError(msg) from error
-        except (
-            kafka_errors.AuthorizationError,
-            kafka_errors.SaslAuthenticationFailedError,
-        ) as error:
-            msg = (
-                f"Kafka at {self.bootstrap_servers} refuses access ({error}): "
-                "check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and the user's ACLs"
-            )
-            raise UserError(msg) from error
+        except (kafka_errors.AuthorizationError, *REFUSALS) as error:
+            raise UserError(self._refused(error)) from error
         except NO_COORDINATOR as error:
             msg = f"Kafka at {self.bootstrap_servers} is not ready for consumer groups yet: wait"
             raise TransientError(msg) from error
+        except _HungUpError as error:
+            msg = (
+                f"Kafka at {self.bootstrap_servers} closes the connection before it answers: set "
+                f"KAFKA_SECURITY_PROTOCOL={self.security_protocol} to what its listener speaks, or "
+                "look at its log"
+            )
+            raise TransientError(msg) from error
+        except ssl.SSLError as error:
+            raise explained(error, f"Kafka at {self.bootstrap_servers}", TLS_NAMES) from error
         except (kafka_errors.KafkaError, OSError) as error:
             msg = (
                 f"Kafka at {self.bootstrap_servers} does not answer "
                 f"({type(error).__name__}): start it, or set KAFKA_BOOTSTRAP_SERVERS"
             )
             raise TransientError(msg) from error
+
+    def _refused(self, error: Exception) -> str:
+        kafka = f"Kafka at {self.bootstrap_servers}"
+        match error:
+            case kafka_errors.SaslAuthenticationFailedError():
+                return (
+                    f"{kafka} refuses user {self.sasl_username!r} with this password by "
+                    f"{self.sasl_mechanism}: check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and "
+                    "KAFKA_SASL_MECHANISM"
+                )
+            case kafka_errors.UnsupportedSaslMechanismError():
+                return (
+                    f"{kafka} does not take KAFKA_SASL_MECHANISM={self.sasl_mechanism}: set it to "
+                    "one of its listener's sasl.enabled.mechanisms"
+                )
+            case kafka_errors.IllegalSaslStateError():
+                return (
+                    f"{kafka} has no SASL at this address: set KAFKA_SECURITY_PROTOCOL="
+                    f"{self.security_protocol} to what its listener speaks"
+                )
+            case _:
+                return (
+                    f"{kafka} refuses access ({error}): check KAFKA_SECURITY_PROTOCOL, "
+                    "KAFKA_SASL_* and the user's ACLs"
+                )
+
+    @contextmanager
+    def _network(self) -> Generator[Callable[..., KafkaNetClient]]:
+        """Give what makes the network client of a Kafka client, and translate errors.
+
+        It is closed in any case. kafka-python leaves it open when a client can't be built, with a
+        thread that tries to connect for ever: one for each tick while Kafka is away, until the
+        process has no file left to open.
+        """
+        made: list[KafkaNetClient] = []
+        managers: list[_ConnectionManager] = []
+
+        def make(**options: Any) -> KafkaNetClient:
+            selector = NetworkSelector(**options)
+            managers.append(_ConnectionManager(selector, **options))
+            made.append(KafkaNetClient(net=selector, manager=managers[-1], **options))
+            return made[-1]
+
+        with self.errors():
+            try:
+                yield make
+            except kafka_errors.KafkaError as error:
+                reason = next(filter(None, (manager.reason() for manager in managers)), None)
+                if reason is None or isinstance(error, kafka_errors.BrokerResponseError):
+                    raise
+                raise reason from error
+            finally:
+                for client in made:
+                    client.close()
 
     @contextmanager
     def admin(self) -> Generator[KafkaAdminClient]:
@@ -217,9 +326,8 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             TransientError: Kafka can't be reached.
             UserError: Kafka refuses these credentials.
         """
-        with self.errors():
-            with _closed_on_failure() as network:
-                client = KafkaAdminClient(**self.connection(), kafka_client=network)
+        with self._network() as network:
+            client = KafkaAdminClient(**self.connection(), kafka_client=network)
             try:
                 yield client
             finally:
@@ -233,19 +341,18 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             TransientError: Kafka can't be reached.
             UserError: Kafka refuses these credentials.
         """
-        with self.errors():
-            with _closed_on_failure() as network:
-                client = KafkaConsumer(
-                    **self.connection(),
-                    kafka_client=network,  # pyright: ignore[reportArgumentType]
-                    group_id=None,
-                    enable_auto_commit=False,
-                    auto_offset_reset="none",  # pyright: ignore[reportArgumentType]
-                    allow_auto_create_topics=False,
-                    # A shorter wait than the poll's, so that a poll that times out has asked.
-                    fetch_max_wait_ms=POLL_MS // 2,
-                    max_poll_records=POLL_MAX_RECORDS,
-                )
+        with self._network() as network:
+            client = KafkaConsumer(
+                **self.connection(),
+                kafka_client=network,  # pyright: ignore[reportArgumentType]
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",  # pyright: ignore[reportArgumentType]
+                allow_auto_create_topics=False,
+                # A shorter wait than the poll's, so that a poll that times out has asked.
+                fetch_max_wait_ms=POLL_MS // 2,
+                max_poll_records=POLL_MAX_RECORDS,
+            )
             try:
                 yield client
             finally:
@@ -403,9 +510,10 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             TransientError: Kafka can't be reached, or did not acknowledge in time.
             UserError: Kafka refuses these credentials.
         """
-        with self.errors():
+        with self._network() as network:
             producer = KafkaProducer(
                 **self.connection(),
+                kafka_client=network,
                 acks="all",
                 allow_auto_create_topics=False,
                 delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
@@ -526,25 +634,71 @@ def _polled(consumer: KafkaConsumer) -> Mapping[TopicPartition, Sequence[Message
         raise _UndecodableError(msg) from error
 
 
-@contextmanager
-def _closed_on_failure() -> Generator[Callable[..., KafkaNetClient]]:
-    """Give what makes the network client of a Kafka client, to be closed if that can't be built.
+class _HungUpError(kafka_errors.KafkaError):
+    """The broker closed each connection before it had answered."""
 
-    kafka-python leaves it open then, with a thread that tries to connect for ever: one for each
-    tick while Kafka is away, until the process has no file left to open.
+
+class _ConnectionManager(KafkaConnectionManager):
+    """Remembers why connections failed, and gives up when that will not change.
+
+    kafka-python 3.0 tries to connect until the time is over, whatever the broker says of
+    certificate or password, and then says no more than that the time is over.
     """
-    made: list[KafkaNetClient] = []
 
-    def make(**options: Any) -> KafkaNetClient:
-        made.append(KafkaNetClient(**options))
-        return made[-1]
+    def __init__(self, net: NetworkSelector, **options: Any) -> None:
+        self._failed: set[object] = set()
+        self._refusal: Exception | None = None
+        self._hung_up = False
+        super().__init__(net, **options)
 
-    try:
-        yield make
-    except BaseException:
-        for client in made:
-            client.close()
-        raise
+    def get_connection(self, node_id: Any, *args: Any, **options: Any) -> KafkaConnection:
+        """Give the connection to a node, and look after it."""
+        known = self._conns.get(node_id)
+        connection = super().get_connection(node_id, *args, **options)
+        if connection is not known:
+            for ended in (connection.init_future, connection.close_future):
+                ended.add_errback(partial(self._note, node_id))
+        return connection
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        transport: Any = await super()._build_transport(node, timeout_at=timeout_at)
+        receive = transport._sock_recv  # noqa: SLF001
+
+        def receive_all() -> tuple[bytes, Exception | None]:
+            # kafka-python forgets what it has read when it finds the end in the same breath, as of
+            # a broker that refuses a password and hangs up. The end is found again the next time.
+            data, error = receive()
+            return (data, None) if data else (data, error)
+
+        transport._sock_recv = receive_all  # noqa: SLF001
+        return transport
+
+    def maybe_raise_auth_failure(self, node_id: object) -> None:
+        """Give up for want of a server that does not refuse; asked before each connection."""
+        cluster: Any = self.cluster
+        servers = {broker.node_id for broker in cluster.bootstrap_brokers()}
+        if self._refusal is not None and not self.bootstrapped and servers <= self._failed:
+            raise self._refusal
+        super().maybe_raise_auth_failure(node_id)
+
+    def reason(self) -> Exception | None:
+        """Give what the broker or TLS said against this client; None when neither did."""
+        return self._refusal or (_HungUpError() if self._hung_up else None)
+
+    def _note(self, node_id: object, error: Exception) -> None:
+        tls_error = tls_error_of(error)
+        if isinstance(error, REFUSALS):
+            self._refusal = error
+        elif tls_error is not None and not isinstance(tls_error, HANG_UPS):
+            self._refusal = tls_error
+        # A listener with TLS answers what is none with an alert, which is no frame of Kafka's.
+        elif tls_error is not None or HUNG_UP in str(error) or isinstance(error, NO_FRAME):
+            self._hung_up = not self.bootstrapped
+        self._failed.add(node_id)
+
+
+def _secret(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _path(path: object) -> str | None:

@@ -3,6 +3,7 @@
 import datetime as dt
 import io
 import re
+import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -20,17 +21,23 @@ from resize_pipeline.errors import (
     MissingBucketError,
     PermanentError,
     RefusedError,
+    ResizePipelineError,
     TransientError,
     UserError,
 )
 from resize_pipeline.objects import ObjectInfo, Original
 from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.tls import TlsNames, client_context, explained, tls_error_of
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 POOL_SIZE = 32
+HTTPS_ONLY = "HTTP request to an HTTPS server"
+"""What Go's servers answer to a request without TLS (net/http, server.go)."""
 PUT_PART_MIN = 5 * MIB
 """Smallest part size that minio-py accepts (S3's own limit)."""
+
+TLS_NAMES = TlsNames(ca="MINIO_CA_FILE", address="MINIO_ENDPOINT", protocol="MINIO_ENDPOINT")
 
 DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "MethodNotAllowed"})
@@ -55,6 +62,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
     secret_key: str
     region: str = "us-east-1"
     ca_file: str | None = None
+    tls_skip_verify: bool = False
     _client: Minio | None = PrivateAttr(default=None)
 
     @classmethod
@@ -74,6 +82,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             secret_key=secret_key,
             region=settings.minio_region,
             ca_file=None if settings.minio_ca_file is None else str(settings.minio_ca_file),
+            tls_skip_verify=settings.minio_tls_skip_verify,
         )
 
     @property
@@ -87,7 +96,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 secret_key=self.secret_key,
                 secure=url.scheme == "https",
                 region=self.region,
-                http_client=http_client(self.ca_file),
+                http_client=http_client(self.ca_file, verify=not self.tls_skip_verify),
             )
         return self._client
 
@@ -111,6 +120,13 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     "`resize-pipeline provision`, or change SOURCE_BUCKET or RENDITIONS_FILE"
                 )
                 raise MissingBucketError(msg) from error
+            if not error.request_id and error.code == "BadRequest":
+                # Not of S3: Go's server says so of a request without TLS.
+                msg = (
+                    f"MinIO at {self.endpoint} takes no request of this kind (HTTP 400): set "
+                    "MINIO_ENDPOINT to https:// if it speaks TLS, or to an S3 server"
+                )
+                raise UserError(msg) from error
             if key is not None and error.code in IMPOSSIBLE:
                 msg = f"{error.code}: {error.message}"
                 raise PermanentError(msg) from error
@@ -125,11 +141,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             msg = "its content is not what its Content-Encoding says"
             raise PermanentError(msg) from error
         except (ServerError, MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-            msg = (
-                f"MinIO at {self.endpoint} does not answer ({type(error).__name__}): "
-                "start it, or set MINIO_ENDPOINT"
-            )
-            raise TransientError(msg) from error
+            raise away(self.endpoint, error) from error
 
     def list_objects(
         self, bucket: str, prefix: str = "", *, start_after: str = "", with_metadata: bool = False
@@ -184,7 +196,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 found = self.client.stat_object(bucket, key, version_id=version_id)
             except S3Error as error:
                 # An answer to HEAD has no body that says more than that the request is bad.
-                if error.code in MISSING or error.code == "BadRequest":
+                if error.code in MISSING or (error.code == "BadRequest" and error.request_id):
                     return None
                 raise
         return ObjectInfo(
@@ -318,11 +330,48 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         )
 
 
-def http_client(ca_file: str | None) -> urllib3.PoolManager:
+def away(endpoint: str, error: Exception) -> ResizePipelineError:
+    """Give the error for a server that did not answer as an S3 server, in one line.
+
+    Args:
+        endpoint: where it is.
+        error: what the client raised.
+    """
+    tls_error = tls_error_of(error)
+    if tls_error is not None:
+        return explained(tls_error, f"MinIO at {endpoint}", TLS_NAMES)
+    if HTTPS_ONLY in str(error):
+        return UserError(f"MinIO at {endpoint} speaks https only: set MINIO_ENDPOINT to https://")
+    return TransientError(
+        f"MinIO at {endpoint} does not answer ({type(error).__name__}): "
+        "start it, or set MINIO_ENDPOINT"
+    )
+
+
+def tls_context(ca_file: str | None, *, verify: bool = True) -> ssl.SSLContext:
+    """Make the TLS context for an S3 server; the arguments are those of `http_client`.
+
+    Raises:
+        UserError: the file can't be read or holds no certificate.
+    """
+    return client_context(ca_file or certifi.where(), TLS_NAMES, verify=verify)
+
+
+def http_client(ca_file: str | None, *, verify: bool = True) -> urllib3.PoolManager:
     """Build the HTTP client of a MinIO client.
 
     minio-py's own waits 5 minutes for an answer and retries longer than a tick may take.
+
+    Args:
+        ca_file: PEM file of the CA to trust; None: those that certifi knows.
+        verify: whether a server has to show a certificate that is trusted and is its own.
+
+    Raises:
+        UserError: the file can't be read or holds no certificate.
     """
+    if not verify:
+        # Said once for each start, tick and run (`Settings.warnings`) and not for each request.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         retries=urllib3.Retry(
@@ -332,8 +381,7 @@ def http_client(ca_file: str | None) -> urllib3.PoolManager:
             raise_on_status=False,
         ),
         maxsize=POOL_SIZE,
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=ca_file or certifi.where(),
+        ssl_context=tls_context(ca_file, verify=verify),
     )
 
 

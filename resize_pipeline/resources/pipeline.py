@@ -37,6 +37,7 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     retry_s: float
     contact_sheets: bool
     contact_sheet_max_bytes: int
+    warnings: list[str]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

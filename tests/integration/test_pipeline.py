@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
-from minio import Minio
 
 from resize_pipeline.definitions import build_definitions
 from resize_pipeline.offsets import Cursor
@@ -66,9 +65,9 @@ class Pipeline:
         )
         self.instance = instance
         self.cursor: str | None = None
-        self.root = Minio(
-            "{}:{}".format(*stack.minio_address), ROOT_USER, ROOT_PASSWORD, secure=False
-        )
+        self.root = MinioResource.from_settings(
+            stack, access_key=ROOT_USER, secret_key=ROOT_PASSWORD
+        ).client
         self.kafka = KafkaResource.from_settings(self.settings)
         self.credentials = folder / "credentials.env"
         provision(self.settings, credentials_file=self.credentials)

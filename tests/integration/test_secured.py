@@ -1,0 +1,405 @@
+"""Servers with TLS, client certificates and SASL: what works, and each mistake in one line."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from resize_pipeline.definitions import build_definitions
+from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.local.status import stack_status
+from resize_pipeline.provisioning import Step, provision
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.settings import Settings
+from resize_pipeline.status import pipeline_status
+from tests.certificates import issue, key_as_pem
+from tests.conftest import ROOT_PASSWORD, ROOT_USER
+from tests.integration.test_pipeline import Pipeline
+from tests.pictures import decoded, detailed, encoded
+from tests.project import Project
+from tests.secured import PASSWORD, USER, Secured, secured_servers
+
+pytestmark = pytest.mark.integration
+
+KEY_PASSWORD = "password-of-key"
+SPECS = "renditions:\n  large: {{width: 100, height: 100, bucket: {}}}\n"
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    with secured_servers(tmp_path_factory.mktemp("secured")) as servers:
+        yield servers
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as one:
+        yield one
+
+
+def one_line(error: BaseException) -> str:
+    said = str(error)
+    assert "\n" not in said
+    assert len(said) < 500
+    for secret in (PASSWORD, KEY_PASSWORD, ROOT_PASSWORD):
+        assert secret not in said
+    return said
+
+
+def render_one(pipeline: Pipeline) -> dg.ExecuteInProcessResult:
+    """Upload a picture and what is none, and let the pipeline do its work."""
+    pipeline.put("deeper/rose.jpg", encoded(detailed(300, 200), "JPEG"))
+    pipeline.put("none.png", b"no picture")
+    pipeline.wait_for_events(2)
+    results = [
+        pipeline.definitions.get_job_def("resize_images_job").execute_in_process(
+            instance=pipeline.instance,
+            partition_key=request.partition_key,
+            run_config=request.run_config,
+            tags=dict(request.tags),
+        )
+        for request in pipeline.tick().run_requests or []
+    ]
+    assert [result.success for result in results] == [True] * len(results)
+    data, _ = pipeline.get(pipeline.large, "deeper/rose.jpg")
+    assert decoded(data).size == (100, 67)
+    return results[0]
+
+
+def test_over_sasl(
+    secured: Secured, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
+    pipeline = Pipeline(secured.settings(**secured.over_scram()), tmp_path, instance)
+    render_one(pipeline)
+
+    project = Project(tmp_path / "project")
+    project.settings |= pipeline.settings.to_environment()
+    project.settings["MINIO_CA_FILE"] = str(secured.own.cert_file)
+    listed = project.run("resize-pipeline", "dead-letters", "list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert f"{pipeline.settings.source_bucket}/none.png" in listed.stdout
+    status = project.status()
+    assert (status["error"], status["dead_letters"]) == (None, 1)
+    project.settings["KAFKA_SASL_PASSWORD"] = "wrong"
+    refused = project.run("resize-pipeline", "dead-letters", "list")
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert f"refuses user '{USER}' with this password by SCRAM-SHA-512" in line
+
+
+def test_over_client_certificates(
+    secured: Secured, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline's key is encrypted; MinIO can't read such a one and has its own."""
+    monkeypatch.setenv("KAFKA_SSL_KEY_PASSWORD", KEY_PASSWORD)
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_bytes(key_as_pem(secured.client.private_key, KEY_PASSWORD))
+    changes = {
+        **secured.over_mtls(),
+        "kafka_ssl_keyfile": encrypted,
+        "kafka_ssl_key_password": KEY_PASSWORD,
+    }
+    with pytest.raises(UserError, match=r"reads no encrypted key.*NOTIFY_KAFKA_CLIENT_TLS_CERT"):
+        Pipeline(secured.settings(**changes), tmp_path, instance)
+    changes["notify_kafka_client_tls_cert"] = secured.client.cert_file
+    changes["notify_kafka_client_tls_key"] = secured.client.key_file
+    pipeline = Pipeline(secured.settings(**changes), tmp_path, instance)
+    render_one(pipeline)
+    status = pipeline_status(pipeline.settings, instance, pipeline.kafka)
+    assert (status.error, status.dead_letters) == (None, 1)
+
+
+def test_without_verification_it_is_said_everywhere(
+    secured: Secured,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """And MinIO may know Kafka by another address and protocol than we do."""
+    settings = secured.settings(
+        minio_ca_file=None,
+        minio_tls_skip_verify=True,
+        notify_kafka_brokers=secured.self_signed,
+        notify_kafka_security_protocol="SSL",
+        notify_kafka_tls_skip_verify=True,
+    )
+    pipeline = Pipeline(settings, tmp_path, instance)
+    (warning,) = settings.warnings
+    run_id = render_one(pipeline).run_id
+    logged = [
+        entry.user_message
+        for entry in instance.all_logs(run_id)
+        if entry.level == 30 and "MINIO_TLS_SKIP_VERIFY" in entry.user_message
+    ]
+    assert logged == [warning]
+    # The tick's, and the run's.
+    assert capfd.readouterr().err.count(warning) >= 2
+    steps = provision(pipeline.settings, dry_run=True)
+    assert any("NOTIFY_KAFKA_TLS_SKIP_VERIFY is on" in step.what for step in steps)
+    assert [step.state for step in steps if "would" in step.state] == []
+
+
+def test_a_certificate_that_signed_itself_is_its_own_ca(secured: Secured) -> None:
+    settings = secured.settings(
+        kafka_bootstrap_servers=secured.self_signed,
+        kafka_security_protocol="SSL",
+        kafka_ssl_cafile=secured.stranger.cert_file,
+    )
+    with pytest.raises(UserError, match="has no topic"):
+        KafkaResource.from_settings(settings).topic_state("none")
+    assert s3(settings).stat("no-such-bucket", "none") is None
+    assert [one.state for one in stack_status(settings)] == ["foreign", "foreign"]
+
+
+def tick(settings: Settings, instance: dg.DagsterInstance) -> SensorExecutionData:
+    definitions = build_definitions(settings)
+    assert definitions.resources
+    repository = definitions.get_repository_def()
+    context = dg.build_sensor_context(
+        instance=instance,
+        repository_def=repository,
+        sensor_name="minio_events_sensor",
+        resources={name: definitions.resources[name] for name in ("kafka", "pipeline")},
+    )
+    return repository.get_sensor_def("minio_events_sensor").evaluate_tick(context)
+
+
+def elsewhere(address: str) -> str:
+    """Give the address by a name that no certificate holds."""
+    return address.replace("localhost", "127.0.0.1")
+
+
+KAFKA_MISTAKES: dict[str, tuple[Callable[[Secured], dict[str, object]], type[Exception], str]] = {
+    "another CA": (
+        lambda one: one.over_mtls() | {"kafka_ssl_cafile": one.own.cert_file},
+        UserError,
+        r"certificate that is not trusted \(.*\): set KAFKA_SSL_CAFILE to the PEM file of its CA",
+    ),
+    "no CA": (
+        lambda one: one.over_mtls() | {"kafka_ssl_cafile": None},
+        UserError,
+        r"certificate that is not trusted \(.*\): set KAFKA_SSL_CAFILE to the PEM file of its CA",
+    ),
+    "another host": (
+        lambda one: one.over_mtls() | {"kafka_bootstrap_servers": elsewhere(one.mtls)},
+        UserError,
+        r"certificate for other names \(IP address mismatch.*127\.0\.0\.1'\): set KAFKA_BOOTSTRAP",
+    ),
+    "no client certificate": (
+        lambda one: one.over_mtls() | {"kafka_ssl_certfile": None, "kafka_ssl_keyfile": None},
+        UserError,
+        r"for want of a certificate that it trusts \(.*\): set KAFKA_SSL_CERTFILE",
+    ),
+    "client certificate of another CA": (
+        lambda one: (
+            one.over_mtls()
+            | {"kafka_ssl_certfile": one.own.cert_file, "kafka_ssl_keyfile": one.own.key_file}
+        ),
+        UserError,
+        r"for want of a certificate that it trusts \(.*\): set KAFKA_SSL_CERTFILE",
+    ),
+    "no CA file": (
+        lambda one: one.over_mtls() | {"kafka_ssl_cafile": one.folder / "none.pem"},
+        UserError,
+        r"KAFKA_SSL_CAFILE is .*none\.pem, which can't be read: No such file",
+    ),
+    "no certificate in the CA file": (
+        lambda one: one.over_mtls() | {"kafka_ssl_cafile": one.client.key_file},
+        UserError,
+        r"KAFKA_SSL_CAFILE is .*client\.key, which holds no certificate in PEM form",
+    ),
+    "key of another certificate": (
+        lambda one: one.over_mtls() | {"kafka_ssl_keyfile": one.own.key_file},
+        UserError,
+        r"KAFKA_SSL_KEYFILE is .*own\.key, which is not the key of KAFKA_SSL_CERTFILE, .*client",
+    ),
+    "wrong password": (
+        lambda one: one.over_scram() | {"kafka_sasl_password": "wrong"},
+        UserError,
+        r"refuses user 'pipeline' with this password by SCRAM-SHA-512: check KAFKA_SASL_USERNAME",
+    ),
+    "no such user": (
+        lambda one: one.over_scram() | {"kafka_sasl_username": "nobody"},
+        UserError,
+        r"refuses user 'nobody' with this password by SCRAM-SHA-512: check KAFKA_SASL_USERNAME",
+    ),
+    "wrong mechanism": (
+        lambda one: one.over_scram() | {"kafka_sasl_mechanism": "PLAIN"},
+        UserError,
+        r"does not take KAFKA_SASL_MECHANISM=PLAIN: set it to",
+    ),
+    "SASL where there is none": (
+        lambda one: (
+            one.over_scram()
+            | {
+                "kafka_bootstrap_servers": one.self_signed,
+                "kafka_ssl_cafile": one.stranger.cert_file,
+            }
+        ),
+        UserError,
+        r"has no SASL at this address: set KAFKA_SECURITY_PROTOCOL=SASL_SSL to",
+    ),
+    "no TLS where it is wanted": (
+        lambda one: {"kafka_bootstrap_servers": one.scram},
+        TransientError,
+        r"closes the connection before it answers: set KAFKA_SECURITY_PROTOCOL=PLAINTEXT to",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", KAFKA_MISTAKES)
+def test_a_mistake_about_kafka_is_one_line_in_a_tick(
+    secured: Secured,
+    instance: dg.DagsterInstance,
+    mistake: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make, kind, said = KAFKA_MISTAKES[mistake]
+    changes = make(secured)
+    if "kafka_sasl_password" in changes:
+        monkeypatch.setenv("KAFKA_SASL_PASSWORD", str(changes["kafka_sasl_password"]))
+    specs = tmp_path / "renditions.yaml"
+    specs.write_text(SPECS.format("renditions"))
+    with pytest.raises(kind, match=said) as failed:
+        tick(secured.settings(**changes, renditions_file=specs), instance)
+    one_line(failed.value)
+
+
+def test_a_certificate_that_has_expired_may_be_renewed(secured: Secured, tmp_path: Path) -> None:
+    """So a run that finds it is tried again; the client's own is said by the broker."""
+    import datetime as dt
+
+    old = issue(tmp_path, "old", ca=secured.ca, age=dt.timedelta(days=30))
+    changes = secured.over_mtls() | {
+        "kafka_ssl_certfile": old.cert_file,
+        "kafka_ssl_keyfile": old.key_file,
+    }
+    kafka = KafkaResource.from_settings(secured.settings(**changes))
+    with pytest.raises(UserError, match="set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE") as failed:
+        kafka.topic_state("any")
+    one_line(failed.value)
+
+
+MINIO_MISTAKES: dict[str, tuple[Callable[[Secured], dict[str, object]], type[Exception], str]] = {
+    "another CA": (
+        lambda one: {"minio_ca_file": one.ca.cert_file},
+        UserError,
+        r"certificate that is not trusted \(self-signed certificate\): set MINIO_CA_FILE to",
+    ),
+    "no CA": (
+        lambda _: {"minio_ca_file": None},
+        UserError,
+        r"certificate that is not trusted \(self-signed certificate\): set MINIO_CA_FILE to",
+    ),
+    "no CA file": (
+        lambda one: {"minio_ca_file": one.folder / "none.pem"},
+        UserError,
+        r"MINIO_CA_FILE is .*none\.pem, which can't be read: No such file",
+    ),
+    "another host": (
+        lambda one: {"minio_endpoint": f"https://{elsewhere(one.minio)}"},
+        UserError,
+        r"certificate for other names \(IP address mismatch.*\): set MINIO_ENDPOINT to",
+    ),
+    "http": (
+        lambda one: {"minio_endpoint": f"http://{one.minio}"},
+        UserError,
+        r"set MINIO_ENDPOINT to https://",
+    ),
+    "https where there is none": (
+        lambda one: {"minio_endpoint": f"https://{one.plain}"},
+        TransientError,
+        r"closes the connection when it is asked for TLS: .* MINIO_ENDPOINT",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MINIO_MISTAKES)
+def test_a_mistake_about_minio_is_one_line(secured: Secured, mistake: str, tmp_path: Path) -> None:
+    make, kind, said = MINIO_MISTAKES[mistake]
+    settings = own(secured, tmp_path, **make(secured))
+    for ask in (
+        lambda: s3(settings).stat("images", "a"),
+        lambda: s3(settings).download("images", "a", max_bytes=1),
+        lambda: list(s3(settings).list_objects("images")),
+        lambda: provision(settings, dry_run=True),
+    ):
+        with pytest.raises(kind, match=said) as failed:
+            ask()
+        one_line(failed.value)
+
+
+TARGET_MISTAKES: dict[str, tuple[Callable[[Secured], dict[str, object]], str]] = {
+    "a certificate that MinIO does not trust": (
+        lambda one: {
+            "notify_kafka_brokers": one.self_signed,
+            "notify_kafka_security_protocol": "SSL",
+        },
+        r"put Kafka's CA into the folder CAs of MinIO's certs-dir and restart MinIO",
+    ),
+    "no client certificate": (
+        lambda one: {"notify_kafka_brokers": one.mtls, "notify_kafka_security_protocol": "SSL"},
+        r"set NOTIFY_KAFKA_CLIENT_TLS_CERT and .*_KEY to a certificate of a CA that Kafka trusts",
+    ),
+    "no file": (
+        lambda one: {
+            "notify_kafka_brokers": one.mtls,
+            "notify_kafka_security_protocol": "SSL",
+            "notify_kafka_client_tls_cert": one.folder / "none.pem",
+            "notify_kafka_client_tls_key": one.folder / "none.key",
+        },
+        r"no such file.*set NOTIFY_KAFKA_CLIENT_TLS_CERT and .*_KEY to files on its host",
+    ),
+    "another host": (
+        lambda one: {
+            "notify_kafka_brokers": elsewhere(one.mtls),
+            "notify_kafka_security_protocol": "SSL",
+        },
+        r"set NOTIFY_KAFKA_BROKERS to names that Kafka's certificate holds",
+    ),
+    "wrong password": (
+        lambda one: {
+            "notify_kafka_brokers": one.scram,
+            "notify_kafka_security_protocol": "SASL_SSL",
+            "kafka_sasl_username": USER,
+            "kafka_sasl_password": "wrong",
+        },
+        r"check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", TARGET_MISTAKES)
+def test_a_mistake_about_how_minio_reaches_kafka_is_one_line(
+    secured: Secured, mistake: str, tmp_path: Path
+) -> None:
+    make, said = TARGET_MISTAKES[mistake]
+    settings = own(secured, tmp_path, **make(secured))
+    steps: list[Step] = []
+    with pytest.raises(TransientError, match=said) as failed:
+        provision(settings, report=steps.append)
+    assert f"can't use Kafka at {settings.notify_kafka_brokers}" in one_line(failed.value)
+    assert not [step for step in steps if "target" in step.what]
+
+
+def own(secured: Secured, folder: Path, **changes: object) -> Settings:
+    """Give settings with topic, target and buckets of their own."""
+    unique = uuid.uuid4().hex[:12]
+    specs = folder / "renditions.yaml"
+    specs.write_text(SPECS.format(f"large-{unique}"))
+    names = {
+        "source_bucket": f"source-{unique}",
+        "kafka_topic": f"events-{unique}",
+        "notify_kafka_target": f"target_{unique}",
+    }
+    return secured.settings(**names, renditions_file=specs, **changes)
+
+
+def s3(settings: Settings) -> MinioResource:
+    return MinioResource.from_settings(settings, access_key=ROOT_USER, secret_key=ROOT_PASSWORD)
