@@ -79,6 +79,10 @@ def refreshed(
             rendition.name,
             description="Reconciled: everything in it is made by the current spec.",
             partition=partition,
-            metadata={"uri": f"s3://{rendition.bucket}/{rendition.prefix}"},
+            metadata={
+                "images": 0,
+                "rendition bytes": 0,
+                "uri": f"s3://{rendition.bucket}/{rendition.prefix}",
+            },
             tags=tags,
         )

@@ -10,6 +10,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from resize_pipeline.removed_renditions import METADATA
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.status import as_tables, pipeline_status
 from tests.dagster.fakes import NOW, RENDITIONS, event, fake_settings
@@ -113,7 +114,11 @@ def test_an_hour_without_pictures_before_is_made_by_the_current_spec(project: Pr
 
 
 def test_a_reconciliation_ends_it_for_all(full: Project) -> None:
-    full.run(partition=HOURS[-1], config={"reconcile": True})
+    result = full.run(partition=HOURS[-1], config={"reconcile": True})
+    materialized = [event.materialization for event in result.get_asset_materialization_events()]
+    # By these names the places of removed renditions are found.
+    assert all(one.metadata.keys() >= METADATA for one in materialized)
+    assert {one.partition for one in materialized if one.asset_key.path == ["small"]} == set(HOURS)
     assert stale(full) == {}
     assert in_status(full) == {}
 
