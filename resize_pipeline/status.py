@@ -241,8 +241,8 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         parts.append(Text(f"dead letters: {status.dead_letters}", style="red"))
     parts += [
         Text(
-            f"{one.rendition}: {one.partitions} partitions made by another spec, "
-            f"{one.first} to {one.last}",
+            f"{one.rendition}: partitions made by another spec: {one.partitions}, "
+            f"from {one.first} to {one.last}",
             style="yellow",
         )
         for one in status.stale

@@ -22,8 +22,11 @@ from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.errors import TransientError
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.status import PipelineStatus, _tick, as_tables, pipeline_status
-from tests.dagster.fakes import fake_settings
+from tests.dagster.fakes import NOW, RENDITIONS, fake_settings
 from tests.dagster.project import Project
+from tests.pictures import detailed, encoded
+
+THIS_HOUR = NOW.strftime("%Y-%m-%d-%H:00")
 
 
 def failed_tick(error: SerializableErrorInfo) -> InstigatorTick:
@@ -122,6 +125,22 @@ def test_a_failed_run_that_is_repeated_is_not_counted(project: Project) -> None:
     status = status_of(project)
     assert [run.run_id for run in status.failed_runs] == [last.run_id]
     assert status.failed_count == 1
+
+
+def test_what_another_spec_made_is_told_of(project: Project) -> None:
+    project.minio.put("a.png", encoded(detailed(200, 100), "PNG"))
+    project.run(partition=THIS_HOUR)
+    assert status_of(project).stale == []
+    project.configure(renditions=RENDITIONS.replace("width: 20", "width: 30"))
+    status = status_of(project)
+    (one,) = status.stale
+    assert (one.rendition, one.partitions, one.first, one.last) == (
+        "small",
+        1,
+        THIS_HOUR,
+        THIS_HOUR,
+    )
+    assert f"small: partitions made by another spec: 1, from {THIS_HOUR}" in said(status)
 
 
 def test_tables_fit_into_80_columns(project: Project) -> None:
