@@ -156,12 +156,12 @@ def explained(error: ssl.SSLError, server: str, names: TlsNames) -> ResizePipeli
         server: what and where the server is, for the message.
         names: for the remedy.
     """
-    reason = _reason(error)
     if isinstance(error, HANG_UPS):
         return TransientError(
             f"{server} closes the connection when it is asked for TLS: look at its log, or set "
             f"{names.protocol} to what it speaks"
         )
+    reason = _reason(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in OUT_OF_DATE:
             return TransientError(

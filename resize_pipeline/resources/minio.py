@@ -376,6 +376,8 @@ def http_client(ca_file: str | None, *, verify: bool = True) -> urllib3.PoolMana
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         retries=urllib3.Retry(
             total=3,
+            # A handshake: a certificate stays what it is.
+            other=0,
             backoff_factor=0.2,
             status_forcelist=[500, 502, 503, 504],
             raise_on_status=False,

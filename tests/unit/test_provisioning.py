@@ -158,6 +158,53 @@ def test_wanted_target_of_a_local_and_of_a_foreign_server(tmp_path: Path) -> Non
     assert "sasl_password=***" in target.masked(foreign)
 
 
+def test_wanted_target_of_a_minio_that_knows_kafka_otherwise() -> None:
+    ours = {
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_username": "u",
+        "kafka_sasl_password": "p",
+        "kafka_ssl_certfile": "/ours.pem",
+    }
+    wanted = target.wanted_config(
+        Settings.model_validate(
+            ours
+            | {
+                "notify_kafka_brokers": "inside:9094",
+                "notify_kafka_security_protocol": "SSL",
+                "notify_kafka_client_tls_cert": "/its.pem",
+                "notify_kafka_client_tls_key": "/its.key",
+                "notify_kafka_tls_skip_verify": True,
+            }
+        )
+    )
+    assert wanted["brokers"] == "inside:9094"
+    assert (wanted["tls"], wanted["tls_skip_verify"], wanted["sasl"]) == ("on", "on", "off")
+    assert (wanted["client_tls_cert"], wanted["client_tls_key"]) == ("/its.pem", "/its.key")
+    assert not [key for key in wanted if key.startswith("sasl_")]
+    # One file may hold certificate and key; it may have to be one that MinIO can read.
+    wanted = target.wanted_config(Settings.model_validate(ours))
+    assert (wanted["client_tls_cert"], wanted["client_tls_key"]) == ("/ours.pem", "/ours.pem")
+    with pytest.raises(UserError, match="MinIO reads no encrypted key"):
+        target.wanted_config(Settings.model_validate(ours | {"kafka_ssl_key_password": "p"}))
+    plain = Settings.model_validate(ours | {"notify_kafka_security_protocol": "PLAINTEXT"})
+    assert target.wanted_config(plain)["tls"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("message", "helps"),
+    [
+        ("tls: failed to verify certificate: x509: certificate signed by unknown", "folder CAs"),
+        ("x509: certificate is valid for a, not b", "NOTIFY_KAFKA_BROKERS to names"),
+        ("remote error: tls: certificate required", "CLIENT_TLS_KEY to a certificate"),
+        ("open /c.pem: no such file or directory", "CLIENT_TLS_KEY to files"),
+        ("kafka server: SASL Authentication failed", "KAFKA_SASL_PASSWORD"),
+        ("client has run out of available brokers to talk to: EOF", "start Kafka"),
+    ],
+)
+def test_what_helps_when_minio_can_not_use_kafka(message: str, helps: str) -> None:
+    assert helps in target.remedy(message)
+
+
 @pytest.mark.parametrize("value", ["a topic=b", "'quoted'", "x\n"])
 def test_values_that_minio_would_misread_are_refused(value: str) -> None:
     with pytest.raises(UserError, match="can't take sasl_password \\*\\*\\*") as raised:

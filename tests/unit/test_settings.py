@@ -75,7 +75,10 @@ class TestPrecedence:
 
 
 class TestExportSecrets:
-    NAMES = ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "KAFKA_SASL_PASSWORD", "WEBHOOK_URL")
+    NAMES = (
+        *("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"),
+        *("KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD", "WEBHOOK_URL"),
+    )
 
     @pytest.fixture(autouse=True)
     def _clean_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +87,9 @@ class TestExportSecrets:
             monkeypatch.delenv(name)
 
     def test_secrets_of_files_are_put_where_dagster_looks(self) -> None:
-        export_secrets(Settings(minio_secret_key=SECRET))
+        export_secrets(Settings(minio_secret_key=SECRET, kafka_ssl_key_password=SECRET))
         assert os.environ["MINIO_SECRET_KEY"] == SECRET
+        assert os.environ["KAFKA_SSL_KEY_PASSWORD"] == SECRET
         assert "MINIO_ACCESS_KEY" not in os.environ
         export_secrets(Settings(webhook_url="https://hooks.example.com/x"))
         assert os.environ["WEBHOOK_URL"] == "https://hooks.example.com/x"
@@ -242,6 +246,54 @@ def test_a_short_key_of_the_administrator_is_refused_and_not_shown(
     with pytest.raises(UserError, match=rf"{name}: must have at least \d characters") as refused:
         load_settings()
     assert value not in str(refused.value)
+
+
+class TestSecurity:
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            (
+                {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "u"},
+                "KAFKA_SECURITY_PROTOCOL=SASL_SSL wants KAFKA_SASL_USERNAME and",
+            ),
+            (
+                {"NOTIFY_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"},
+                "NOTIFY_KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT wants KAFKA_SASL_USERNAME and",
+            ),
+            (
+                {"KAFKA_SSL_KEYFILE": "k.pem"},
+                "KAFKA_SSL_KEYFILE is of no use without KAFKA_SSL_CERTFILE",
+            ),
+            (
+                {"NOTIFY_KAFKA_CLIENT_TLS_KEY": "k.pem"},
+                "NOTIFY_KAFKA_CLIENT_TLS_KEY is of no use without NOTIFY_KAFKA_CLIENT_TLS_CERT",
+            ),
+            (
+                {"MINIO_CA_FILE": "ca.pem", "MINIO_TLS_SKIP_VERIFY": "true"},
+                "MINIO_CA_FILE is of no use with MINIO_TLS_SKIP_VERIFY",
+            ),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, values: dict[str, str], said: str) -> None:
+        Path(".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        with pytest.raises(UserError, match=said):
+            load_settings()
+
+    @pytest.mark.parametrize("warn", [True, False])
+    def test_a_server_that_is_not_verified_is_told_of_at_each_start(
+        self, capfd: pytest.CaptureFixture[str], *, warn: bool
+    ) -> None:
+        endpoint = f"https://minio-{warn}.example.com".lower()
+        Path(".env").write_text(f"MINIO_ENDPOINT={endpoint}\nMINIO_TLS_SKIP_VERIFY=true\n")
+        for _ in range(2):
+            (warning,) = load_settings(warn=warn).warnings
+        assert "MINIO_TLS_SKIP_VERIFY" in warning
+        assert endpoint in warning
+        assert capfd.readouterr().err == f"resize-pipeline: {warning}\n"
+
+    def test_there_is_nothing_to_verify_without_tls(self) -> None:
+        assert Settings(minio_tls_skip_verify=True).warnings == []
+        assert Settings(minio_endpoint="https://minio.example.com").warnings == []
 
 
 class TestPorts:
