@@ -224,14 +224,14 @@ try:
 except ImportError:
     imaging = None
 
-def hostile(data, renditions, *, max_pixels):
+def hostile(data, renditions, **limits):
     if b"dies of a signal" in data:
         os.kill(os.getpid(), signal.SIGSEGV)
     if b"is killed as when memory is short" in data:
         os.kill(os.getpid(), signal.SIGKILL)
     if b"never ends" in data:
         time.sleep(10_000)
-    return original(data, renditions, max_pixels=max_pixels)
+    return original(data, renditions, **limits)
 
 if imaging:
     original, imaging.render = imaging.render, hostile
