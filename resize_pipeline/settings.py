@@ -287,6 +287,17 @@ class Settings(BaseSettings):
         parse_suffixes(value)
         return value
 
+    @field_validator("reconciliation_cron", "completeness_cron")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        # Only for who sets one: Dagster takes seconds to import, and commands start without it.
+        from dagster._utils.schedules import is_valid_cron_string  # noqa: PLC0415
+
+        if not is_valid_cron_string(value):
+            msg = "must be a cron schedule such as 17 * * * *"
+            raise ValueError(msg)
+        return value
+
     @field_validator("asset_owners")
     @classmethod
     def _is_list_of_owners(cls, value: str | None) -> str | None:

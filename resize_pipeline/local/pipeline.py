@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
+from resize_pipeline.defs.freshness import freshness_policy
 from resize_pipeline.instance import open_instance
 from resize_pipeline.local.dagster import dagster_services
 from resize_pipeline.local.ports import check_free
@@ -60,6 +61,7 @@ def running_pipeline(settings: Settings, say: Callable[[str], None]) -> Generato
     check_not_running(settings)
     check_free("webserver", (settings.ui_host, settings.ui_port), "UI_PORT")
     load_renditions(settings.renditions_file, settings.source_bucket)
+    freshness_policy(settings.reconciliation_cron)
     dagster_services(settings)
     # Two processes that find empty SQLite files at the same time would both set them up, and one
     # of them would fail.

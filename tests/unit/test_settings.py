@@ -497,6 +497,15 @@ def test_where_a_sensor_starts(start: str) -> None:
     assert Settings(kafka_start=start).kafka_start == start
 
 
+@pytest.mark.parametrize("name", ["reconciliation_cron", "completeness_cron"])
+def test_a_schedule_that_is_none_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name.upper(), "hourly")
+    with pytest.raises(UserError, match=f"{name.upper()}: 'hourly' must be a cron schedule"):
+        load_settings()
+    monkeypatch.setenv(name.upper(), "*/5 * * * *")
+    assert getattr(load_settings(), name) == "*/5 * * * *"
+
+
 def test_suffixes() -> None:
     assert Settings().suffixes[:2] == [".jpg", ".jpeg"]
     assert Settings(source_suffixes=" .JPG, ,.Png,").suffixes == [".jpg", ".png"]
