@@ -67,7 +67,15 @@ def build_checks(
                         shown[name].append(item.key)
         for key in context.selected_asset_check_keys:
             name = key.asset_key.to_user_string()
-            keys = {"first keys": dg.MetadataValue.json(shown[name])} if lacking[name] else {}
+            keys = (
+                {
+                    "first keys": dg.MetadataValue.table(
+                        [dg.TableRecord({"key": key}) for key in shown[name]]
+                    )
+                }
+                if lacking[name]
+                else {}
+            )
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
                 check_name=CHECK_NAME,

@@ -53,9 +53,10 @@ def check(
 def said(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, int, list[str]]]:
     found = {}
     for one in result.get_asset_check_evaluations():
-        keys = one.metadata.get("first keys")
+        table = one.metadata.get("first keys")
+        keys = [record.data["key"] for record in table.records] if table else []
         count = one.metadata["lacking"].value
-        found[one.asset_key.to_user_string()] = (one.passed, count, keys.value if keys else [])
+        found[one.asset_key.to_user_string()] = (one.passed, count, keys)
     return found
 
 
