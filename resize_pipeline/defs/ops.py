@@ -83,8 +83,9 @@ class PlanConfig(dg.Config):
     """
 
     topic_id: str = ""
-    offset_ranges: list[str] = Field(default_factory=list)
-    objects: list[str] = Field(default_factory=list)
+    # The Launchpad shows a default, and nothing of what a factory makes.
+    offset_ranges: list[str] = Field(default=[])
+    objects: list[str] = Field(default=[])
     version_id: str = ""
     prefix: str = ""
     reconcile: bool = False
