@@ -3,6 +3,7 @@
 The pages are kept as pictures in the folder SCREENSHOTS_DIR, if it is set.
 """
 
+import datetime as dt
 import io
 import json
 import os
@@ -12,10 +13,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME, run_config
 from resize_pipeline.demo.samples import draw_rose, draw_sunset
 from resize_pipeline.renditions import load_renditions
 from tests.browser.chromium import ARGUMENTS, TIMEOUT_MS, find_chromium, page_of
@@ -27,8 +30,17 @@ SOURCE = "images"
 PREFIX = "browser/"
 SIZES = [(900, 600), (600, 900), (750, 750), (1000, 500), (500, 800), (800, 640)]
 STEPS = ("plan", "download", "resize", "upload", "publish")
+BUCKET = "processed-thumbnail"
+HOUR_FORMAT = "%Y-%m-%d-%H:00"
+# Less is hardly seen on a bar of all hours since the first.
+BACKFILLED_HOURS = 72
 SENSOR_PAGE = "/locations/resize_pipeline/sensors/minio_events_sensor"
 RENDERED_TIMEOUT_S = 180.0
+RUN_TIMEOUT_MS = 180_000
+
+COUNT_COLOURS = """canvas => new Set(new Uint32Array(
+  canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer
+)).size"""
 
 # At collection, so that no pipeline is started for nothing.
 pytestmark = [
@@ -88,18 +100,22 @@ def _last_run(url: str, created_after: float) -> Run | None:
       ) { ... on Runs { results { runId status tags { key value } } } }
     }"""
     variables = {"after": created_after, "sensor": "minio_events_sensor"}
+    runs = _ask(url, query, variables)["runsOrError"]["results"]
+    assert "FAILURE" not in [run["status"] for run in runs]
+    if not runs or any(run["status"] != "SUCCESS" for run in runs):
+        return None
+    tags = {tag["key"]: tag["value"] for tag in runs[0]["tags"]}
+    return Run(runs[0]["runId"], tags["dagster/partition"])
+
+
+def _ask(url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(  # noqa: S310  Its address is ours.
         f"{url}/graphql",
         json.dumps({"query": query, "variables": variables}).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-        runs = json.load(response)["data"]["runsOrError"]["results"]
-    assert "FAILURE" not in [run["status"] for run in runs]
-    if not runs or any(run["status"] != "SUCCESS" for run in runs):
-        return None
-    tags = {tag["key"]: tag["value"] for tag in runs[0]["tags"]}
-    return Run(runs[0]["runId"], tags["dagster/partition"])
+        return json.load(response)["data"]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +155,7 @@ def _row(page: Page, heading: str) -> Locator:
     )
 
 
-def test_asset_graph_shows_every_asset_with_its_source(page, screenshot):
+def test_asset_graph_shows_every_asset_with_its_source_and_description(page, pipeline, screenshot):
     page.goto("/locations/resize_pipeline/asset-groups/images/lineage")
     nodes = page.locator("foreignObject")
     expect(nodes).to_have_count(4)
@@ -152,6 +168,15 @@ def test_asset_graph_shows_every_asset_with_its_source(page, screenshot):
     expect(page.locator("svg path[marker-end]")).to_have_count(3)
     page.get_by_role("img", name="zoom_out").click()  # The first one is cut off otherwise.
     screenshot("asset-graph")
+
+    page.locator("[data-tooltip='raw_images']").click()
+    expect(page.get_by_text(f"Pictures in the bucket {SOURCE}, by when")).to_be_visible()
+    for rendition in load_renditions(pipeline.folder / "renditions.yaml", SOURCE):
+        page.goto(f"/locations/resize_pipeline/asset-groups/images/lineage/{rendition.name}")
+        size = f"{rendition.width} x {rendition.height}"
+        described = page.get_by_text(f"Every picture scaled to fit {rendition.fit} {size} pixels")
+        expect(described).to_contain_text(f"s3://{rendition.bucket}/KEY")
+    screenshot("asset-description")
 
 
 def test_run_shows_each_step(page, run, screenshot):
@@ -206,3 +231,92 @@ def test_sensor_is_on_and_ticks(page, run, screenshot):
     page.get_by_role("button", name="Runs", exact=True).click()
     expect(page.get_by_role("link", name=run.short_id)).to_be_visible()
     screenshot("sensor-runs")
+
+
+def test_asset_plots_its_numbers_by_partition(page, screenshot):
+    page.goto("/assets/thumbnail")
+    page.get_by_role("button", name="Plots").click()
+    for name in ("images", "bytes saved"):
+        title = page.get_by_text(name, exact=True)
+        plot = title.locator("xpath=../..").locator("canvas")
+        plot.scroll_into_view_if_needed()
+        expect(plot).to_be_visible()
+        assert plot.evaluate(COUNT_COLOURS) > 2, name  # Of an empty one it is 1.
+    screenshot("asset-plots")
+
+
+def test_failed_check_names_the_missing_key_which_the_launchpad_makes_again(
+    page, pipeline, screenshot
+):
+    key = f"{PREFIX}rose 500x800.jpg"
+    client = pipeline.administrator()
+    client.remove_object(BUCKET, key)
+    hour = client.stat_object(SOURCE, key).last_modified.strftime(HOUR_FORMAT)
+    query = """mutation($job: String!, $hour: String!) {
+      launchRun(executionParams: {
+        selector: {
+          repositoryLocationName: "resize_pipeline", repositoryName: "__repository__", jobName: $job
+        }
+        mode: "default"
+        executionMetadata: {tags: [{key: "dagster/partition", value: $hour}]}
+      }) { ... on LaunchRunSuccess { run { runId } } }
+    }"""
+    answer = _ask(pipeline.ui_url, query, {"job": CHECKS_JOB_NAME, "hour": hour})
+    page.goto(f"/runs/{answer['launchRun']['run']['runId']}")
+    expect(page.get_by_text("Success", exact=True)).to_be_visible(timeout=RUN_TIMEOUT_MS)
+
+    page.goto("/assets/thumbnail?view=checks")
+    expect(page.get_by_text("Failed", exact=True)).to_have_count(2)  # In the list and beside it.
+    expect(_row(page, "lacking")).to_contain_text("1")
+    expect(_row(page, "first keys").get_by_role("cell", name=key, exact=True)).to_be_visible()
+    screenshot("failed-check")
+
+    page.goto(f"/locations/resize_pipeline/jobs/{JOB_NAME}")
+    # The job has no Launchpad of its own: its config is that of its assets.
+    page.get_by_role("button", name="arrow_drop_down").click()
+    page.get_by_role("menuitem", name="Open launchpad").click()
+    dialog = page.get_by_role("dialog").filter(has_text="Launchpad")
+    editor = dialog.locator(".CodeMirror").first
+    expect(editor).to_contain_text("objects: []")
+    screenshot("launchpad-defaults")
+    dialog.get_by_placeholder("Partition").fill(hour)
+    page.get_by_role("menuitem", name=hour).click()
+    editor.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(json.dumps(run_config(objects=[key]), indent=2))
+    expect(dialog.get_by_text(f"partition: {hour}")).to_be_visible()
+    screenshot("launchpad")
+    dialog.get_by_role("button", name="Materialize").click()
+    page.wait_for_url(re.compile("/runs/"))
+    expect(page.get_by_text("Success", exact=True)).to_be_visible(timeout=RUN_TIMEOUT_MS)
+    screenshot("launchpad-run")
+    assert client.stat_object(BUCKET, key).size > 0
+
+
+def test_backfill_fills_the_partition_bar(page, run, screenshot):
+    end = dt.datetime.strptime(run.partition, HOUR_FORMAT)  # noqa: DTZ007
+    first, last = (
+        (end - dt.timedelta(hours=hours)).strftime(HOUR_FORMAT) for hours in (BACKFILLED_HOURS, 1)
+    )
+    hours = f"[{first}...{last}]"
+    page.goto("/assets/thumbnail?view=partitions")
+    page.get_by_role("button", name="Materialize…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").first.fill(hours)
+    dialog.get_by_role("textbox").first.press("Enter")
+    expect(dialog.get_by_text(f"{BACKFILLED_HOURS} partitions")).to_be_visible()
+    screenshot("backfill-dialog")
+    dialog.get_by_role("button", name="Launch backfill").click()
+    page.get_by_text("View", exact=True).click()
+    expect(page.get_by_text("100% completed")).to_be_visible(timeout=RUN_TIMEOUT_MS)
+
+    page.goto("/assets/thumbnail?view=partitions")
+    selection = page.get_by_placeholder("ex: ")
+    selection.fill(hours)
+    selection.press("Enter")
+    expect(page.get_by_text(f"{BACKFILLED_HOURS} Partitions Selected")).to_be_visible()
+    expect(page.get_by_text(f"Materialized ({BACKFILLED_HOURS})")).to_be_visible()
+    expect(page.get_by_text("Missing (0)")).to_be_visible()
+    filled = page.locator("[class*='PartitionStatusBar_colorSpan'][style*='accent-green']")
+    assert filled.evaluate_all("spans => Math.max(...spans.map(span => span.clientWidth))") > 5
+    screenshot("partitions")
