@@ -32,7 +32,7 @@ def places(project: Project) -> set[Place]:
 
 @pytest.mark.parametrize("job_name", ["resize_images_job", "__ASSET_JOB"])
 def test_a_rendition_that_was_taken_out(project: Project, job_name: str) -> None:
-    project.run(partition=HOUR, job_name=job_name)
+    project.run(partition=HOUR, job_name=job_name, selection=["large", "small"])
     assert places(project) == set()
     configure(project, LARGE)
     assert places(project) == {SMALL}
