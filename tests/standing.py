@@ -42,7 +42,9 @@ def wait_for(
         AssertionError: the time is over.
     """
     settings = Settings(
-        kafka_bootstrap_servers=f"127.0.0.1:{project.kafka_port}", kafka_topic=topic
+        kafka_bootstrap_servers=f"127.0.0.1:{project.kafka_port}",
+        kafka_topic=topic,
+        renditions_file=project.folder / "renditions.yaml",
     )
     kafka = KafkaResource.from_settings(settings)
     # Opened once: that costs more than all of the questions.
