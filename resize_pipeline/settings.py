@@ -25,6 +25,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -289,8 +290,10 @@ class Settings(BaseSettings):
 
     @field_validator("reconciliation_cron", "completeness_cron")
     @classmethod
-    def _is_cron(cls, value: str) -> str:
+    def _is_cron(cls, value: str, info: ValidationInfo) -> str:
         # Only for who sets one: Dagster takes seconds to import, and commands start without it.
+        if value == cls.model_fields[str(info.field_name)].default:
+            return value
         from dagster._utils.schedules import is_valid_cron_string  # noqa: PLC0415
 
         if not is_valid_cron_string(value):
