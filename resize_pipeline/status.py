@@ -150,7 +150,7 @@ def pipeline_status(
 def _stale(instance: dg.DagsterInstance, settings: Settings) -> list[StaleStatus]:
     found: list[StaleStatus] = []
     for rendition in load_renditions(settings.renditions_file, settings.source_bucket):
-        if keys := sorted(stale_partitions(instance, rendition)):
+        if keys := list(stale_partitions(instance, rendition)):
             name = rendition.name
             one = StaleStatus(rendition=name, partitions=len(keys), first=keys[0], last=keys[-1])
             found.append(one)

@@ -67,15 +67,8 @@ def build_checks(
                         shown[name].append(item.key)
         for key in context.selected_asset_check_keys:
             name = key.asset_key.to_user_string()
-            keys = (
-                {
-                    "first keys": dg.MetadataValue.table(
-                        [dg.TableRecord({"key": key}) for key in shown[name]]
-                    )
-                }
-                if lacking[name]
-                else {}
-            )
+            rows = [dg.TableRecord({"key": one}) for one in shown[name]]
+            keys = {"first keys": dg.MetadataValue.table(rows)} if rows else {}
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
                 check_name=CHECK_NAME,

@@ -35,7 +35,7 @@ def version_tags(code_version: str, run_id: str) -> dict[str, str]:
 
 
 def stale_partitions(instance: dg.DagsterInstance, rendition: Rendition) -> dict[str, str]:
-    """Give the partitions that were last made by another spec, with its code version."""
+    """Give the partitions that were last made by another spec, in order, with its code version."""
     found = instance.event_log_storage.get_latest_tags_by_partition(
         dg.AssetKey(rendition.name),
         dg.DagsterEventType.ASSET_MATERIALIZATION,
