@@ -24,6 +24,8 @@ from dagster._core.definitions.data_version import (
 
 from resize_pipeline.renditions import Rendition
 
+ASKED_MAX = 500
+"""Most partitions that are asked for by name; for more it is cheaper to ask for all."""
 REFRESHED_MAX = 5_000
 """Most partitions of a rendition that a reconciliation marks as made by the current spec, because
 each is an event in Dagster's storage; the next reconciliation goes on."""
@@ -34,12 +36,21 @@ def version_tags(code_version: str, run_id: str) -> dict[str, str]:
     return {CODE_VERSION_TAG: code_version, DATA_VERSION_TAG: f"{code_version}.{run_id[:8]}"}
 
 
-def stale_partitions(instance: dg.DagsterInstance, rendition: Rendition) -> dict[str, str]:
-    """Give the partitions that were last made by another spec, in order, with its code version."""
+def stale_partitions(
+    instance: dg.DagsterInstance, rendition: Rendition, among: Collection[str] | None = None
+) -> dict[str, str]:
+    """Give the partitions that were last made by another spec, in order, with its code version.
+
+    Args:
+        instance: Dagster's.
+        rendition: with its current spec.
+        among: the partitions that matter, if not all do; there may be others in the answer.
+    """
     found = instance.event_log_storage.get_latest_tags_by_partition(
         dg.AssetKey(rendition.name),
         dg.DagsterEventType.ASSET_MATERIALIZATION,
         [DATA_VERSION_TAG],
+        asset_partitions=list(among) if among and len(among) <= ASKED_MAX else None,
     )
     versions = {
         partition: tags[DATA_VERSION_TAG].partition(".")[0]
@@ -52,7 +63,7 @@ def code_version_of_part(
     instance: dg.DagsterInstance, rendition: Rendition, partitions: Collection[str]
 ) -> str:
     """Give the code version of partitions of which only a part is made by the current spec."""
-    stale = stale_partitions(instance, rendition)
+    stale = stale_partitions(instance, rendition, partitions)
     return next((stale[one] for one in partitions if one in stale), rendition.digest)
 
 
