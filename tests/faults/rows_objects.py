@@ -119,7 +119,9 @@ def overwrite_behind_a_run(world: World) -> None:
             "another run to render what is newer",
         )
         # A run that came later would look at the same objects, and hide what this one does.
-        world.wait(lambda: cluster.status().lag == 0, "all events in runs")
+        world.wait(
+            lambda: not cluster.queued_events() and cluster.status().lag == 0, "all events in runs"
+        )
         world.wait(
             lambda: [one.run_id for one in cluster.unfinished()] == [run_id], "the others to end"
         )
