@@ -154,6 +154,8 @@ class Cluster:
             self.provision()
             self._prepare_instance()
             self.start("daemon")
+            # What retention takes before there is a position is nobody's.
+            wait_until(self.cursor, START_TIMEOUT_S, "a first cursor")
         except BaseException:
             self.close()
             raise
