@@ -60,13 +60,24 @@ def options(
 
 
 @app.command()
-def up() -> None:
+def up(
+    *,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            min=0,
+            metavar="N",
+            help="Execute runs on N warm workers, with PostgreSQL and Valkey started too.",
+        ),
+    ] = 0,
+) -> None:
     """Run the local stack and Dagster until Ctrl-C or `down`."""
     from resize_pipeline.local.dagster import ui_url
     from resize_pipeline.local.pipeline import running_pipeline
 
     started = time.monotonic()
-    with running_pipeline(load_settings(), errors.print) as pipeline:
+    with running_pipeline(load_settings(), errors.print, workers=workers) as pipeline:
         settings = pipeline.settings
         errors.print(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
         errors.print(f"Dagster  {ui_url(settings)}")

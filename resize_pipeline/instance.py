@@ -9,11 +9,14 @@ from pathlib import Path
 import dagster as dg
 import yaml
 from dagster._core.storage.event_log import SqlEventLogStorage
+from dotenv import dotenv_values
 from sqlalchemy.exc import SQLAlchemyError
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.settings import Settings
 
+INSTANCE_FILE = "instance.env"
+"""In LOCAL_DIR while `up --workers` runs: where its instance is. It has a password."""
 MESSAGE_MAX = 300
 """Characters of an error of Dagster's that are shown."""
 
@@ -21,11 +24,15 @@ MESSAGE_MAX = 300
 def dagster_environment(settings: Settings) -> dict[str, str]:
     """Give the variables by which Dagster finds the instance.
 
-    An exported DAGSTER_HOME wins: it is the instance of somebody who runs Dagster already.
+    An exported DAGSTER_HOME wins: it is the instance of somebody who runs Dagster already. Then
+    comes that of `up --workers`, while it runs in LOCAL_DIR.
 
     Raises:
         UserError: there is no instance here.
     """
+    running = settings.local_dir.absolute() / INSTANCE_FILE
+    if not os.environ.get("DAGSTER_HOME") and running.is_file():
+        return {name: value for name, value in dotenv_values(running).items() if value}
     home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd()).absolute()
     if not (home / "dagster.yaml").is_file():
         msg = (

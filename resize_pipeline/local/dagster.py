@@ -17,7 +17,7 @@ from resize_pipeline.local.supervisor import Service
 from resize_pipeline.settings import Settings
 
 PROBE_TIMEOUT_S = 2.0
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 240.0
 
 LOCATIONS_QUERY = """
 { workspaceOrError { ... on Workspace { locationEntries {
@@ -40,10 +40,7 @@ def dagster_services(settings: Settings) -> list[Service]:
     if not workspace.is_file():
         msg = f"no workspace.yaml in {workspace.parent}: run this in the project's folder"
         raise UserError(msg)
-    environment = os.environ | settings.to_environment() | dagster_environment(settings)
-    # Administrators' keys are for provisioning only.
-    for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
-        environment.pop(name)
+    environment = child_environment(settings)
     # Not the project's folder: Dagster would let its .env win over what is exported.
     folder = settings.local_dir.absolute() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +75,19 @@ def dagster_services(settings: Settings) -> list[Service]:
             "daemon", ["dagster._daemon", "run"], lambda: daemons_alive(settings, started), None
         ),
     ]
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Give the environment of processes that load the definitions.
+
+    Raises:
+        UserError: there is no Dagster instance here.
+    """
+    environment = os.environ | settings.to_environment() | dagster_environment(settings)
+    # Administrators' keys are for provisioning only.
+    for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
+        environment.pop(name)
+    return environment
 
 
 def ui_url(settings: Settings) -> str:

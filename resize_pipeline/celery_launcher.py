@@ -1,0 +1,108 @@
+"""dagster-celery's run launcher, with a health check that asks the workers.
+
+dagster-celery looks only at the result of a run's task. So a run whose worker died whole, which
+leaves its task STARTED for ever, is noticed after `max_runtime_seconds`, and a run whose result was
+lost is failed while it goes on. This one asks the workers who executes it.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from celery import states
+from celery.canvas import Signature
+from celery.exceptions import BackendError
+from celery.result import denied_join_result
+from celery.utils import uuid
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+TIMEOUT_S = 2.0
+AWAY_MAX_S = 60.0
+"""How long nobody may know of a run before it counts as lost: a worker that lost the broker is back
+within seconds, and one that does not answer at once may be busy."""
+
+
+def health(
+    task_id: str, state: str, holder: str | None, active: Mapping[str, Collection[str]]
+) -> CheckRunHealthResult:
+    """Tell from a run's task how the run is, if Dagster says that it has started.
+
+    Args:
+        task_id: the task.
+        state: its state in the result backend; PENDING when nothing is known.
+        holder: the worker that began it, as far as is known.
+        active: the tasks that each worker executes, of those workers that answered.
+    """
+    if any(task_id in tasks for tasks in active.values()):
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    if state == states.FAILURE:
+        return CheckRunHealthResult(WorkerStatus.FAILED, "its worker's process was lost")
+    if state in states.READY_STATES:
+        # A run's end is stored before that of its task; monitoring looks again before it acts.
+        return CheckRunHealthResult(WorkerStatus.FAILED, "its worker has ended it")
+    if holder in active:
+        return CheckRunHealthResult(
+            WorkerStatus.FAILED, f"worker {holder} does not run it any more"
+        )
+    return CheckRunHealthResult(WorkerStatus.UNKNOWN, "no worker that answers runs it")
+
+
+class CheckedCeleryRunLauncher(CeleryRunLauncher):
+    """Named as `run_launcher` in deploy/celery/dagster.yaml."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unknown_since: dict[str, float] = {}
+
+    def _launch_celery_task_run(
+        self, run: DagsterRun, task_signature: Signature, routing_key: str
+    ) -> None:
+        task_id = uuid()
+        # Before it is sent: a daemon that is killed in between leaves no run that can't be checked.
+        self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: task_id})
+        try:
+            # Nobody waits here for results: each would be a subscription that is never given up.
+            with denied_join_result():
+                super()._launch_celery_task_run(
+                    run, task_signature.set(task_id=task_id), routing_key
+                )
+        except (OperationalError, RedisError) as error:
+            # The error at which Dagster's queue keeps the run; any other would fail it.
+            msg = f"the Celery broker does not take the run: {error}"
+            raise DagsterUserCodeUnreachableError(msg) from error
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Ask the workers whether one of them executes the run."""
+        task_id = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
+        if task_id is None:
+            # Not launched but executed by a command, as `dagster asset materialize` does.
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        try:
+            result = self._ask(task_id)
+        except (OperationalError, RedisError, BackendError):
+            # A broker that is away says nothing of the run; the next round asks again.
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if result.status is not WorkerStatus.UNKNOWN:
+            self._unknown_since.pop(run.run_id, None)
+            return result
+        since = self._unknown_since.setdefault(run.run_id, time.monotonic())
+        if time.monotonic() - since < AWAY_MAX_S:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        del self._unknown_since[run.run_id]
+        return CheckRunHealthResult(WorkerStatus.FAILED, result.msg)
+
+    def _ask(self, task_id: str) -> CheckRunHealthResult:
+        meta = self.celery.backend.get_task_meta(task_id)
+        is_started = meta["status"] == states.STARTED
+        holder = meta["result"].get("hostname") if is_started else None
+        # With a destination the first answer is enough; without one all have the time to give one.
+        inspect = self.celery.control.inspect([holder] if holder else None, timeout=TIMEOUT_S)
+        answers = inspect.active() or {}
+        active = {worker: {task["id"] for task in tasks} for worker, tasks in answers.items()}
+        return health(task_id, meta["status"], holder, active)
