@@ -11,9 +11,15 @@ from dataclasses import dataclass
 import dagster as dg
 import psutil
 import pytest
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import pack_value
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from dagster_celery.tasks import create_execute_job_task
 from dotenv import dotenv_values
 from minio import Minio
+from redis import Redis
 
+from resize_pipeline.celery_launcher import CheckedCeleryRunLauncher
 from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.instance import INSTANCE_FILE
 from resize_pipeline.local.state import StackState, read_state
@@ -73,10 +79,18 @@ class WorkersProject(Project):
     def instance(self) -> Iterator[dg.DagsterInstance]:
         """Open the instance as `resize-pipeline` does in another terminal."""
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in dotenv_values(self.folder / ".local" / INSTANCE_FILE).items():
-                patch.setenv(name, value or "")
+            for name, value in self.variables().items():
+                patch.setenv(name, value)
             with dg.DagsterInstance.get() as instance:
                 yield instance
+
+    def broker(self) -> Redis:
+        return Redis.from_url(self.variables()["CELERY_BROKER_URL"])
+
+    def variables(self) -> dict[str, str]:
+        """What `up --workers` leaves for commands in other terminals."""
+        found = dotenv_values(self.folder / ".local" / INSTANCE_FILE)
+        return {name: value for name, value in found.items() if value}
 
     def put(self, *keys: str) -> None:
         minio = self.administrator()
@@ -120,8 +134,19 @@ def runs_of(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 def pids_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[int]:
     """The processes that executed a run."""
-    said = (record.user_message for record in instance.all_logs(run.run_id))
+    said = (record.message for record in instance.all_logs(run.run_id))
     return [int(match[1]) for line in said if (match := STARTED_BY.match(line))]
+
+
+def task_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    again = instance.get_run_by_id(run.run_id)
+    assert again
+    return again.tags[DAGSTER_CELERY_TASK_ID_TAG]
+
+
+def looked_up(broker: Redis) -> int:
+    """How often a value was asked for, as those of results are."""
+    return broker.info("commandstats")["cmdstat_get"]["calls"]
 
 
 def wait_for_renditions(project: WorkersProject, *expected: str) -> None:
@@ -217,6 +242,49 @@ def test_the_broker_killed_with_a_run_queued(project: WorkersProject) -> None:
         assert pids_of(instance, going_on) == [process.pid], "executed once"
         for run in runs_of(instance)[:2]:
             assert run.status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_the_result_lost_while_its_run_goes_on(project: WorkersProject) -> None:
+    names = [f"result-{number}.jpg" for number in range(PICTURES)]
+    with project.instance() as instance:
+        with held_run(project, instance, *names) as (going_on, process):
+            broker = project.broker()
+            assert broker.delete(f"celery-task-meta-{task_of(instance, going_on)}")
+            seen = looked_up(broker)
+            wait_until(lambda: looked_up(broker) >= seen + 3, 60, "monitoring to have looked")
+        wait_for_renditions(project, *names)
+        wait_until_finished(instance)
+        assert pids_of(instance, going_on) == [process.pid], "executed once"
+        run = instance.get_run_by_id(going_on.run_id)
+        assert run
+        assert run.status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_run_delivered_twice(project: WorkersProject) -> None:
+    names = [f"twice-{number}.jpg" for number in range(PICTURES)]
+    with project.instance() as instance:
+        with held_run(project, instance, *names) as (run, process):
+            origin = run.job_code_origin
+            assert origin
+            launcher = instance.run_launcher
+            assert isinstance(launcher, CheckedCeleryRunLauncher)
+            arguments = ExecuteRunArgs(
+                origin, run.run_id, instance.get_ref(), set_exit_code_on_failure=True
+            )
+            create_execute_job_task(launcher.celery).si(
+                execute_job_args_packed=pack_value(arguments)
+            ).set(task_id=task_of(instance, run)).apply_async(queue="dagster")
+        wait_until(lambda: len(pids_of(instance, run)) == 2, RENDERED_TIMEOUT_S, "the second one")
+        wait_for_renditions(project, *names)
+        wait_until_finished(instance)
+        records = instance.all_logs(run.run_id)
+        types = [one.dagster_event_type for one in records if one.is_dagster_event]
+        assert types.count(dg.DagsterEventType.RUN_START) == 1
+        assert types.count(dg.DagsterEventType.RUN_SUCCESS) == 1
+        assert process.pid == pids_of(instance, run)[0]
+        last = instance.get_run_by_id(run.run_id)
+        assert last
+        assert last.status is dg.DagsterRunStatus.SUCCESS
 
 
 def test_a_live_run_goes_before_a_backfill_s(project: WorkersProject) -> None:
