@@ -33,7 +33,11 @@ BUCKETS = ("processed", "processed-medium", "processed-thumbnail")
 PICTURE = encoded(detailed(1600, 1200), "JPEG")
 PICTURES = 24
 RENDERED_TIMEOUT_S = 240.0
-POLL = "poll_interval_seconds: 30"
+# A test waits less.
+IMPATIENT = {
+    "poll_interval_seconds: 30": "poll_interval_seconds: 3",
+    "start_timeout_seconds: 180": "start_timeout_seconds: 30",
+}
 STARTED_BY = re.compile(r"Started process for run \(pid: (\d+)\)")
 
 
@@ -46,9 +50,10 @@ class WorkersProject(Project):
         home = self.folder / "deploy" / "celery"
         shutil.copytree(REPOSITORY / "deploy" / "celery", home)
         text = (home / "dagster.yaml").read_text()
-        # A test does not wait for half a minute.
-        assert text.count(POLL) == 1
-        (home / "dagster.yaml").write_text(text.replace(POLL, "poll_interval_seconds: 3"))
+        for patient, impatient in IMPATIENT.items():
+            assert text.count(patient) == 1
+            text = text.replace(patient, impatient)
+        (home / "dagster.yaml").write_text(text)
 
     def environment(self) -> dict[str, str]:
         own = super().environment()
@@ -242,6 +247,31 @@ def test_the_broker_killed_with_a_run_queued(project: WorkersProject) -> None:
         assert pids_of(instance, going_on) == [process.pid], "executed once"
         for run in runs_of(instance)[:2]:
             assert run.status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_the_broker_s_data_lost_with_a_run_that_is_not_begun(project: WorkersProject) -> None:
+    with project.instance() as instance:
+        worker = project.process("worker1")
+        worker.suspend()
+        try:
+            project.put("forgotten.jpg")
+            starting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING])
+            broker = project.broker()
+            wait_until(
+                lambda: instance.get_runs(starting) and broker.llen("dagster"),
+                RENDERED_TIMEOUT_S,
+                "a run in the broker",
+            )
+            [sent] = instance.get_runs(starting)
+            broker.flushall()
+        finally:
+            worker.resume()
+        wait_for_renditions(project, "forgotten.jpg")
+        wait_until_finished(instance)
+        lost = instance.get_run_by_id(sent.run_id)
+        assert lost
+        assert lost.status is dg.DagsterRunStatus.FAILURE
+        assert not pids_of(instance, lost), "never begun"
 
 
 def test_the_result_lost_while_its_run_goes_on(project: WorkersProject) -> None:
