@@ -52,6 +52,7 @@ from benchmarks.stack import (
     OUT,
     Stack,
     cpu_of_ended_children_s,
+    label,
     machine,
     photograph,
     started_at,
@@ -69,7 +70,6 @@ from tests.waiting import wait_until
 SIDES = (1280, 640, 160)
 QUALITY = 80
 POLL_S = 1.0
-OVERWRITE_EVERY_S = 1.0
 CONSUMER_OBJECTS = 100
 PIPELINE_TIMEOUT_S = 3600.0
 INTERVAL = str(Settings.model_fields["run_min_interval_s"].default)
@@ -272,11 +272,6 @@ class Bench:
             found.seconds = time.perf_counter() - began
         consumer.close()
         return found
-
-
-def label(workers: int) -> str:
-    """Name a pipeline by who executes its runs."""
-    return f"workers {workers}" if workers else "plain launcher"
 
 
 def compare(bench: Bench, workers: Sequence[int], out: Path, before: Mapping[str, object]) -> None:

@@ -101,6 +101,7 @@ class Stack(Project):
 
     settings: dict[str, str] = field(default_factory=lambda: ROOT | USER)
     pipelines: int = 0
+    client: Minio | None = None
 
     @contextmanager
     def up(self) -> Iterator[None]:
@@ -125,15 +126,17 @@ class Stack(Project):
         )
 
     def administrator(self) -> Minio:
-        """Give a client that may do anything in MinIO, and keeps its connections."""
-        return Minio(
-            f"127.0.0.1:{self.minio_port}",
-            ROOT_USER,
-            ROOT_PASSWORD,
-            secure=False,
-            region="us-east-1",
-            http_client=http_client(None),
-        )
+        """Give a client that may do anything in MinIO, always the same, for it has connections."""
+        if self.client is None:
+            self.client = Minio(
+                f"127.0.0.1:{self.minio_port}",
+                ROOT_USER,
+                ROOT_PASSWORD,
+                secure=False,
+                region="us-east-1",
+                http_client=http_client(None),
+            )
+        return self.client
 
     def pipeline_settings(self) -> Settings:
         """Give the settings of the pipelines, for code that runs without one."""
@@ -214,6 +217,11 @@ class Stack(Project):
             times = process.cpu_times()
             found[name] = times.user + times.system
         return found
+
+
+def label(workers: int) -> str:
+    """Name a pipeline by who executes its runs."""
+    return f"workers {workers}" if workers else "plain launcher"
 
 
 def service_of(project: Project, name: str) -> psutil.Process | None:
