@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults soak lint audit format lock
+.PHONY: help demo up down test test-unit test-faults soak bench lint audit format lock
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ MINUTES ?= 20
 SEED ?= 1
 soak: $(STAMP) ## Change objects for MINUTES=20 while everything is killed in turn, and count
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)
+
+bench: $(STAMP) ## Measure rendering, planning, a backlog and latency side by side, in 40 minutes
+	@$(BIN)/python -m benchmarks
 
 lint: $(STAMP) ## Check format, style and types
 	$(BIN)/ruff format --check .
