@@ -42,17 +42,19 @@ class Killer:
         self._last = time.monotonic()
         self.kills = 0
 
-    def kill_when_due(self) -> None:
-        """Kill the next worker with all that it has started, if it is time."""
+    def kill_when_due(self) -> bool:
+        """Kill the next worker with all that it has started, if it is time, and tell whether."""
         if time.monotonic() - self._last < self._every_s:
-            return
+            return False
         name = f"worker{self.kills % self._pipeline.workers + 1}"
         process = service_of(self._pipeline, name)
         # One that ended sooner after its start would count as broken and end all.
-        if process and time.time() - started_at(process) > 2 * RESTART_MIN_S:
-            os.killpg(process.pid, signal.SIGKILL)
-            self.kills += 1
-            self._last = time.monotonic()
+        if process is None or time.time() - started_at(process) < 2 * RESTART_MIN_S:
+            return False
+        os.killpg(process.pid, signal.SIGKILL)
+        self.kills += 1
+        self._last = time.monotonic()
+        return True
 
 
 class Overwriter:
@@ -104,9 +106,12 @@ def kill_workers(
         cluster = Borrowed(stack.folder / "checker", stack, instance)
         checker = Checker(cluster, writer.ledger, f"{keys[0].partition('/')[0]}/", Baseline())
         with overwriter.at_work():
-            while stack.made(rendition) < len(keys):
-                assert time.monotonic() - began < TIMEOUT_S, "renditions are missing"
-                killer.kill_when_due()
+            while (made := stack.made(rendition)) < len(keys):
+                assert time.monotonic() - began < TIMEOUT_S, f"{made} of {len(keys)} renditions"
+                if killer.kill_when_due():
+                    print(
+                        f"{time.monotonic() - began:5.0f} s  {made} made, worker killed", flush=True
+                    )
                 time.sleep(POLL_S)
                 # What is missing then will not come.
                 if killer.kills and not cluster.unfinished() and not cluster.status().lag:
