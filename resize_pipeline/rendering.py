@@ -128,7 +128,7 @@ class Renderer:
             workers: number of children, by default one for each processor.
         """
         self.workers = workers or os.cpu_count() or 1
-        self._limits = limits
+        self.limits = limits
         self._budget = PixelBudget(limits.pixels_at_once)
         self._lock = Lock()
         self._is_killed = False
@@ -136,6 +136,14 @@ class Renderer:
         self._idle: queue.Queue[_Child] = queue.Queue()
         for _ in range(self.workers):
             self._idle.put(self._start())
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether no child is at work, and none has ended."""
+        with self._lock:
+            return self._idle.qsize() == self.workers and all(
+                child.is_alive for child in self._children
+            )
 
     def close(self) -> None:
         """End the children, once each has done what it is at."""
@@ -171,7 +179,7 @@ class Renderer:
     def _try(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
         child = self._idle.get()
         try:
-            answer = child.ask(data, renditions, self._limits, self._budget)
+            answer = child.ask(data, renditions, self.limits, self._budget)
         except BaseException:
             child = self._replacement(child)
             raise
@@ -181,13 +189,13 @@ class Renderer:
             case PermanentError() | UserError():
                 raise answer
             case MemoryError():
-                msg = f"needs more memory than RENDER_MEMORY_BYTES={self._limits.memory_bytes}"
+                msg = f"needs more memory than RENDER_MEMORY_BYTES={self.limits.memory_bytes}"
                 raise PermanentError(msg)
             case _:
                 return answer
 
     def _start(self) -> "_Child":
-        child = _Child(self._limits.memory_bytes)
+        child = _Child(self.limits.memory_bytes)
         self._children.add(child)
         return child
 
@@ -259,6 +267,11 @@ class _Child:
                 self._process.wait(1)
             msg = f"the process that rendered it ended with exit code {self._process.returncode}"
             raise ChildLostError(msg, transform) from None
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the process has not ended."""
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """Kill the process; who waits for its answer finds it lost."""

@@ -2,6 +2,10 @@
 
 import os
 
+from celery.signals import worker_process_init
+
+from resize_pipeline.resources.renderer import keep_children
+
 broker_url = os.environ["CELERY_BROKER_URL"]
 result_backend = broker_url
 
@@ -27,3 +31,9 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 
 # Dagster captures what runs print, file descriptors and all.
 worker_redirect_stdouts = False
+
+
+@worker_process_init.connect
+def _(**_: object) -> None:
+    # What renders stays from one run to the next, as the definitions do.
+    keep_children()

@@ -1,7 +1,12 @@
-"""The renderer as a Dagster resource: its children live as long as the run."""
+"""The renderer as a Dagster resource: its children live as long as the run.
+
+On a warm worker they stay for its next run, because to start them takes half a second of a
+processor each.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from threading import Lock
 from typing import Self
 
 import dagster as dg
@@ -11,6 +16,43 @@ from resize_pipeline.imaging import Rendered
 from resize_pipeline.rendering import Limits, Renderer
 from resize_pipeline.renditions import Rendition
 from resize_pipeline.settings import Settings
+
+
+class Kept:
+    """At most one renderer that no run uses, for the next run of this process."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.is_on = False
+        self._lock = Lock()
+        self._renderer: Renderer | None = None
+
+    def take(self, limits: Limits) -> Renderer:
+        """Give the one that is kept if it has these limits, or a new one."""
+        with self._lock:
+            found, self._renderer = self._renderer, None
+        # Children may have been killed meanwhile, which no picture is to blame for.
+        if found and found.limits == limits and found.is_ready:
+            return found
+        if found:
+            found.close()
+        return Renderer(limits)
+
+    def give_back(self, renderer: Renderer) -> None:
+        """Keep it or end its children: one that is at work for a failed run can't be kept."""
+        with self._lock:
+            if self.is_on and self._renderer is None and renderer.is_ready:
+                self._renderer = renderer
+                return
+        renderer.close()
+
+
+kept = Kept()
+
+
+def keep_children() -> None:
+    """Let the renderer of a run stay for the next run of this process."""
+    kept.is_on = True
 
 
 class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -29,7 +71,7 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
         return cls(**asdict(Limits.from_settings(settings)))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        """Start the children."""
+        """Start the children, if the run before has left none."""
         limits = Limits(
             timeout_s=self.timeout_s,
             memory_bytes=self.memory_bytes,
@@ -37,12 +79,13 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
             output_pixels=self.output_pixels,
             pixels_at_once=self.pixels_at_once,
         )
-        self._renderer = Renderer(limits)
+        self._renderer = kept.take(limits)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        """End the children."""
+        """End the children, or keep them."""
         if self._renderer:
-            self._renderer.close()
+            kept.give_back(self._renderer)
+            self._renderer = None
 
     @property
     def workers(self) -> int:

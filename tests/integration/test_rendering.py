@@ -1,5 +1,6 @@
 """Rendering in real child processes, with pictures that do their worst."""
 
+import dataclasses
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
 from PIL import Image
@@ -23,6 +25,7 @@ from resize_pipeline.errors import PermanentError, TransformError, UserError
 from resize_pipeline.imaging import Rendered
 from resize_pipeline.rendering import Limits, Renderer
 from resize_pipeline.renditions import Rendition
+from resize_pipeline.resources.renderer import Kept, RendererResource, keep_children
 from resize_pipeline.settings import MIB
 from tests.children import rendering_children
 from tests.pictures import decoded, detailed, encoded
@@ -114,12 +117,56 @@ def children() -> list[psutil.Process]:
 
 
 def limit_seconds(renderer: Renderer, seconds: float) -> None:
-    renderer._limits = replace(renderer._limits, timeout_s=seconds)
+    renderer.limits = replace(renderer.limits, timeout_s=seconds)
 
 
 def said(renderer: Renderer) -> dict:
     [one] = renderer.render(b"say", SPECS)
     return json.loads(one.data)
+
+
+class TestRuns:
+    """What one run leaves to the next."""
+
+    @pytest.fixture
+    def resource(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[RendererResource]:
+        monkeypatch.setattr("resize_pipeline.resources.renderer.kept", keeper := Kept())
+        yield RendererResource(**dataclasses.asdict(LIMITS))
+        keeper.is_on = False
+        keeper.give_back(keeper.take(LIMITS))
+        assert not children()
+
+    def run(self, resource: RendererResource) -> set[int]:
+        context = dg.build_init_resource_context()
+        resource.setup_for_execution(context)
+        try:
+            assert len(resource.render(PNG, SPECS)) == 2
+            return {child.pid for child in children()}
+        finally:
+            resource.teardown_after_execution(context)
+
+    def test_is_nothing(self, resource: RendererResource) -> None:
+        assert self.run(resource)
+        assert not children()
+
+    def test_is_its_children_on_a_warm_worker(self, resource: RendererResource) -> None:
+        keep_children()
+        assert self.run(resource) == self.run(resource)
+
+    def test_is_nothing_when_a_child_was_killed(self, resource: RendererResource) -> None:
+        """Two that are gone would look as if the next picture had ended them."""
+        keep_children()
+        first = self.run(resource)
+        for child in children():
+            child.kill()
+            child.wait()
+        assert not first & self.run(resource)
+
+    def test_is_nothing_when_limits_change(self, resource: RendererResource) -> None:
+        keep_children()
+        first = self.run(resource)
+        resource = resource.model_copy(update={"timeout_s": PATIENCE_S + 1})
+        assert not first & self.run(resource)
 
 
 class TestPictures:
@@ -498,7 +545,7 @@ def parent(mark: Path, what: str) -> Iterator[subprocess.Popen[bytes]]:
         renderer = Renderer(limits, workers=1)
         renderer.render(b"say", [])
         if {what!r} == "hang":
-            renderer._limits = dataclasses.replace(limits, timeout_s=2)
+            renderer.limits = dataclasses.replace(limits, timeout_s=2)
             renderer.render(b"hang {mark}", [])
         Path({str(mark)!r}).touch()
         time.sleep(600)
