@@ -52,6 +52,9 @@ TIMEOUT_MS = 10_000
 DELIVERY_TIMEOUT_MS = 30_000
 REQUEST_MAX_BYTES = 16 * 2**20
 """Larger than a message can be that a broker with its defaults takes (1 MiB)."""
+RETRY_BACKOFF_MS = 10
+"""How soon a consumer asks again. It always does, for it asks for the brokers first and only then
+for a topic: with kafka-python's 100 ms each tick slept for 0.3 s, and each run longer."""
 POLL_MS = 500
 POLL_MAX_RECORDS = 5_000
 
@@ -349,6 +352,7 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 enable_auto_commit=False,
                 auto_offset_reset="none",  # pyright: ignore[reportArgumentType]
                 allow_auto_create_topics=False,
+                retry_backoff_ms=RETRY_BACKOFF_MS,
                 # A shorter wait than the poll's, so that a poll that times out has asked.
                 fetch_max_wait_ms=POLL_MS // 2,
                 max_poll_records=POLL_MAX_RECORDS,
@@ -650,6 +654,8 @@ class _ConnectionManager(KafkaConnectionManager):
         self._refusal: Exception | None = None
         self._hung_up = False
         super().__init__(net, **options)
+        # kafka-python 3.0 does not hand it on to the metadata.
+        self.cluster.config["retry_backoff_ms"] = options["retry_backoff_ms"]
 
     def get_connection(self, node_id: Any, *args: Any, **options: Any) -> KafkaConnection:
         """Give the connection to a node, and look after it."""

@@ -247,6 +247,19 @@ class TestRead:
             next(messages)
         assert kafka.bootstrap_servers in str(failed.value)
 
+    def test_one_message_is_there_at_once(self, kafka: KafkaResource, topic: str) -> None:
+        """The client, left alone, sleeps for 0.1 s before it asks for a topic, and reads later."""
+        send(kafka, topic, b"a")
+        taken: list[float] = []
+        for _ in range(10):
+            started = time.perf_counter()
+            state = kafka.topic_state(topic)
+            known = time.perf_counter()
+            assert len(list(kafka.read(topic, {0: 0}, {0: 1}, position={}))) == 1
+            taken.append(max(known - started, (time.perf_counter() - known) / 2))
+        assert state.watermarks[0] == (0, 1)
+        assert min(taken) < 0.09
+
     def test_a_range(self, kafka: KafkaResource, topic: str) -> None:
         send(kafka, topic, *(str(index).encode() for index in range(6)))
         send(kafka, topic, b"x", b"y", partition=1)
