@@ -9,7 +9,9 @@ import datetime as dt
 import json
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote_plus, unquote_plus
+from urllib.parse import quote_plus, unquote_plus, unquote_to_bytes
+
+from pydantic_core import from_json
 
 KEY_MAX_BYTES = 1024
 """Longest object key, in bytes of UTF-8 (Amazon S3 User Guide, "Naming Amazon S3 objects")."""
@@ -73,7 +75,7 @@ def parse_message(value: bytes | None, *, source_bucket: str) -> list[Event]:
     if value is None:
         return [Ignored("tombstone")]
     try:
-        document = json.loads(value)
+        document = _document(value)
     except (ValueError, RecursionError) as error:
         return [Malformed(f"not JSON: {type(error).__name__}")]
     if not isinstance(document, dict):
@@ -99,13 +101,30 @@ def notification(bucket: str, key: str, *, size: int, etag: str | None) -> bytes
     return json.dumps(document).encode()
 
 
+def _document(value: bytes) -> Any:
+    # A sensor that falls behind reads a million of them. This takes half of json's time, and
+    # refuses some of what json understands: UTF-16, lone surrogates, deep nesting.
+    try:
+        return from_json(value, cache_strings="keys")
+    except ValueError:
+        return json.loads(value)
+
+
+def _unquoted(key: str) -> tuple[str, int]:
+    """Decode a key as `unquote_plus` does; give it with its length in bytes."""
+    if not key.isascii():
+        key = unquote_plus(key, errors="strict")
+        return key, len(key.encode())
+    data = unquote_to_bytes(key.replace("+", " "))
+    return data.decode(), len(data)
+
+
 def _parse_record(record: Any, source_bucket: str) -> Event:
     try:
         name = record["eventName"].removeprefix("s3:")
         bucket = record["s3"]["bucket"]["name"]
         entity = record["s3"]["object"]
-        key = unquote_plus(entity["key"], errors="strict")
-        length = len(key.encode())
+        key, length = _unquoted(entity["key"])
     except (KeyError, TypeError, AttributeError) as error:
         return Malformed(f"a record without event name, bucket or key: {type(error).__name__}")
     except UnicodeError:

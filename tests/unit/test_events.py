@@ -3,7 +3,7 @@
 import datetime as dt
 import json
 from typing import Any
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 import pytest
 from hypothesis import given
@@ -73,6 +73,37 @@ def test_creation_as_other_s3_servers_announce_it() -> None:
 def test_every_record_of_a_message_counts() -> None:
     events = parse(record("a"), {"broken": True}, record("b"), record("c", eventName="s3:X"))
     assert [type(event) for event in events] == [ObjectCreated, Malformed, ObjectCreated, Ignored]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        json.dumps({"Records": [record()]}).encode("utf-16"),
+        b"\xef\xbb\xbf" + json.dumps({"Records": [record()]}).encode(),
+        json.dumps({"Records": [record(userMetadata={"name": "\ud800"})]}).encode(),
+        json.dumps({"Records": [record()], "deep": None})
+        .replace("null", "[" * 300 + "]" * 300)
+        .encode(),
+    ],
+    ids=["utf-16", "byte order mark", "lone surrogate", "deeply nested"],
+)
+def test_json_that_only_the_slower_parser_takes(value: bytes) -> None:
+    [event] = parse_message(value, source_bucket="images")
+    assert isinstance(event, ObjectCreated)
+    assert event.key == "rose.jpg"
+
+
+@given(st.text(st.characters(), max_size=40) | st.text("aé+%2FC3A9 \udc80", max_size=40))
+def test_keys_are_decoded_as_the_standard_library_does(encoded: str) -> None:
+    [event] = parse(record(encoded, encode=False))
+    try:
+        key = unquote_plus(encoded, errors="strict")
+        assert key.encode()
+    except (UnicodeError, AssertionError):
+        assert isinstance(event, Malformed)
+    else:
+        assert isinstance(event, ObjectCreated)
+        assert event.key == key
 
 
 @pytest.mark.parametrize(
