@@ -5,6 +5,8 @@ Ranges of one partition follow one another without a hole, so that every offset 
 """
 
 import re
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
@@ -170,13 +172,52 @@ def readable(
     return OffsetRange(partition=wanted.partition, start=start, end=stop), gaps
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A message that waits to be planned: its offset, what it is grouped by, and its weight."""
+WEIGHT_MAX = 2**63 - 1
+"""What an array's signed 64 bits hold; a heavier message counts as this heavy."""
 
-    offset: int
-    group: str
-    weight: int
+
+class Waiting:
+    """The messages of one partition that wait to be planned, in order.
+
+    Groups never go back: a message of an earlier group rides with the current one, because a few
+    late events would otherwise cost a run each.
+
+    A million messages may wait, so each takes two numbers in an array and no object.
+    """
+
+    def __init__(self) -> None:
+        self._offsets = array("q")
+        self._weights = array("q")
+        # Of each group the index of its first message.
+        self._groups: list[str] = []
+        self._firsts: list[int] = []
+        self.weight = 0
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def add(self, offset: int, group: str, weight: int) -> None:
+        """Add the next message: its offset, what it is grouped by, and its weight (0 or more)."""
+        if not self._groups or group > self._groups[-1]:
+            self._groups.append(group)
+            self._firsts.append(len(self._offsets))
+        self._offsets.append(offset)
+        self._weights.append(min(weight, WEIGHT_MAX))
+        self.weight += weight
+
+    def offset(self, index: int) -> int:
+        """Give the offset of a message."""
+        return self._offsets[index]
+
+    def group(self, index: int) -> str:
+        """Give the group that a message rides with."""
+        return self._groups[bisect_right(self._firsts, index) - 1]
+
+    def weights(self, first: int, most: int) -> Sequence[int]:
+        """Give the weights of at most so many messages, of the group of the first one."""
+        following = bisect_right(self._firsts, first)
+        end = self._firsts[following] if following < len(self._firsts) else len(self)
+        return self._weights[first : min(end, first + most)]
 
 
 @dataclass(slots=True)
@@ -200,18 +241,15 @@ class Limits:
 
 def plan_ranges(
     start: Mapping[int, int],
-    waiting: Mapping[int, Sequence[Waiting]],
+    waiting: Mapping[int, Waiting],
     position: Mapping[int, int],
     limits: Limits,
 ) -> tuple[list[Plan], dict[int, int]]:
     """Cut what waits into plans, each of one group.
 
-    Groups never go back within a partition: a message of an earlier group rides with the current
-    one, because a few late events would otherwise cost a run each.
-
     Args:
         start: the next offset of each partition.
-        waiting: the messages that were read from there on, by partition, in order.
+        waiting: the messages that were read from there on, by partition.
         position: where reading stopped, by partition. It can lie beyond the last message + 1,
             because transaction markers and compaction leave offsets without a message.
         limits: a message heavier than `limits.weight` gets a plan of its own.
@@ -219,48 +257,54 @@ def plan_ranges(
     Returns:
         The plans, earliest group first, and the next offset of each partition after them.
     """
-    queues = {partition: _ascending(messages) for partition, messages in waiting.items()}
-    taken = dict.fromkeys(queues, 0)
+    taken = dict.fromkeys(waiting, 0)
     next_offsets = dict(start)
     plans: list[Plan] = []
     while len(plans) < limits.plans:
-        heads = [
-            queue[taken[partition]].group
-            for partition, queue in queues.items()
+        heads = {
+            partition: queue.group(taken[partition])
+            for partition, queue in sorted(waiting.items())
             if taken[partition] < len(queue)
-        ]
+        }
         if not heads:
             break
-        plan = Plan(group=min(heads))
-        for partition in sorted(queues):
-            queue = queues[partition]
-            first = index = taken[partition]
-            while index < len(queue) and queue[index].group == plan.group:
-                if plan.messages and (
-                    plan.messages >= limits.messages
-                    or plan.weight + queue[index].weight > limits.weight
-                ):
-                    break
-                plan.messages += 1
-                plan.weight += queue[index].weight
-                index += 1
+        plan = Plan(group=min(heads.values()))
+        for partition, group in heads.items():
+            if group != plan.group:
+                continue
+            queue, first = waiting[partition], taken[partition]
+            index = first + _fill(
+                plan, queue.weights(first, limits.messages - plan.messages), limits.weight
+            )
             if index > first:
-                end = queue[index].offset if index < len(queue) else position[partition]
+                end = queue.offset(index) if index < len(queue) else position[partition]
                 plan.ranges.append(
                     OffsetRange(partition=partition, start=next_offsets[partition], end=end)
                 )
                 next_offsets[partition] = end
                 taken[partition] = index
         plans.append(plan)
-    for partition, queue in queues.items():
+    for partition, queue in waiting.items():
         if taken[partition] == len(queue):
             next_offsets[partition] = position[partition]
     return plans, next_offsets
 
 
+def _fill(plan: Plan, weights: Iterable[int], limit: int) -> int:
+    """Add messages of these weights to a plan while they fit; give how many did."""
+    count = 0
+    for weight in weights:
+        if plan.messages and plan.weight + weight > limit:
+            break
+        plan.messages += 1
+        plan.weight += weight
+        count += 1
+    return count
+
+
 def held_back_s(
     requested_at: float | None,
-    waiting: Mapping[int, Sequence[Waiting]],
+    waiting: Mapping[int, Waiting],
     now: float,
     min_interval_s: float,
     full: Limits,
@@ -279,25 +323,16 @@ def held_back_s(
     Returns:
         Seconds, at most `min_interval_s`; 0 if the messages go now.
     """
-    messages = [message for queue in waiting.values() for message in queue]
+    messages = sum(map(len, waiting.values()))
     if (
         requested_at is None
         # The clock was set back.
         or requested_at > now
-        or len(messages) >= full.messages
-        or sum(message.weight for message in messages) >= full.weight
+        or messages >= full.messages
+        or sum(queue.weight for queue in waiting.values()) >= full.weight
     ):
         return 0.0
     return max(requested_at + min_interval_s - now, 0.0) if messages else 0.0
-
-
-def _ascending(messages: Iterable[Waiting]) -> list[Waiting]:
-    result: list[Waiting] = []
-    latest = ""
-    for message in messages:
-        latest = max(latest, message.group)
-        result.append(Waiting(message.offset, latest, message.weight))
-    return result
 
 
 def lag(next_offsets: Mapping[int, int], state: TopicState) -> int:

@@ -1,12 +1,18 @@
 """The partitions: hours (or days) in which objects were last modified, in UTC."""
 
 import datetime as dt
+from collections.abc import Callable
+from functools import lru_cache
 
 import dagster as dg
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.settings import Settings
+
+HOUR_S = 3600
+HOURS_KEPT = 10_000
+"""Hours that are remembered, more than a year of them; strangers may send others."""
 
 TimePartitions = dg.HourlyPartitionsDefinition | dg.DailyPartitionsDefinition
 
@@ -39,6 +45,18 @@ def partition_key_at(partitions: TimePartitions, time: dt.datetime | None, now: 
     if isinstance(partitions, dg.DailyPartitionsDefinition):
         start = start.replace(hour=0)
     return start.strftime(partitions.fmt)
+
+
+def partition_keys(
+    partitions: TimePartitions, now: dt.datetime
+) -> Callable[[dt.datetime | None], str]:
+    """Give `partition_key_at` for many times, which remembers the hours that it has seen."""
+
+    @lru_cache(HOURS_KEPT)
+    def key_of(hour: float) -> str:
+        return partition_key_at(partitions, dt.datetime.fromtimestamp(hour * HOUR_S, dt.UTC), now)
+
+    return lambda time: key_of((time or now).timestamp() // HOUR_S)
 
 
 def check_partition(context: dg.OpExecutionContext) -> None:

@@ -17,7 +17,7 @@ from dagster._core.scheduler.instigation import InstigatorState
 from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.jobs import JOB_NAME, run_config
 from resize_pipeline.defs.ops import LAG_TAG
-from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
+from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.events import ObjectCreated, ObjectRemoved, parse_message
 from resize_pipeline.offsets import (
@@ -98,15 +98,19 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
 
         now = dt.datetime.now(dt.UTC)
         position: dict[int, int] = {}
-        waiting: dict[int, list[Waiting]] = {partition: [] for partition in start}
+        key_at = partition_keys(partitions, now)
+        waiting = {partition: Waiting() for partition in start}
         end = {partition: end for partition, (_, end) in state.watermarks.items()}
         messages = kafka.read(
             state.topic, start, end, position=position, stall_timeout_s=STALL_TIMEOUT_S
         )
+        room = free * pipeline.run_max_bytes
         for message in itertools.islice(messages, free * pipeline.run_max_objects):
-            group, weight = _weigh(message, pipeline.source_bucket, partitions, now)
-            waiting[message.partition].append(Waiting(message.offset, group, weight))
-            if time.monotonic() > deadline:
+            happened, weight = _weigh(message, pipeline.source_bucket)
+            waiting[message.partition].add(message.offset, key_at(happened), weight)
+            # More than the runs can take would be read again by the next tick.
+            room -= min(weight, pipeline.run_max_bytes)
+            if room <= 0 or time.monotonic() > deadline:
                 break
         requested_at = cursor.requested_at if cursor else None
         full = Limits(
@@ -177,14 +181,16 @@ def sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
     )
 
 
-def _weigh(
-    message: Message, source_bucket: str, partitions: TimePartitions, now: dt.datetime
-) -> tuple[str, int]:
-    events = parse_message(message.value, source_bucket=source_bucket)
-    times = [event.time for event in events if isinstance(event, ObjectCreated | ObjectRemoved)]
-    weight = sum(event.size for event in events if isinstance(event, ObjectCreated))
-    happened = next(filter(None, times), None) or _sent(message)
-    return partition_key_at(partitions, happened, now), weight
+def _weigh(message: Message, source_bucket: str) -> tuple[dt.datetime | None, int]:
+    """Tell when a message's objects changed, None if nobody knows, and the bytes of new ones."""
+    happened, weight = None, 0
+    for event in parse_message(message.value, source_bucket=source_bucket):
+        if isinstance(event, ObjectCreated):
+            weight += event.size
+        elif not isinstance(event, ObjectRemoved):
+            continue
+        happened = happened or event.time
+    return happened or _sent(message), weight
 
 
 def _sent(message: Message) -> dt.datetime | None:

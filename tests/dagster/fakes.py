@@ -89,6 +89,7 @@ class FakeKafka:
     log: list[FakeMessage] = field(default_factory=list)
     arrives: list[bytes] = field(default_factory=list)
     waited: int = 0
+    read_messages: int = 0
     error: Exception | None = None
 
     def send(
@@ -143,6 +144,7 @@ class FakeKafka:
         for message in log:
             if start.get(message.partition, 10**9) <= message.offset < end[message.partition]:
                 assert message.offset >= first, "read what retention took"
+                self.read_messages += 1
                 position[message.partition] = message.offset + 1
                 yield message
 

@@ -1,15 +1,21 @@
 """The sensor's ticks."""
 
 import datetime as dt
+import itertools
 import json
+import math
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from hypothesis import given
+from hypothesis import strategies as st
 
+from resize_pipeline.defs.partitions import build_partitions, partition_key_at, partition_keys
 from resize_pipeline.defs.sensors import UNFINISHED
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.settings import Settings
 from tests.dagster.fakes import NOW, event
 from tests.dagster.project import Project
 
@@ -175,6 +181,55 @@ def test_runs_are_bounded_by_bytes(project: Project) -> None:
         ["0:0-2"],
         ["0:2-4"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "read"), [([1000] * 40, 5), ([100] * 40, 40), ([0] * 40, 40), ([99_999] * 40, 2)]
+)
+def test_a_tick_reads_no_more_than_its_runs_can_take(
+    project: Project, sizes: list[int], read: int
+) -> None:
+    """The next tick would read the rest again."""
+    project.configure(run_max_bytes=2500, sensor_max_unfinished_runs=2)
+    project.kafka.produce(*(event(str(index), NOW, size=size) for index, size in enumerate(sizes)))
+    assert len(requests(project.tick())) == min(2, math.ceil(sum(sizes) / 2500) or 1)
+    assert project.kafka.read_messages == read
+
+
+def test_a_message_of_several_records_weighs_as_much_as_all(project: Project) -> None:
+    project.configure(run_max_bytes=2500)
+    records = [
+        *(json.loads(event(key, "junk", size=1000))["Records"] for key in "ab"),
+        json.loads(event("c", NOW - HOUR, name="s3:ObjectRemoved:Delete"))["Records"],
+        json.loads(event("d", NOW - 2 * HOUR, size=1000))["Records"],
+    ]
+    several = json.dumps({"Records": list(itertools.chain(*records))}).encode()
+    project.kafka.produce(several, event("e", NOW - HOUR))
+    found = requests(project.tick())
+    assert [offset_ranges(request) for request in found] == [["0:0-1"], ["0:1-2"]]
+    assert {request.partition_key for request in found} == {key_of(NOW - HOUR)}, "the first time"
+
+
+@pytest.mark.parametrize("length", ["hourly", "daily"])
+@given(
+    time=st.none()
+    | st.datetimes(
+        dt.datetime(2, 1, 1),  # noqa: DTZ001  Hypothesis adds the zone.
+        dt.datetime(9998, 1, 1),  # noqa: DTZ001
+        timezones=st.timezones(),
+    )
+    | st.timedeltas(dt.timedelta(days=-400), dt.timedelta(days=2)).map(
+        lambda passed: (NOW + passed).astimezone(dt.timezone(5.5 * HOUR))
+    )
+)
+def test_a_remembered_partition_is_that_of_the_time(length: str, time: dt.datetime | None) -> None:
+    partitions = build_partitions(
+        Settings(partitions=length, partitions_start=NOW.date() - dt.timedelta(days=300))
+    )
+    key_at = partition_keys(partitions, NOW)
+    assert key_at(NOW) == partition_key_at(partitions, NOW, NOW)
+    for _ in range(2):
+        assert key_at(time) == partition_key_at(partitions, time, NOW)
 
 
 @pytest.mark.parametrize(

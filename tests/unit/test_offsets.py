@@ -1,6 +1,8 @@
 """Where to read on, and how what waits is cut into ranges."""
 
 import itertools
+import tracemalloc
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from resize_pipeline.offsets import (
     Cursor,
     Limits,
     OffsetRange,
+    Plan,
     TopicState,
     Waiting,
     held_back_s,
@@ -31,9 +34,24 @@ def cursor(next_offsets: dict[int, int], topic: str = "events", topic_id: str = 
     return Cursor(topic=topic, topic_id=topic_id, next_offsets=next_offsets)
 
 
-def queue(groups: str, start: int = 0, weight: int = 1) -> list[Waiting]:
+class Sent(NamedTuple):
+    """A message: its offset, what it is grouped by, and its weight."""
+
+    offset: int
+    group: str
+    weight: int
+
+
+def waiting_of(*messages: Sent | tuple[int, str, int]) -> Waiting:
+    result = Waiting()
+    for message in messages:
+        result.add(*message)
+    return result
+
+
+def queue(groups: str, start: int = 0, weight: int = 1) -> Waiting:
     """One message for each letter, at consecutive offsets."""
-    return [Waiting(start + index, group, weight) for index, group in enumerate(groups)]
+    return waiting_of(*((start + index, group, weight) for index, group in enumerate(groups)))
 
 
 class TestStartingOffsets:
@@ -128,10 +146,10 @@ class TestReadable:
 
 class TestPlanRanges:
     def test_nothing_waits(self) -> None:
-        assert plan_ranges({0: 3}, {0: []}, {0: 3}, PLENTY) == ([], {0: 3})
+        assert plan_ranges({0: 3}, {0: Waiting()}, {0: 3}, PLENTY) == ([], {0: 3})
 
     def test_offsets_without_a_message_are_passed_without_a_run(self) -> None:
-        assert plan_ranges({0: 3}, {0: []}, {0: 9}, PLENTY) == ([], {0: 9})
+        assert plan_ranges({0: 3}, {0: Waiting()}, {0: 9}, PLENTY) == ([], {0: 9})
 
     def test_one_plan_for_each_group_over_all_partitions(self) -> None:
         plans, after = plan_ranges(
@@ -148,7 +166,7 @@ class TestPlanRanges:
         assert [(plan.group, plan.messages) for plan in plans] == [("b", 3)]
 
     def test_a_range_covers_the_holes_around_its_messages(self) -> None:
-        waiting = [Waiting(4, "a", 1), Waiting(8, "b", 1)]
+        waiting = waiting_of((4, "a", 1), (8, "b", 1))
         plans, after = plan_ranges({0: 2}, {0: waiting}, {0: 12}, PLENTY)
         assert [str(plan.ranges[0]) for plan in plans] == ["0:2-8", "0:8-12"]
         assert after == {0: 12}
@@ -165,7 +183,7 @@ class TestPlanRanges:
 
     def test_a_message_over_the_weight_has_a_plan_of_its_own(self) -> None:
         limits = Limits(messages=100, weight=10, plans=10)
-        waiting = [Waiting(0, "a", 1), Waiting(1, "a", 99), Waiting(2, "a", 1)]
+        waiting = waiting_of((0, "a", 1), (1, "a", 99), (2, "a", 1))
         plans, after = plan_ranges({0: 0}, {0: waiting}, {0: 3}, limits)
         assert [plan.weight for plan in plans] == [1, 99, 1]
         assert after == {0: 3}
@@ -179,17 +197,54 @@ class TestPlanRanges:
         assert after == {0: 2, 1: 0}
 
 
+class TestWaiting:
+    def test_a_message_takes_two_numbers_and_no_object(self) -> None:
+        """A million of them may wait."""
+        count, largest = 100_000, 2**63 - 1
+        tracemalloc.start()
+        try:
+            waiting = Waiting()
+            for offset in range(largest - count, largest):
+                # What a message brings is an object of its own.
+                waiting.add(offset, f"{2026 + len(waiting) // 50_000}", largest - offset)
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        # An array grows by an eighth.
+        assert taken < count * 2 * 8 * 1.3
+        assert (len(waiting), waiting.offset(0)) == (count, largest - count)
+        assert [waiting.group(index) for index in (0, 49_999, 50_000)] == ["2026", "2026", "2027"]
+
+    def test_a_weight_that_no_number_holds(self) -> None:
+        """A message may have many records, each as large as a size can be."""
+        waiting = waiting_of((0, "a", 1), (1, "a", 2**70), (2, "a", 1))
+        plans, _ = plan_ranges({0: 0}, {0: waiting}, {0: 3}, PLENTY)
+        assert [plan.messages for plan in plans] == [1, 1, 1]
+
+    def test_many_partitions_and_groups_are_planned_in_one_go(self) -> None:
+        waiting = {
+            partition: waiting_of(*((hour, f"{hour:03}", 1) for hour in range(300)))
+            for partition in range(12)
+        }
+        plans, after = plan_ranges(
+            dict.fromkeys(waiting, 0), waiting, dict.fromkeys(waiting, 300), PLENTY
+        )
+        assert [plan.group for plan in plans] == [f"{hour:03}" for hour in range(300)]
+        assert {plan.messages for plan in plans} == {12}
+        assert after == dict.fromkeys(waiting, 300)
+
+
 @st.composite
 def situations(draw: st.DrawFn):
-    start, waiting, position = {}, {}, {}
+    start: dict[int, int] = {}
+    waiting: dict[int, list[Sent]] = {}
+    position: dict[int, int] = {}
     for partition in range(draw(st.integers(1, 3))):
         offset = start[partition] = draw(st.integers(0, 5))
         messages = []
         for _ in range(draw(st.integers(0, 12))):
             offset += draw(st.integers(0, 2))
-            messages.append(
-                Waiting(offset, draw(st.sampled_from("abcd")), draw(st.integers(0, 12)))
-            )
+            messages.append(Sent(offset, draw(st.sampled_from("abcd")), draw(st.integers(0, 12))))
             offset += 1
         waiting[partition] = messages
         position[partition] = offset + draw(st.integers(0, 3))
@@ -201,10 +256,20 @@ def situations(draw: st.DrawFn):
     return start, waiting, position, limits
 
 
+def planned(
+    start: dict[int, int],
+    waiting: dict[int, list[Sent]],
+    position: dict[int, int],
+    limits: Limits,
+) -> tuple[list[Plan], dict[int, int]]:
+    queues = {partition: waiting_of(*messages) for partition, messages in waiting.items()}
+    return plan_ranges(start, queues, position, limits)
+
+
 @given(situations())
 def test_every_offset_is_in_exactly_one_range(situation) -> None:
     start, waiting, position, limits = situation
-    plans, after = plan_ranges(start, waiting, position, limits)
+    plans, after = planned(start, waiting, position, limits)
 
     reached = dict(start)
     for plan in plans:
@@ -224,7 +289,7 @@ def test_every_offset_is_in_exactly_one_range(situation) -> None:
 @given(situations())
 def test_plans_keep_their_limits_and_their_order(situation) -> None:
     start, waiting, position, limits = situation
-    plans, _ = plan_ranges(start, waiting, position, limits)
+    plans, _ = planned(start, waiting, position, limits)
     assert len(plans) <= limits.plans
     assert all(one.group <= two.group for one, two in itertools.pairwise(plans))
     for plan in plans:
@@ -253,7 +318,7 @@ def test_planning_on_reaches_the_end(situation) -> None:
             partition: [message for message in messages if message.offset >= offsets[partition]]
             for partition, messages in waiting.items()
         }
-        plans, offsets = plan_ranges(offsets, left, position, limits)
+        plans, offsets = planned(offsets, left, position, limits)
         if not plans:
             break
     assert offsets == position
@@ -287,7 +352,7 @@ class TestHeldBack:
     FULL = Limits(messages=4, weight=100, plans=1)
     NOW = 1_000_000.0
 
-    def held_back(self, requested_at: float | None, waiting: dict[int, list[Waiting]]) -> float:
+    def held_back(self, requested_at: float | None, waiting: dict[int, Waiting]) -> float:
         return held_back_s(requested_at, waiting, self.NOW, 60.0, self.FULL)
 
     @pytest.mark.parametrize(
@@ -302,7 +367,7 @@ class TestHeldBack:
         assert self.held_back(None, {0: queue("a")}) == 0
 
     def test_nothing_does_not(self) -> None:
-        assert self.held_back(self.NOW, {0: [], 1: []}) == 0
+        assert self.held_back(self.NOW, {0: Waiting(), 1: Waiting()}) == 0
 
     @pytest.mark.parametrize(
         ("waiting", "expected"),
@@ -315,7 +380,7 @@ class TestHeldBack:
         ],
     )
     def test_as_many_or_as_heavy_as_a_full_run_do_not(
-        self, waiting: dict[int, list[Waiting]], expected: float
+        self, waiting: dict[int, Waiting], expected: float
     ) -> None:
         assert self.held_back(self.NOW, waiting) == expected
 
