@@ -369,13 +369,15 @@ def reprocess(
 @stack_app.command("up")
 def stack_up() -> None:
     """Run Kafka and MinIO until Ctrl-C or `stack down`."""
-    from resize_pipeline.local.stack import running_stack
+    from resize_pipeline.local.stack import local_servers, running_stack
 
     settings = load_settings()
-    if not settings.runs_local_kafka and not settings.runs_local_minio:
+    servers = local_servers(settings)
+    if not servers:
         errors.print("nothing to start: Kafka and MinIO are both elsewhere")
         return
     started = time.monotonic()
+    errors.print(f"starting {servers}")
     with running_stack(settings) as supervisor:
         for service in supervisor.services:
             host, port = service.address or ("", 0)

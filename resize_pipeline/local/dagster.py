@@ -17,7 +17,6 @@ from resize_pipeline.local.supervisor import Service
 from resize_pipeline.settings import Settings
 
 PROBE_TIMEOUT_S = 2.0
-START_TIMEOUT_S = 240.0
 
 LOCATIONS_QUERY = """
 { workspaceOrError { ... on Workspace { locationEntries {
@@ -57,7 +56,6 @@ def dagster_services(settings: Settings) -> list[Service]:
             cwd=folder,
             log_file=logs / f"{name}.log",
             ready=ready,
-            start_timeout_s=START_TIMEOUT_S,
             address=address,
             setting="UI_PORT" if address else None,
             version=version("dagster"),

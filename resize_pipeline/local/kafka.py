@@ -15,11 +15,15 @@ from resize_pipeline.local.environment import clean_environment
 from resize_pipeline.local.extra import package_dir
 from resize_pipeline.local.ports import free_port, host_port
 from resize_pipeline.local.progress import Update, progress
-from resize_pipeline.local.supervisor import Service, ServiceError
+from resize_pipeline.local.supervisor import (
+    BUSY_REMEDY,
+    START_TIMEOUT_S,
+    Service,
+    ServiceError,
+)
 from resize_pipeline.local.versions import KAFKA_COORDINATES, KAFKA_VERSION
 from resize_pipeline.settings import Settings
 
-FORMAT_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 1.0
 NODE_ID = 1
 
@@ -163,10 +167,12 @@ def _format(command: list[str], home: Path, address: tuple[str, int], controller
             capture_output=True,
             text=True,
             check=False,
-            timeout=FORMAT_TIMEOUT_S,
+            timeout=START_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
-        msg = f"kafka's storage could not be formatted within {FORMAT_TIMEOUT_S:.0f} s"
+        msg = (
+            f"kafka's storage could not be formatted within {START_TIMEOUT_S:.0f} s: {BUSY_REMEDY}"
+        )
         raise ServiceError(msg) from error
     if result.returncode != 0:
         msg = f"kafka's storage could not be formatted (exit code {result.returncode}):\n"

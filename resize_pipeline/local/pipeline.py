@@ -11,6 +11,7 @@ from resize_pipeline.local.dagster import dagster_services
 from resize_pipeline.local.ports import check_free
 from resize_pipeline.local.stack import (
     check_not_running,
+    local_servers,
     prepare_local_dir,
     running_stack,
     state_file,
@@ -80,6 +81,8 @@ def running_pipeline(
         if not workers:
             (settings.local_dir.absolute() / INSTANCE_FILE).unlink(missing_ok=True)
             make_storage(settings)
+        if servers := local_servers(settings):
+            say(f"starting {servers}")
         supervisor = stack.enter_context(running_stack(settings))
         for service in supervisor.services:
             host, port = service.address or ("", 0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from resize_pipeline.local.environment import clean_environment
 from resize_pipeline.local.extra import package_dir
-from resize_pipeline.local.supervisor import Service, ServiceError
+from resize_pipeline.local.supervisor import START_TIMEOUT_S, Service, ServiceError
 from resize_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 USER, DATABASE = "dagster", "dagster"
 AS_USER = Path(__file__).with_name("as_user.py")
 PROBE_TIMEOUT_S = 1
-INIT_TIMEOUT_S = 60.0
 
 HBA = """\
 local all all reject
@@ -109,7 +108,7 @@ def _make_data(folder: Path, password: str) -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=INIT_TIMEOUT_S,
+            timeout=START_TIMEOUT_S,
         )
     except subprocess.SubprocessError as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()

@@ -57,6 +57,12 @@ def running_stack(settings: Settings) -> Generator[Supervisor]:
             yield supervisor
 
 
+def local_servers(settings: Settings) -> str:
+    """Name the servers that are started here, as words of a sentence; empty for none."""
+    local = {"Kafka": settings.runs_local_kafka, "MinIO": settings.runs_local_minio}
+    return " and ".join(name for name, is_local in local.items() if is_local)
+
+
 def prepare_local_dir(settings: Settings) -> Path:
     """Make LOCAL_DIR if it is not there, and give the lock file in it.
 

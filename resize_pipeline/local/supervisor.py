@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import threading
@@ -22,11 +23,17 @@ from resize_pipeline.local.state import (
     current_process,
 )
 
+START_TIMEOUT_S = 240.0
+"""A machine that is busy with other work takes minutes for what is seconds otherwise."""
+BUSY_REMEDY = "the machine may be busy: run it again"
 READY_POLL_S = 0.1
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16 * 1024
 RESTART_MIN_S = 5.0
 """A service that ends sooner than this after its start is broken, and is not started again."""
+
+# Colours and the like (ECMA-48, control sequences).
+_CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class ServiceError(ResizePipelineError):
@@ -58,7 +65,7 @@ class Service:
     cwd: Path
     log_file: Path
     ready: Callable[[], bool]
-    start_timeout_s: float = 60.0
+    start_timeout_s: float = START_TIMEOUT_S
     address: tuple[str, int] | None = None
     setting: str | None = None
     version: str = ""
@@ -131,7 +138,7 @@ class Supervisor:
             for service, _ in waiting:
                 if time.monotonic() - started > service.start_timeout_s:
                     what = f"was not ready within {service.start_timeout_s:.0f} s"
-                    raise ServiceError(_message(service, what))
+                    raise ServiceError(f"{_message(service, what)}\n{BUSY_REMEDY}")
             if waiting:
                 time.sleep(READY_POLL_S)
 
@@ -228,11 +235,12 @@ def _describe_exit(code: int) -> str:
 
 
 def tail(path: Path, lines: int = LOG_TAIL_LINES) -> list[str]:
-    """Give the last lines of a text file that may be large, be missing or hold any bytes."""
+    """Give the last lines of a log that may be large, be missing or hold any bytes, uncoloured."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
+            text = file.read().decode(errors="replace")
+            return _CONTROL_SEQUENCE.sub("", text).splitlines()[-lines:]
     except FileNotFoundError:
         return []
 

@@ -22,7 +22,6 @@ from resize_pipeline.local.valkey import valkey_service
 from resize_pipeline.settings import Settings
 
 HOME = Path("deploy/celery")
-START_TIMEOUT_S = 240.0
 PROBE_TIMEOUT_S = 0.8
 KEPT_IN = "workers.password"
 
@@ -96,7 +95,6 @@ def worker_services(settings: Settings, count: int) -> list[Service]:
             cwd=local_dir / "dagster",
             log_file=local_dir / "logs" / f"{name}.log",
             ready=functools.partial(worker_answers, environment["CELERY_BROKER_URL"], name),
-            start_timeout_s=START_TIMEOUT_S,
             version=version("dagster-celery"),
             restarts=True,
         )

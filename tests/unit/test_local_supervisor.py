@@ -53,11 +53,21 @@ def test_a_service_that_ends_before_it_is_ready(tmp_path: Path) -> None:
     assert message.endswith("no such config")
 
 
+def test_the_quoted_log_is_without_colours(tmp_path: Path) -> None:
+    broken = (
+        r"import sys; print('\x1b[32m2026\x1b[0m - \x1b[1;34mdagster\x1b[K: gone'); sys.exit(3)"
+    )
+    with pytest.raises(ServiceError) as raised, Supervisor() as supervisor:
+        supervisor.start([service(tmp_path, broken, ready=lambda: False)])
+    assert str(raised.value).endswith("\n2026 - dagster: gone")
+
+
 def test_a_service_that_is_not_ready_in_time_is_stopped(tmp_path: Path) -> None:
     state_file = tmp_path / "state.json"
     with Supervisor(state_file) as supervisor:
-        with pytest.raises(ServiceError, match="thing was not ready within 0 s"):
+        with pytest.raises(ServiceError, match="thing was not ready within 0 s") as raised:
             supervisor.start([service(tmp_path, ready=lambda: False, start_timeout_s=0.3)])
+        assert str(raised.value).endswith("\nthe machine may be busy: run it again")
         state = read_state(state_file)
         assert state
         assert len(state.processes()) == 3
