@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import dagster as dg
@@ -17,7 +17,7 @@ from rich.text import Text
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.jobs import JOB_NAME
 from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED, sensor_state
-from resize_pipeline.defs.staleness import stale_partitions
+from resize_pipeline.defs.staleness import stale_partitions, unmade_partitions
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.offsets import Cursor, TopicState, starting_offsets
 from resize_pipeline.renditions import load_renditions
@@ -63,7 +63,7 @@ class TickStatus(BaseModel):
 
 
 class StaleStatus(BaseModel):
-    """A rendition of which some partitions were last made by another spec."""
+    """A rendition of which some partitions were last made by another spec, or never made."""
 
     rendition: str
     partitions: int
@@ -77,7 +77,7 @@ class PipelineStatus(BaseModel):
     `gaps` are those between cursor and topic, then those that were recorded, newest first;
     `error` says why a topic can't be read; `last_tick` is the last one that ended;
     `last_heartbeat` is that of the daemon that ticks. `failed_runs` are those of the last day that
-    Dagster does not repeat.
+    Dagster does not repeat. `unmade` are partitions that only other renditions were made in.
     """
 
     topic: str
@@ -97,6 +97,7 @@ class PipelineStatus(BaseModel):
     failed_runs: list[RunStatus]
     failed_count: int
     stale: list[StaleStatus]
+    unmade: list[StaleStatus]
 
 
 def pipeline_status(
@@ -125,6 +126,8 @@ def pipeline_status(
     unfinished = dg.RunsFilter(statuses=UNFINISHED)
     failed = _failed_runs(instance)
     heartbeat = _last_heartbeat(instance)
+    renditions = load_renditions(settings.renditions_file, settings.source_bucket)
+    stale = {one.name: list(stale_partitions(instance, one)) for one in renditions}
     is_alive = heartbeat is not None and dt.datetime.now(dt.UTC) - heartbeat < HEARTBEAT_MAX_AGE
     return PipelineStatus(
         topic=settings.kafka_topic,
@@ -143,18 +146,17 @@ def pipeline_status(
         unfinished_count=instance.get_runs_count(unfinished),
         failed_runs=_runs(failed[:RUNS_SHOWN]),
         failed_count=len(failed),
-        stale=_stale(instance, settings),
+        stale=_spans(stale),
+        unmade=_spans(unmade_partitions(instance, stale)),
     )
 
 
-def _stale(instance: dg.DagsterInstance, settings: Settings) -> list[StaleStatus]:
-    found: list[StaleStatus] = []
-    for rendition in load_renditions(settings.renditions_file, settings.source_bucket):
-        if keys := list(stale_partitions(instance, rendition)):
-            name = rendition.name
-            one = StaleStatus(rendition=name, partitions=len(keys), first=keys[0], last=keys[-1])
-            found.append(one)
-    return found
+def _spans(partitions: Mapping[str, Sequence[str]]) -> list[StaleStatus]:
+    return [
+        StaleStatus(rendition=name, partitions=len(keys), first=keys[0], last=keys[-1])
+        for name, keys in partitions.items()
+        if keys
+    ]
 
 
 def _sensor_status(state: InstigatorState | None) -> Literal["running", "stopped", "never ran"]:
@@ -241,13 +243,14 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         parts.append(Text(f"dead letters: {status.dead_letters}", style="red"))
     parts += [
         Text(
-            f"{one.rendition}: partitions made by another spec: {one.partitions}, "
-            f"from {one.first} to {one.last}",
+            f"{one.rendition}: partitions {how}: {one.partitions}, from {one.first} to {one.last}; "
+            f"wait for reconciliation, or run `dagster job backfill -j {JOB_NAME} "
+            f"--from {one.first} --to {one.last} --noprompt`",
             style="yellow",
         )
-        for one in status.stale
+        for how, found in (("made by another spec", status.stale), ("never made", status.unmade))
+        for one in found
     ]
-
     parts += _sensor_lines(status)
     for title, count, runs in (
         ("unfinished runs", status.unfinished_count, status.unfinished_runs),

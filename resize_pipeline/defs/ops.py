@@ -460,6 +460,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
             total.add(batch)
         seconds = time.time() - planned.started
         context.log.info(f"{dict(total.statuses) or 'nothing to do'} in {seconds:.1f} s")
+        names = [one.name for one in renditions]
         selected = [one for one in renditions if one.name in context.selected_output_names]
         # Dagster stores metadata several times over, and all renditions show the same pictures.
         shown = min(selected, key=lambda one: one.width * one.height)
@@ -470,7 +471,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
             if planned.covers is Covers.OBJECTS:
                 version = code_version_of_part(context.instance, rendition, context.partition_keys)
             if planned.covers is Covers.BUCKET:
-                for event in refreshed(context, rendition, RAW_IMAGES):
+                for event in refreshed(context, rendition, names, RAW_IMAGES):
                     context.log_event(event)
             yield dg.Output(
                 None,

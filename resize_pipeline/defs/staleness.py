@@ -3,14 +3,15 @@
 Dagster takes the newest materialization of a partition for all of it. A run over a part of one,
 such as the sensor's, must not make the rest look as if the current spec had made it, so its
 materialization keeps the code version that was there. A run over whole partitions has the current
-one, and a reconciliation, which covers all, passes it on to those that are stale.
+one, and a reconciliation, which covers all, passes it on to those that are stale, and to those that
+are older than the rendition and lack it.
 
 Dagster can be asked for the data versions of all partitions at once, and not for code versions, so
 a data version starts with the code version. It ends with the run, because runs change the data.
 """
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -59,6 +60,15 @@ def stale_partitions(
     return {one: version for one, version in versions.items() if version != rendition.digest}
 
 
+def unmade_partitions(
+    instance: dg.DagsterInstance, renditions: Iterable[str]
+) -> dict[str, list[str]]:
+    """Give for each rendition the partitions, in order, that only others were materialized in."""
+    made = {name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in renditions}
+    everywhere = set[str]().union(*made.values())
+    return {name: sorted(everywhere - partitions) for name, partitions in made.items()}
+
+
 def code_version_of_part(
     instance: dg.DagsterInstance, rendition: Rendition, partitions: Collection[str]
 ) -> str:
@@ -68,13 +78,14 @@ def code_version_of_part(
 
 
 def refreshed(
-    context: dg.OpExecutionContext, rendition: Rendition, source: str
+    context: dg.OpExecutionContext, rendition: Rendition, among: Iterable[str], source: str
 ) -> Iterator[dg.AssetMaterialization]:
-    """Record for stale partitions that all in them is made by the current spec by now.
+    """Record for stale and unmade partitions that all in them is made by the current spec by now.
 
     Args:
         context: of a reconciliation, which materializes its own partitions itself.
         rendition: with its current spec.
+        among: names of all renditions.
         source: key of the asset that renditions are made from.
     """
     # As Dagster has it for an output; without these it would see a new dependency.
@@ -84,7 +95,8 @@ def refreshed(
         **version_tags(rendition.digest, context.run_id),
     }
     stale = stale_partitions(context.instance, rendition)
-    others = (one for one in stale if one not in context.partition_keys)
+    unmade = unmade_partitions(context.instance, among)[rendition.name]
+    others = (one for one in (*stale, *unmade) if one not in context.partition_keys)
     for partition in itertools.islice(others, REFRESHED_MAX):
         yield dg.AssetMaterialization(
             rendition.name,

@@ -7,7 +7,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from resize_pipeline.defs.staleness import stale_partitions
+from resize_pipeline.defs.staleness import stale_partitions, unmade_partitions
 from resize_pipeline.removed_renditions import METADATA
 from resize_pipeline.renditions import load_renditions
 from tests.dagster.fakes import NOW, RENDITIONS, SOURCE, event
@@ -110,6 +110,15 @@ def test_a_reconciliation_ends_it_for_all(full: Project) -> None:
     assert {one.partition for one in materialized if one.asset_key.path == ["small"]} == set(HOURS)
     assert stale(full) == {}
     assert in_status(full) == {}
+
+
+def test_a_reconciliation_fills_the_hours_of_a_new_rendition(full: Project) -> None:
+    square = "  square: {width: 10, height: 10, bucket: square-bucket}\n"
+    full.configure(renditions=RENDITIONS + square)
+    assert unmade_partitions(full.instance, ["large", "square"])["square"] == HOURS
+    full.run(partition=HOURS[-1], config={"reconcile": True})
+    assert full.minio.keys("square-bucket") == ["0.png", "1.png", "2.png"]
+    assert unmade_partitions(full.instance, ["large", "square"]) == {"large": [], "square": []}
 
 
 def test_a_reconciliation_marks_a_bounded_number_at_a_time(

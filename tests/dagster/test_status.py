@@ -141,6 +141,25 @@ def test_what_another_spec_made_is_told_of(project: Project) -> None:
         THIS_HOUR,
     )
     assert f"small: partitions made by another spec: 1, from {THIS_HOUR}" in said(status)
+    assert f"`dagster job backfill -j {JOB_NAME} --from {THIS_HOUR} --to {THIS_HOUR} " in said(
+        status
+    )
+
+
+def test_a_rendition_that_was_never_made_where_others_were_is_told_of(project: Project) -> None:
+    project.minio.put("a.png", encoded(detailed(200, 100), "PNG"))
+    assert status_of(project).unmade == []
+    project.run(partition=THIS_HOUR)
+    assert status_of(project).unmade == []
+    square = "  square: {width: 10, height: 10, bucket: square-bucket}\n"
+    project.configure(renditions=RENDITIONS + square)
+    status = status_of(project)
+    (one,) = status.unmade
+    assert (one.rendition, one.partitions, one.first) == ("square", 1, THIS_HOUR)
+    assert status.stale == []
+    assert f"square: partitions never made: 1, from {THIS_HOUR}" in said(status)
+    project.run(partition=THIS_HOUR)
+    assert status_of(project).unmade == []
 
 
 def test_tables_fit_into_80_columns(project: Project) -> None:
