@@ -396,8 +396,11 @@ def down() -> None:
     """
     from resize_pipeline.local.stack import stop_stack
 
-    was_running = stop_stack(load_settings())
-    errors.print("stopped" if was_running else "nothing was running")
+    settings = load_settings()
+    was_running = stop_stack(settings)
+    errors.print(
+        "stopped" if was_running else f"nothing of {settings.local_dir.absolute()} was running"
+    )
 
 
 @stack_app.command("status")

@@ -44,6 +44,12 @@ def test_a_dagster_yaml_that_is_wrong(project: Project, text: str, problem: str)
         assert f"{project.folder}/dagster.yaml" in line
 
 
+def test_down_says_of_which_folder_nothing_runs(project: Project) -> None:
+    done = project.run("resize-pipeline", "down")
+    assert done.returncode == 0
+    assert done.stderr == f"nothing of {project.folder}/.local was running\n"
+
+
 def test_renditions_that_are_wrong(project: Project) -> None:
     (project.folder / "renditions.yaml").write_text("renditions: {large: {width: wide}}")
     assert "rendition 'large', width: 'wide'" in refused(project, "up")

@@ -181,7 +181,8 @@ def test_up_answers_and_down_leaves_data_and_no_process(command_line: CommandLin
     assert command_line.run("stack", "down") == (0, "stopped\n")
     assert all_gone(processes)
     assert up.wait(10) == 0
-    assert command_line.run("stack", "down") == (0, "nothing was running\n")
+    idle = f"nothing of {command_line.local_dir} was running\n"
+    assert command_line.run("stack", "down") == (0, idle)
     code, table = command_line.run("stack", "status")
     assert code == 1
     assert table.count("stopped") == 2
@@ -243,7 +244,7 @@ def test_a_foreign_server_is_left_alone(minio_only: CommandLine, tmp_path: Path)
     code, table = other.run("stack", "status", LOCAL_STACK="false")
     assert code == 1
     assert "foreign" in table
-    assert other.run("stack", "down") == (0, "nothing was running\n")
+    assert other.run("stack", "down") == (0, f"nothing of {other.local_dir} was running\n")
     assert minio_answers(minio_only.minio)
 
 
