@@ -190,9 +190,13 @@ def letters_replay(
 
 
 def _kafka() -> tuple["KafkaResource", Settings]:
+    from resize_pipeline.instance import dagster_environment
     from resize_pipeline.resources.kafka import KafkaResource
 
     settings = load_settings()
+    if "kafka_bootstrap_servers" not in settings.model_fields_set:
+        # Another folder's default may be another pipeline's topic.
+        dagster_environment(settings)
     return KafkaResource.from_settings(settings), settings
 
 

@@ -377,8 +377,8 @@ def _read(path: Path) -> dict[object, object]:
             text = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         msg = (
-            f"{path}: cannot be read: {error.strerror}; "
-            "RENDITIONS_FILE must name a YAML file of renditions"
+            f"{path.absolute()}: cannot be read: {error.strerror}; run this in the project's "
+            "folder, or set RENDITIONS_FILE to a YAML file of renditions"
         )
         raise UserError(msg) from error
     if len(text) > FILE_MAX_BYTES:

@@ -29,16 +29,26 @@ HEARTBEATS_QUERY = """
 """
 
 
+def workspace_file() -> Path:
+    """Give the file that names the code location.
+
+    Raises:
+        UserError: there is none here.
+    """
+    workspace = Path("workspace.yaml").absolute()
+    if not workspace.is_file():
+        msg = f"no workspace.yaml in {workspace.parent}: run this in the project's folder"
+        raise UserError(msg)
+    return workspace
+
+
 def dagster_services(settings: Settings) -> list[Service]:
     """Prepare the webserver and the daemon.
 
     Raises:
         UserError: there is no dagster.yaml or no workspace.yaml here.
     """
-    workspace = Path("workspace.yaml").absolute()
-    if not workspace.is_file():
-        msg = f"no workspace.yaml in {workspace.parent}: run this in the project's folder"
-        raise UserError(msg)
+    workspace = workspace_file()
     environment = child_environment(settings)
     # Not the project's folder: Dagster would let its .env win over what is exported.
     folder = settings.local_dir.absolute() / "dagster"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from resize_pipeline.defs.freshness import freshness_policy
-from resize_pipeline.instance import INSTANCE_FILE, open_instance
-from resize_pipeline.local.dagster import dagster_services
+from resize_pipeline.instance import INSTANCE_FILE, dagster_environment, open_instance
+from resize_pipeline.local.dagster import dagster_services, workspace_file
 from resize_pipeline.local.ports import check_free
 from resize_pipeline.local.stack import (
     check_not_running,
@@ -68,7 +68,10 @@ def running_pipeline(
         if step.state != "ok":
             say(step.text())
 
-    # Before minutes of building, and before what is wrong is found at the very end.
+    # Before minutes of building, before what is wrong is found at the very end, and, of a wrong
+    # folder, before anything is made in it.
+    dagster_environment(settings)
+    workspace_file()
     prepare_local_dir(settings)
     check_not_running(settings)
     check_free("webserver", (settings.ui_host, settings.ui_port), "UI_PORT")

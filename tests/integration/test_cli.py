@@ -44,6 +44,29 @@ def test_a_dagster_yaml_that_is_wrong(project: Project, text: str, problem: str)
         assert f"{project.folder}/dagster.yaml" in line
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "up",
+        "demo",
+        "provision",
+        "status",
+        "dead-letters list",
+        "reprocess a",
+        "removed-renditions list",
+    ],
+)
+def test_a_wrong_folder(project: Project, command: str) -> None:
+    for file in project.folder.iterdir():
+        file.unlink()
+    # As if not set.
+    project.settings |= {"DAGSTER_HOME": "", "KAFKA_BOOTSTRAP_SERVERS": ""}
+    line = refused(project, *command.split())
+    assert str(project.folder) in line
+    assert "run this in the project's folder" in line
+    assert not [*project.folder.iterdir()]
+
+
 def test_down_says_of_which_folder_nothing_runs(project: Project) -> None:
     done = project.run("resize-pipeline", "down")
     assert done.returncode == 0
