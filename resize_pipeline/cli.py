@@ -39,6 +39,9 @@ removed_app = typer.Typer(
 )
 app.add_typer(removed_app, name="removed-renditions")
 
+PIPED_WIDTH = 10_000
+"""Columns of a table that nobody looks at; more than keys (1024 bytes) and errors take together."""
+
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -135,7 +138,9 @@ def letters_list(
         for letter in letters.values():
             sys.stdout.write(json.dumps(letter.as_json()) + "\n")
         return
-    table = Table("key", "position", "error", "run", "attempt", box=None)
+    table = Table(box=None)
+    for heading in ("key", "position", "error", "run", "attempt"):
+        table.add_column(heading, overflow="fold")
     for letter in letters.values():
         table.add_row(
             escaped(letter.key),
@@ -144,28 +149,36 @@ def letters_list(
             letter.run_id[:8],
             str(letter.attempt),
         )
-    Console(markup=False, highlight=False).print(table if letters else "no dead letters")
+    output = Console(markup=False, highlight=False)
+    if not output.is_terminal:
+        # A program reads lines, and a key is to be found in one.
+        output.width = PIPED_WIDTH
+    output.print(table if letters else "no dead letters")
 
 
 @letters_app.command("show")
 def letters_show(
-    key: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    key: Annotated[str, typer.Argument(help="As `list` shows it, or without the bucket.")],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show one dead letter with the original message."""
     kafka, settings = _kafka()
-    (letter,) = find_letters(kafka.dead_letters(settings.dead_letter_topic), [key])
+    letters = kafka.dead_letters(settings.dead_letter_topic)
+    (letter,) = find_letters(letters, [key], settings.source_bucket)
     if as_json:
         sys.stdout.write(json.dumps(letter.as_json()) + "\n")
         return
     for name, value in letter.as_json().items():
-        sys.stdout.write(f"{name}: {escaped(str(value).encode())}\n")
+        if value is not None:
+            sys.stdout.write(f"{name}: {escaped(str(value).encode())}\n")
 
 
 @letters_app.command("replay")
 def letters_replay(
-    keys: Annotated[list[str] | None, typer.Argument(help="As `list` shows them.")] = None,
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="As `list` shows them, or without the bucket.")
+    ] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False,
@@ -180,7 +193,11 @@ def letters_replay(
         raise UserError(msg)
     kafka, settings = _kafka()
     letters = kafka.dead_letters(settings.dead_letter_topic)
-    chosen = list(letters.values()) if everything else find_letters(letters, keys or [])
+    chosen = (
+        list(letters.values())
+        if everything
+        else find_letters(letters, keys or [], settings.source_bucket)
+    )
     kafka.replay(settings.kafka_topic, settings.dead_letter_topic, chosen)
     for letter in chosen:
         line = json.dumps(letter.as_json()) if as_json else f"replayed {escaped(letter.key)}"

@@ -90,13 +90,19 @@ class DeadLetter:
         """Tell whether the message named nothing, so that its key is its position."""
         return bool(self.topic) and self.key == self.position.encode()
 
-    def as_json(self) -> dict[str, str | int]:
-        """Give all of it as JSON takes it; bytes that are not UTF-8 are escaped."""
+    def as_json(self) -> dict[str, str | int | None]:
+        """Give all of it as JSON takes it; bytes that are not UTF-8 are escaped.
+
+        Topic, partition and offset are None when there was no message.
+        """
+        topic, partition, offset = (
+            (self.topic, self.partition, self.offset) if self.topic else (None, None, None)
+        )
         return {
             "key": escaped(self.key),
-            "topic": self.topic,
-            "partition": self.partition,
-            "offset": self.offset,
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
             "error_class": self.error_class,
             "error_message": self.error_message,
             "identity": self.identity,
@@ -142,8 +148,10 @@ def newest(letters: Iterable[Letter]) -> dict[bytes, DeadLetter]:
     return found
 
 
-def find_letters(letters: Mapping[bytes, DeadLetter], keys: Iterable[str]) -> list[DeadLetter]:
-    """Find letters by their keys as they are shown.
+def find_letters(
+    letters: Mapping[bytes, DeadLetter], keys: Iterable[str], bucket: str
+) -> list[DeadLetter]:
+    """Find letters by their keys as they are shown, or without the bucket before them.
 
     Raises:
         UserError: there is no letter of a key.
@@ -151,10 +159,11 @@ def find_letters(letters: Mapping[bytes, DeadLetter], keys: Iterable[str]) -> li
     shown = {escaped(key): letter for key, letter in letters.items()}
     found: list[DeadLetter] = []
     for key in keys:
-        if key not in shown:
+        letter = shown.get(key) or shown.get(f"{bucket}/{key}")
+        if letter is None:
             msg = f"no dead letter {key!r}: `resize-pipeline dead-letters list` shows all"
             raise UserError(msg)
-        found.append(shown[key])
+        found.append(letter)
     return found
 
 

@@ -108,7 +108,7 @@ def command(pipeline: Pipeline, *arguments: str) -> Ended:
 
 
 def environment(pipeline: Pipeline) -> dict[str, str]:
-    return os.environ | pipeline.settings.to_environment() | {"COLUMNS": "200"}
+    return os.environ | pipeline.settings.to_environment() | {"COLUMNS": "40"}
 
 
 def lines(ended: Ended) -> list[dict]:

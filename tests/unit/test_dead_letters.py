@@ -138,23 +138,32 @@ class TestPosition:
     def test_an_object_s_letter_is_known_by_its_key(self) -> None:
         assert not letter().names_position_only
         assert not letter(b"/-1/-1", topic="", partition=-1, offset=-1).names_position_only
-        assert letter(topic="", partition=-1, offset=-1).position == ""
+        nowhere = letter(topic="", partition=-1, offset=-1)
+        assert nowhere.position == ""
+        assert {nowhere.as_json()[name] for name in ("topic", "partition", "offset")} == {None}
+        assert letter().as_json()["offset"] == 7
 
 
 class TestFind:
     def test_by_the_keys_as_they_are_shown(self) -> None:
         one, two = letter(b"images/a\n\x1b[31m"), letter(b"\xff")
         letters = {one.key: one, two.key: two}
-        assert find_letters(letters, ["\\xff", escaped(one.key)]) == [two, one]
+        assert find_letters(letters, ["\\xff", escaped(one.key)], "images") == [two, one]
+
+    def test_without_the_bucket_unless_that_is_a_key_too(self) -> None:
+        one, other = letter(b"images/me/cut.jpg"), letter(b"me/cut.jpg")
+        assert find_letters({one.key: one}, ["me/cut.jpg"], "images") == [one]
+        both = {one.key: one, other.key: other}
+        assert find_letters(both, ["me/cut.jpg"], "images") == [other]
 
     def test_one_that_is_not_there(self) -> None:
         with pytest.raises(UserError, match="dead-letters list") as refused:
-            find_letters({}, ["images/a"])
+            find_letters({}, ["images/a"], "images")
         assert "'images/a'" in str(refused.value)
 
     def test_the_line_about_it_stays_one_line(self) -> None:
         with pytest.raises(UserError) as refused:
-            find_letters({}, ["a\nb\x1b[31m"])
+            find_letters({}, ["a\nb\x1b[31m"], "images")
         assert str(refused.value).isprintable()
 
 
