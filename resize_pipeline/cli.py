@@ -352,8 +352,11 @@ def reprocess(
     keys: Annotated[list[str] | None, typer.Argument(help="Keys in the source bucket.")] = None,
     *,
     prefix: Annotated[
-        str, typer.Option(help="All objects whose key starts with it, whatever their hour.")
-    ] = "",
+        str | None,
+        typer.Option(
+            help="All objects whose key starts with it, whatever their hour; '' for everything."
+        ),
+    ] = None,
     version_id: Annotated[
         str, typer.Option(help="Refuse if this is not the newest version of the one key.")
     ] = "",
@@ -366,8 +369,8 @@ def reprocess(
 
     Makes the renditions that are not current. Dagster's UI has to be running: it launches the runs.
     """
-    if bool(keys) == bool(prefix):
-        msg = "name keys, or a --prefix"
+    if bool(keys) == (prefix is not None):
+        msg = "name either keys or a --prefix, which is '' for everything"
         raise typer.BadParameter(msg)
     if version_id and len(keys or ()) != 1:
         msg = "--version-id is of one object: name exactly one key"
@@ -383,7 +386,10 @@ def reprocess(
         renditions=rendition or [],
         force=force,
     ):
-        what = f"{len(run.keys)} objects" if run.keys else f"prefix {escaped(prefix.encode())}"
+        if run.keys:
+            what = "1 object" if len(run.keys) == 1 else f"{len(run.keys)} objects"
+        else:
+            what = f"prefix {escaped(prefix.encode())}" if prefix else "everything"
         sys.stdout.write(f"run {run.run_id}, partition {run.partition}: {what}\n")
 
 

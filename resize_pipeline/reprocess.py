@@ -37,12 +37,14 @@ def reprocess(
     settings: Settings,
     *,
     keys: Sequence[str] = (),
-    prefix: str = "",
+    prefix: str | None = None,
     version_id: str = "",
     renditions: Sequence[str] = (),
     force: bool = False,
 ) -> Iterator[Launched]:
     """Launch the runs, one for each hour of the named objects or one for the prefix.
+
+    An empty prefix is that of everything: its run is a reconciliation.
 
     Args:
         settings: where objects and the Dagster UI are.
@@ -68,10 +70,12 @@ def reprocess(
             names = ", ".join(known)
             msg = f"no rendition {name!r} in {settings.renditions_file}: take one of {names}"
             raise UserError(msg)
-    if prefix:
+    if prefix is not None:
         now = dt.datetime.now(dt.UTC)
         scopes: dict[str, dict[str, Any]] = {
-            partition_key_at(build_partitions(settings), now, now): {"prefix": prefix}
+            partition_key_at(build_partitions(settings), now, now): (
+                {"prefix": prefix} if prefix else {"reconcile": True}
+            )
         }
     else:
         version = {"version_id": version_id} if version_id else {}

@@ -274,7 +274,8 @@ def _sensor_lines(status: PipelineStatus) -> list[Table | Text]:
     if tick is None:
         lines.append(Text("no tick yet"))
     else:
-        what = tick.message or f"{tick.runs} runs requested"
+        runs = "1 run" if tick.runs == 1 else f"{tick.runs} runs"
+        what = tick.message or f"{runs} requested"
         lines.append(Text(f"last tick {tick.time:%Y-%m-%d %H:%M:%S} UTC, {tick.status}: {what}"))
     return lines
 
