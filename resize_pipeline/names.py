@@ -4,9 +4,11 @@ Each check returns the value that it was given, and raises a ValueError that say
 whoever reports it adds the value.
 """
 
+import difflib
 import ipaddress
 import re
 import reprlib
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 TOPIC_MAX = 249
@@ -32,6 +34,11 @@ _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9.-]+\.[A-Za-z]{2,7
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 # A last part of digits only would be an address, and a wrong one.
 _HOST = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\.?$){_LABEL}\.?")
+
+
+def nearest(name: str, names: Iterable[str], likeness: float) -> str | None:
+    """Give the name that is most like another, if any has that ratio (0 to 1) of `difflib`."""
+    return next(iter(difflib.get_close_matches(name, [*names], 1, likeness)), None)
 
 
 def checked_bucket(value: str) -> str:

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from resize_pipeline.errors import PermanentError, UserError
-from resize_pipeline.names import checked_bucket
+from resize_pipeline.names import checked_bucket, nearest
 
 RENDERER_VERSION = 2
 """Part of every digest. Raise it when `imaging` makes other bytes of the same spec, so that
@@ -31,6 +31,9 @@ renditions made before count as outdated."""
 
 SIDE_MAX = 16383
 """Largest width and height in pixels: WebP's, the smallest limit among the formats written."""
+
+FIELD_LIKENESS = 0.6
+"""Of a field's name to be offered for one that is none: `widht` has 0.8 of width (`difflib`)."""
 
 FILE_MAX_BYTES = 256 * 1024
 """Largest spec file that is parsed; thousands of renditions fit."""
@@ -416,8 +419,12 @@ def _problems(error: ValidationError) -> list[str]:
             case "missing":
                 problems.append(f"{field}: missing, must be given")
             case "extra_forbidden":
-                allowed = ", ".join(name for name in Rendition.model_fields if name != "name")
-                problems.append(f"{field}: {value}: no such field; must be one of {allowed}")
+                allowed = [name for name in Rendition.model_fields if name != "name"]
+                meant = nearest(field, allowed, FIELD_LIKENESS)
+                hint = f", did you mean {meant}?" if meant else ";"
+                problems.append(
+                    f"{field}: {value}: no such field{hint} must be one of {', '.join(allowed)}"
+                )
             case "conflict":
                 problems += problem["ctx"]["problems"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
             case "value_error":

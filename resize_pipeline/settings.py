@@ -5,7 +5,6 @@ provision` left in `LOCAL_DIR`. Nothing else in the package reads the environmen
 """
 
 import datetime as dt
-import difflib
 import functools
 import ipaddress
 import logging
@@ -41,6 +40,7 @@ from resize_pipeline.names import (
     checked_target,
     checked_topic,
     checked_webhook,
+    nearest,
     parse_owners,
     parse_suffixes,
 )
@@ -428,6 +428,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def how_to_start(hosts: Iterable[str]) -> str:
+    """Say how a server that is away is started, by the hosts that it is looked for on."""
+    if all(map(is_loopback, hosts)):
+        return "start it (`resize-pipeline up` starts a local one)"
+    return "start it"
+
+
 def load_settings(*, warn: bool = True) -> Settings:
     """Read the settings.
 
@@ -491,11 +498,9 @@ def dotenv_warnings(bindings: Iterable[Binding]) -> list[str]:
         elif name in names:
             if binding.value is None:
                 found.append(f"line {line} is ignored: {name} must be followed by =VALUE")
-        elif name not in THEIRS and (
-            name.startswith(OURS) or difflib.get_close_matches(name, names, 1, SLIP_RATIO)
-        ):
-            (nearest,) = difflib.get_close_matches(name, names, 1, 0.0)
-            found.append(f"line {line} is ignored: {name} is not a setting, {nearest} is")
+        elif name not in THEIRS and (name.startswith(OURS) or nearest(name, names, SLIP_RATIO)):
+            meant = nearest(name, names, 0.0)
+            found.append(f"line {line} is ignored: {name} is not a setting, {meant} is")
     return found
 
 

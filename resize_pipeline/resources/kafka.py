@@ -29,7 +29,7 @@ from pydantic import SecretStr
 from resize_pipeline.dead_letters import DeadLetter, newest
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.offsets import OffsetRange, TopicState
-from resize_pipeline.settings import Settings
+from resize_pipeline.settings import Settings, how_to_start
 from resize_pipeline.tls import (
     HANG_UPS,
     TlsNames,
@@ -71,6 +71,8 @@ follows the compressed data nor at header keys that are no UTF-8, and refuses al
 NO_TOPIC = frozenset(
     {kafka_errors.UnknownTopicOrPartitionError.errno, kafka_errors.InvalidTopicError.errno}
 )
+SILENCE = (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError, TimeoutError)
+"""Their names say nothing more than that there was no answer."""
 REFUSALS = (
     kafka_errors.SaslAuthenticationFailedError,
     kafka_errors.UnsupportedSaslMechanismError,
@@ -261,9 +263,13 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         except ssl.SSLError as error:
             raise explained(error, f"Kafka at {self.bootstrap_servers}", TLS_NAMES) from error
         except (kafka_errors.KafkaError, OSError) as error:
+            hosts = (
+                part.rpartition(":")[0].strip(" []") for part in self.bootstrap_servers.split(",")
+            )
+            why = "" if isinstance(error, SILENCE) else f" ({type(error).__name__})"
             msg = (
-                f"Kafka at {self.bootstrap_servers} does not answer "
-                f"({type(error).__name__}): start it, or set KAFKA_BOOTSTRAP_SERVERS"
+                f"Kafka at {self.bootstrap_servers} does not answer{why}: {how_to_start(hosts)}, "
+                "or set KAFKA_BOOTSTRAP_SERVERS"
             )
             raise TransientError(msg) from error
 

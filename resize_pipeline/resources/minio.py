@@ -26,7 +26,7 @@ from resize_pipeline.errors import (
     UserError,
 )
 from resize_pipeline.objects import ObjectInfo, Original
-from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.settings import MIB, Settings, how_to_start
 from resize_pipeline.tls import TlsNames, client_context, explained, tls_error_of
 
 CONNECT_TIMEOUT_S = 5
@@ -39,7 +39,8 @@ PUT_PART_MIN = 5 * MIB
 
 TLS_NAMES = TlsNames(ca="MINIO_CA_FILE", address="MINIO_ENDPOINT", protocol="MINIO_ENDPOINT")
 
-DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+UNKNOWN_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
+DENIED = UNKNOWN_KEYS | {"AccessDenied"}
 MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "MethodNotAllowed"})
 """MethodNotAllowed is what S3 answers for a version that is a delete marker."""
 IMPOSSIBLE = frozenset(
@@ -319,11 +320,17 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             raise self._answered(bucket, failed[0].code)
 
     def _answered(self, bucket: str, code: str | None) -> UserError | TransientError:
-        if code in DENIED:
+        if code in UNKNOWN_KEYS:
+            return RefusedError(
+                f"MinIO at {self.endpoint} does not know this access key with this secret key "
+                f"({code}): correct MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
+            )
+        if code == "AccessDenied":
+            # A HEAD request is answered so in any case, also when the keys are unknown.
             return RefusedError(
                 f"MinIO at {self.endpoint} refuses access to bucket {bucket!r} ({code}): "
-                "run `resize-pipeline provision`, which makes bucket and policy what they "
-                "should be, or check MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
+                "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY; if they are right, run "
+                "`resize-pipeline provision`, which makes bucket and policy what they should be"
             )
         return TransientError(
             f"MinIO at {self.endpoint} answered {code} for bucket {bucket!r}: try again"
@@ -342,9 +349,12 @@ def away(endpoint: str, error: Exception) -> ResizePipelineError:
         return explained(tls_error, f"MinIO at {endpoint}", TLS_NAMES)
     if HTTPS_ONLY in str(error):
         return UserError(f"MinIO at {endpoint} speaks https only: set MINIO_ENDPOINT to https://")
+    # That it was tried several times says nothing.
+    is_silence = isinstance(error, urllib3.exceptions.MaxRetryError)
+    why = "" if is_silence else f" ({type(error).__name__})"
+    remedy = how_to_start([urlsplit(endpoint).hostname or ""])
     return TransientError(
-        f"MinIO at {endpoint} does not answer ({type(error).__name__}): "
-        "start it, or set MINIO_ENDPOINT"
+        f"MinIO at {endpoint} does not answer{why}: {remedy}, or set MINIO_ENDPOINT"
     )
 
 

@@ -178,6 +178,17 @@ def test_a_file_without_renditions_is_refused(tmp_path, text):
     assert "'renditions'" in refusal(tmp_path, text)
 
 
+def test_a_misspelt_field_is_told_from_one_that_is_none(tmp_path):
+    path = tmp_path / "renditions.yaml"
+    path.write_text("renditions: {large: {widht: 10, height: 10, bucket: big, zzz: 1}}")
+    with pytest.raises(UserError) as refused:
+        load_renditions(path, "images")
+    assert "widht: 10: no such field, did you mean width? must be one of width, " in str(
+        refused.value
+    )
+    assert "zzz: 1: no such field; must be one of width, " in str(refused.value)
+
+
 def test_an_unknown_top_level_key_is_refused(tmp_path):
     assert "the one key 'renditions'" in refusal(tmp_path, one() + "\nrendition: {}")
 
