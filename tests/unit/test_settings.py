@@ -13,6 +13,7 @@ from resize_pipeline.settings import (
     Settings,
     dotenv_warnings,
     export_secrets,
+    how_to_start,
     is_loopback,
     load_settings,
 )
@@ -598,3 +599,17 @@ def test_a_wrong_webhook_is_refused_without_showing_it(
     with pytest.raises(UserError, match="WEBHOOK_URL: must be of the form https") as wrong:
         load_settings()
     assert SECRET not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_local"),
+    [
+        (["127.0.0.1"], True),
+        (["localhost", "::1"], True),
+        (["localhost", "kafka.example.com"], False),
+    ],
+)
+def test_only_a_server_of_this_machine_is_started_by_up(
+    *, hosts: list[str], is_local: bool
+) -> None:
+    assert ("resize-pipeline up" in how_to_start(hosts)) == is_local
