@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
 
 from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.names import checked_bucket, nearest
@@ -393,7 +395,10 @@ def _read(path: Path) -> dict[object, object]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        msg = f"{path}{line}: {error.problem or error.context}"
+        # Not of what the loader above refuses, which is well-formed.
+        is_syntax = isinstance(error, ScannerError | ParserError)
+        hint = "; check the indentation" if is_syntax else ""
+        msg = f"{path}{line}: {error.problem or error.context}{hint}"
         raise UserError(msg) from error
     # PyYAML raises the last two for a date that does not exist and for very deep nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:

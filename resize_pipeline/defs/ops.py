@@ -143,7 +143,9 @@ def plan(
         if planned.left_after is not None:
             context.log.info(f"more is left after {planned.left_after!r}: a follow-up run takes it")
             context.instance.add_run_tags(context.run.run_id, left_tags(planned.left_after))
-        context.log.info(f"{planned.objects} objects; {dict(planned.skipped) or 'no'} skipped")
+        context.log.info(
+            f"objects: {planned.objects}; messages skipped: {_in_words(planned.skipped) or 'none'}"
+        )
         context.log_event(_observation(context, config, planned, requests))
         yield dg.Output(planned, "planned")
         batches = batches_of(
@@ -153,6 +155,10 @@ def plan(
         )
         for index, batch in enumerate(batches):
             yield dg.DynamicOutput(batch, mapping_key=str(index), output_name="batches")
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _check_config(
@@ -385,7 +391,7 @@ def upload(
         # The run of its last event may have ended already, ahead of what was written here.
         if busy:
             kafka.send(pipeline.kafka_topic, busy)
-    context.log.debug(f"{dict(result.statuses)}")
+    context.log.debug(_in_words(result.statuses))
     return result
 
 
@@ -459,7 +465,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
         for batch in uploaded:
             total.add(batch)
         seconds = time.time() - planned.started
-        context.log.info(f"{dict(total.statuses) or 'nothing to do'} in {seconds:.1f} s")
+        context.log.info(f"{_in_words(total.statuses) or 'nothing to do'} in {seconds:.1f} s")
         names = [one.name for one in renditions]
         selected = [one for one in renditions if one.name in context.selected_output_names]
         # Dagster stores metadata several times over, and all renditions show the same pictures.

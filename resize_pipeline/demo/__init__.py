@@ -33,6 +33,7 @@ DEADLINE_S = 240.0
 LOOK_EVERY_S = 0.5
 # Together with offset and run, and a rendition in a line, what fits into 80 columns.
 KEY_WIDTH, EVENT_WIDTH, OUTCOME_WIDTH = 20, 10, 28
+EVENT_WORDS = {"CompleteMultipartUpload": "Multipart"}
 
 
 def run_demo(settings: Settings, console: Console) -> bool:
@@ -91,6 +92,11 @@ def run_demo(settings: Settings, console: Console) -> bool:
     console.print(_table(outcomes, renditions, prefix))
     wrong = sum(bool(outcome.problems(renditions)) for outcome in outcomes)
     console.print(f"{len(outcomes) - wrong} of {len(outcomes)} objects ended as they must")
+    for outcome in outcomes:
+        if outcome.reason:
+            console.print(
+                f"{outcome.sample.key} left a dead letter: `resize-pipeline dead-letters list`"
+            )
     return not wrong
 
 
@@ -141,7 +147,7 @@ def _table(outcomes: Sequence[Outcome], renditions: Sequence[Rendition], prefix:
     for outcome in outcomes:
         table.add_row(
             Text(outcome.sample.key),
-            Text(outcome.event or "none"),
+            Text(EVENT_WORDS.get(outcome.event or "none", outcome.event or "none")),
             Text(f"{outcome.offset[0]}:{outcome.offset[1]}" if outcome.offset else "none"),
             Text(outcome.run_id[:8] if outcome.run_id else "none"),
             _result(outcome, renditions),

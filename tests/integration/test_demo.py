@@ -31,7 +31,7 @@ def test_the_demonstration_shows_what_became_of_each_object(pipeline: Project):
     samples = {sample.key: sample for sample in draw_samples()}
     assert rows.keys() == samples.keys()
     events = {key: event for key, (event, *_) in rows.items()}
-    assert events.pop("multipart.png") == "CompleteMultipartUpload"
+    assert events.pop("multipart.png") == "Multipart"
     assert events.pop("copied.webp") == "Copy"
     assert set(events.values()) == {"Put"}
     for _, offset, run, *_ in rows.values():
@@ -47,6 +47,7 @@ def test_the_demonstration_shows_what_became_of_each_object(pipeline: Project):
     assert reason.startswith("rejected: not a picture that can be decoded")
     assert {len(sizes(row)) for row in rows.values()} == {3}
     assert f"{len(samples)} of {len(samples)} objects ended as they must" in done.stdout
+    assert "rose.jpg left a dead letter: " in done.stdout
     assert pipeline.ui_url in done.stdout
 
 

@@ -178,6 +178,11 @@ def test_a_file_without_renditions_is_refused(tmp_path, text):
     assert "'renditions'" in refusal(tmp_path, text)
 
 
+def test_a_line_that_is_indented_wrongly(tmp_path):
+    message = refusal(tmp_path, "renditions:\n  large:\n    width: 10\n   height: 10\n")
+    assert message.endswith("; check the indentation")
+
+
 def test_a_misspelt_field_is_told_from_one_that_is_none(tmp_path):
     path = tmp_path / "renditions.yaml"
     path.write_text("renditions: {large: {widht: 10, height: 10, bucket: big, zzz: 1}}")
