@@ -63,7 +63,7 @@ REPEATS = 5
 PRODUCED_BYTES = 256 * 1024
 FILL_TIMEOUT_S = 600.0
 DEFAULTS = {"RUN_MIN_INTERVAL_S": "0", "MINIO_ACCESS_KEY": "none", "MINIO_SECRET_KEY": "none-such"}
-GIANT = {"RUN_MAX_OBJECTS": "10000", "SENSOR_MAX_UNFINISHED_RUNS": "1000"}
+GIANT = {"RUN_MAX_OBJECTS": "5000", "SENSOR_MAX_UNFINISHED_RUNS": "1000"}
 """Settings for someone who wants a giant backlog planned at once."""
 
 
