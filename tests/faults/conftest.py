@@ -34,7 +34,8 @@ class Clusters:
         return self._current
 
 
-@pytest.fixture(scope="session")
+# Of a session it would keep on running beside all other tests.
+@pytest.fixture(scope="module")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
     found = Clusters(tmp_path_factory)
     yield found
