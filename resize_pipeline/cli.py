@@ -404,7 +404,6 @@ def stack_up() -> None:
         errors.print("nothing to start: Kafka and MinIO are both elsewhere")
         return
     started = time.monotonic()
-    errors.print(f"starting {servers}")
     with running_stack(settings) as supervisor:
         for service in supervisor.services:
             host, port = service.address or ("", 0)
