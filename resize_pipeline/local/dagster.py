@@ -42,13 +42,18 @@ def workspace_file() -> Path:
     return workspace
 
 
-def dagster_services(settings: Settings) -> list[Service]:
+def dagster_services(settings: Settings, workspace: Path | None = None) -> list[Service]:
     """Prepare the webserver and the daemon.
+
+    Args:
+        settings: where they are, and what the definitions are built from.
+        workspace: names the code location; None for the file in the project's folder, by which
+            both have a code server of their own, and the daemon a new one every minute.
 
     Raises:
         UserError: there is no dagster.yaml or no workspace.yaml here.
     """
-    workspace = workspace_file()
+    workspace = workspace or workspace_file()
     environment = child_environment(settings)
     # Not the project's folder: Dagster would let its .env win over what is exported.
     folder = settings.local_dir.absolute() / "dagster"

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 from resize_pipeline.defs.freshness import freshness_policy
 from resize_pipeline.instance import INSTANCE_FILE, dagster_environment, open_instance
@@ -20,6 +22,7 @@ from resize_pipeline.local.state import read_state
 from resize_pipeline.local.supervisor import Supervisor
 from resize_pipeline.local.workers import (
     check_workers,
+    code_server_service,
     server_services,
     worker_services,
     write_instance_file,
@@ -80,10 +83,13 @@ def running_pipeline(
     dagster_services(settings)
     if workers:
         check_workers()
+    workspace = None
     with contextlib.ExitStack() as stack:
         if not workers:
             (settings.local_dir.absolute() / INSTANCE_FILE).unlink(missing_ok=True)
             make_storage(settings)
+        # Entered before the supervisor is, for its services use it until they end.
+        sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="resize-pipeline-"))
         if servers := local_servers(settings):
             say(f"starting {servers}")
         supervisor = stack.enter_context(running_stack(settings))
@@ -103,10 +109,11 @@ def running_pipeline(
             os.environ.update(variables)
             make_storage(settings)
             say(f"starting {workers} workers and Dagster")
-            supervisor.start(worker_services(settings, workers))
+            code_server, workspace = code_server_service(settings, Path(sockets))
+            supervisor.start([*worker_services(settings, workers), code_server])
         else:
             say("starting Dagster")
-        supervisor.start(dagster_services(settings))
+        supervisor.start(dagster_services(settings, workspace))
         yield Pipeline(supervisor, settings)
 
 

@@ -1,4 +1,4 @@
-"""Warm workers as services of the supervisor, with the broker and the database that they need."""
+"""Warm workers as services of the supervisor, with a code server, a broker and a database."""
 
 import functools
 import os
@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
 from dotenv import set_key
 
 from resize_pipeline.errors import UserError
@@ -22,6 +25,8 @@ from resize_pipeline.local.valkey import valkey_service
 from resize_pipeline.settings import Settings
 
 HOME = Path("deploy/celery")
+LOCATION_NAME = "resize_pipeline"
+"""As in workspace.yaml: the sensor's cursor belongs to it."""
 PROBE_TIMEOUT_S = 0.8
 KEPT_IN = "workers.password"
 
@@ -100,6 +105,54 @@ def worker_services(settings: Settings, count: int) -> list[Service]:
         )
         for name in (f"worker{number}" for number in range(1, count + 1))
     ]
+
+
+def code_server_service(settings: Settings, folder: Path) -> tuple[Service, Path]:
+    """Prepare the code server that webserver and daemon share.
+
+    Nobody's run ends with it, for workers execute them. It is loaded before the daemon starts, and
+    the daemon does not start another every minute, which takes seconds of a processor.
+
+    Args:
+        settings: what the definitions are built from.
+        folder: one that only this user may enter, for its socket; there is no password.
+
+    Returns:
+        The service, and a workspace file that names it.
+
+    Raises:
+        UserError: there is no Dagster instance here.
+    """
+    local_dir = settings.local_dir.absolute()
+    # A path of at most 107 bytes, which LOCAL_DIR may be longer than (unix(7)).
+    address = str(folder / "grpc")
+    workspace = local_dir / "dagster" / "workspace.yaml"
+    workspace.parent.mkdir(parents=True, exist_ok=True)
+    location = {"socket": address, "location_name": LOCATION_NAME}
+    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
+    service = Service(
+        name="code-server",
+        argv=[
+            *(sys.executable, "-m", "dagster", "api", "grpc", "--socket", address),
+            *("--module-name", "resize_pipeline.definitions", "--location-name", LOCATION_NAME),
+        ],
+        env=child_environment(settings),
+        cwd=local_dir / "dagster",
+        log_file=local_dir / "logs" / "code-server.log",
+        ready=functools.partial(code_server_answers, address),
+        version=version("dagster"),
+        restarts=True,
+    )
+    return service, workspace
+
+
+def code_server_answers(address: str) -> bool:
+    """Tell whether a code server has loaded the definitions."""
+    try:
+        DagsterGrpcClient(socket=address).ping("")
+    except DagsterUserCodeUnreachableError:
+        return False
+    return True
 
 
 def worker_answers(broker: str, name: str) -> bool:

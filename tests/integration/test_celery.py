@@ -336,3 +336,19 @@ def test_a_live_run_goes_before_a_backfill_s(project: WorkersProject) -> None:
         assert tags == [False, True, True]
         created = min(records, key=lambda record: record.create_timestamp)
         assert "dagster/backfill" in created.dagster_run.tags, "the live run came last"
+
+
+def test_the_code_server_killed_with_a_run_going_on(project: WorkersProject) -> None:
+    """Webserver and daemon find the one that takes its place, and no run ends with it."""
+    names = [f"server-{number}.jpg" for number in range(PICTURES)]
+    with project.instance() as instance:
+        with held_run(project, instance, *names) as (going_on, _):
+            server = project.process("code-server")
+            server.kill()
+            wait_until(lambda: project.process("code-server") != server, 30, "another server")
+        project.put("served.jpg")
+        wait_for_renditions(project, *names, "served.jpg")
+        wait_until_finished(instance)
+        run = instance.get_run_by_id(going_on.run_id)
+        assert run
+        assert run.status is dg.DagsterRunStatus.SUCCESS
