@@ -1,0 +1,145 @@
+"""Draws rate against fidelity, for the constants by which imaging.py trades one for the other.
+
+    python -m benchmarks.curve [PHOTOGRAPH] [--rounds N] [--out FOLDER]
+
+The photograph is rendered with each of the settings by turns, in this process and on one thread;
+then by plain Pillow, pyvips and sharp as in benchmarks/rendering.py, ours beside them. Rates are
+images by second of CPU time, the median of the rounds; fidelity is that of benchmarks/rendering.py.
+"""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from unittest.mock import patch
+
+import matplotlib as mpl
+import typer
+from matplotlib.figure import Figure
+
+from benchmarks.rendering import SIDES, SPECS, fidelity, has_sharp, measure
+from benchmarks.stack import OUT, machine, photograph, write
+from resize_pipeline import imaging
+from resize_pipeline.imaging import Rendered, render
+from resize_pipeline.settings import Settings
+
+NEVER = 1000.0
+"""A margin that no picture has."""
+MARGINS = (1.06, 1.2, 1.5, 1.75, NEVER)
+FILTERS = {"Lanczos": NEVER, "bicubic first": imaging.FAST_FILTER_MARGIN}
+RENDERINGS = 4
+"""Of each setting in each round."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a way gives.
+
+    Attributes:
+        rate: images by second of CPU time.
+        psnr: dB, of each rendition.
+        ssim: of each rendition.
+    """
+
+    rate: float
+    psnr: list[float]
+    ssim: list[float]
+
+
+def sweep(data: bytes, rounds: int) -> dict[str, dict[str, Point]]:
+    """Render with each of the settings by turns; by filter, then by margin."""
+    settings = [(name, margin) for name in FILTERS for margin in MARGINS]
+    seconds: dict[tuple[str, float], list[float]] = {one: [] for one in settings}
+    results: dict[tuple[str, float], list[Rendered]] = {}
+    for number in range(rounds + 1):
+        for name, margin in settings:
+            constants = {"DRAFT_MARGIN": margin, "FAST_FILTER_MARGIN": FILTERS[name]}
+            with patch.multiple(imaging, **constants):
+                started = time.process_time()
+                for _ in range(RENDERINGS):
+                    made = render(data, SPECS, max_pixels=Settings().source_max_pixels)
+                used = time.process_time() - started
+            results[name, margin] = made
+            if number:  # The first round warms up.
+                seconds[name, margin].append(used / RENDERINGS)
+    found: dict[str, dict[str, Point]] = {name: {} for name in FILTERS}
+    for (name, margin), used in seconds.items():
+        title = "full decode" if margin == NEVER else f"{margin:g}"
+        made = [one.data for one in results[name, margin]]
+        found[name][title] = point(data, 1 / statistics.median(used), made)
+    return found
+
+
+def point(data: bytes, rate: float, made: list[bytes]) -> Point:
+    """Join a rate with the fidelity of what was made."""
+    psnr, ssim = zip(*fidelity(data, made), strict=True)
+    return Point(rate, list(psnr), list(ssim))
+
+
+def others(data: bytes, rounds: int) -> dict[str, Point]:
+    """Render as benchmarks/rendering.py does."""
+    found = measure(data, ".jpg", rounds, with_sharp=has_sharp())
+    return {
+        name: point(data, 1000 / statistics.median(one.cpu_ms), one.results)
+        for name, one in found.items()
+    }
+
+
+def draw(
+    curves: Mapping[str, Mapping[str, Point]], singles: Mapping[str, Point], path: Path
+) -> None:
+    """Draw a plot for each rendition."""
+    # Text stays text, and the file the same for the same figures.
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "resize_pipeline"}
+    figure = Figure(figsize=(12, 4.5))
+    plots = figure.subplots(1, len(SIDES))
+    for index, (side, plot) in enumerate(zip(SIDES, plots, strict=True)):
+        for name, curve in curves.items():
+            rates = [one.rate for one in curve.values()]
+            values = [one.psnr[index] for one in curve.values()]
+            plot.plot(rates, values, marker="o", markersize=4, linewidth=1, label=name)
+            for title, one in curve.items():
+                at = (one.rate, one.psnr[index])
+                plot.annotate(title, at, (3, 4), textcoords="offset points", fontsize=7)
+        for marker, (name, one) in zip("*sD^", singles.items(), strict=False):
+            plot.plot(one.rate, one.psnr[index], marker, markersize=8, label=name)
+        plot.set_title(f"{side} pixels")
+        plot.set_xlabel("images by second of CPU time")
+        plot.margins(0.15)
+        plot.spines[["top", "right"]].set_visible(False)
+    plots[0].set_ylabel("PSNR, dB")
+    plots[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(
+    picture: Annotated[Path | None, typer.Argument(metavar="PHOTOGRAPH", help="A JPEG.")] = None,
+    *,
+    rounds: Annotated[int, typer.Option(help="Turns of each.", min=1)] = 5,
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = OUT,
+) -> None:
+    """Measure, print and draw."""
+    before = machine()
+    data = photograph(picture)
+    curves = sweep(data, rounds)
+    singles = others(data, rounds)
+    for name, curve in (*curves.items(), ("side by side", singles)):
+        print(f"\n{name}")
+        for title, one in curve.items():
+            psnr = " / ".join(f"{value:.2f}" for value in one.psnr)
+            ssim = " / ".join(f"{value:.4f}" for value in one.ssim)
+            print(f"  {title:16} {one.rate:6.2f}/s   PSNR {psnr}   SSIM {ssim}")
+    figures = {
+        name: {title: vars(one) for title, one in curve.items()} for name, curve in curves.items()
+    }
+    figures["side by side"] = {name: vars(one) for name, one in singles.items()}
+    write("curve", out, {}, figures, machine=before)
+    draw(curves, singles, out / "curve.svg")
+    print(f"\n{out / 'curve.svg'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
