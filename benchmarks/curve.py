@@ -2,9 +2,10 @@
 
     python -m benchmarks.curve [PHOTOGRAPH] [--rounds N] [--out FOLDER]
 
-The photograph is rendered with each of the settings by turns, in this process and on one thread;
-then by plain Pillow, pyvips and sharp as in benchmarks/rendering.py, ours beside them. Rates are
-images by second of CPU time, the median of the rounds; fidelity is that of benchmarks/rendering.py.
+The photograph is rendered by turns with each way to decode it and each filter of the first, largest
+step, in this process and on one thread; then by plain Pillow, pyvips and sharp as in
+benchmarks/rendering.py, ours beside them. Rates are images by second of CPU time, the median of the
+rounds; fidelity is that of benchmarks/rendering.py.
 """
 
 import statistics
@@ -18,6 +19,7 @@ from unittest.mock import patch
 import matplotlib as mpl
 import typer
 from matplotlib.figure import Figure
+from PIL import Image
 
 from benchmarks.rendering import SIDES, SPECS, fidelity, has_sharp, measure
 from benchmarks.stack import OUT, machine, photograph, write
@@ -25,10 +27,9 @@ from resize_pipeline import imaging
 from resize_pipeline.imaging import Rendered, render
 from resize_pipeline.settings import Settings
 
-NEVER = 1000.0
-"""A margin that no picture has."""
-MARGINS = (1.06, 1.2, 1.5, 1.75, NEVER)
-FILTERS = {"Lanczos": NEVER, "bicubic first": imaging.FAST_FILTER_MARGIN}
+DRAFTS = {"decoded at half": 1.0, "decoded whole": 1000.0}
+"""DRAFT_MARGIN: what a photograph of a little more than twice the target may be, or none."""
+FILTERS = ("LANCZOS", "BICUBIC", "HAMMING")
 RENDERINGS = 4
 """Of each setting in each round."""
 
@@ -49,26 +50,29 @@ class Point:
 
 
 def sweep(data: bytes, rounds: int) -> dict[str, dict[str, Point]]:
-    """Render with each of the settings by turns; by filter, then by margin."""
-    settings = [(name, margin) for name in FILTERS for margin in MARGINS]
-    seconds: dict[tuple[str, float], list[float]] = {one: [] for one in settings}
-    results: dict[tuple[str, float], list[Rendered]] = {}
+    """Render with each of the settings by turns; by decoding, then by filter."""
+    settings = [(draft, name) for draft in DRAFTS for name in FILTERS]
+    seconds: dict[tuple[str, str], list[float]] = {one: [] for one in settings}
+    results: dict[tuple[str, str], list[Rendered]] = {}
     for number in range(rounds + 1):
-        for name, margin in settings:
-            constants = {"DRAFT_MARGIN": margin, "FAST_FILTER_MARGIN": FILTERS[name]}
+        for draft, name in settings:
+            constants = {
+                "DRAFT_MARGIN": DRAFTS[draft],
+                "FAST_FILTER": Image.Resampling[name],
+                "FAST_FILTER_MARGIN": 1.0,
+            }
             with patch.multiple(imaging, **constants):
                 started = time.process_time()
                 for _ in range(RENDERINGS):
                     made = render(data, SPECS, max_pixels=Settings().source_max_pixels)
                 used = time.process_time() - started
-            results[name, margin] = made
+            results[draft, name] = made
             if number:  # The first round warms up.
-                seconds[name, margin].append(used / RENDERINGS)
-    found: dict[str, dict[str, Point]] = {name: {} for name in FILTERS}
-    for (name, margin), used in seconds.items():
-        title = "full decode" if margin == NEVER else f"{margin:g}"
-        made = [one.data for one in results[name, margin]]
-        found[name][title] = point(data, 1 / statistics.median(used), made)
+                seconds[draft, name].append(used / RENDERINGS)
+    found: dict[str, dict[str, Point]] = {draft: {} for draft in DRAFTS}
+    for (draft, name), used in seconds.items():
+        made = [one.data for one in results[draft, name]]
+        found[draft][name] = point(data, 1 / statistics.median(used), made)
     return found
 
 
