@@ -28,7 +28,7 @@ from resize_pipeline.imaging import Rendered, render
 from resize_pipeline.settings import Settings
 
 DRAFTS = {"decoded at half": 1.0, "decoded whole": 1000.0}
-"""DRAFT_MARGIN: what a photograph of a little more than twice the target may be, or none."""
+"""Margins of drafting, of which a photograph a little over twice the target has one, or none."""
 FILTERS = ("LANCZOS", "BICUBIC", "HAMMING")
 RENDERINGS = 4
 """Of each setting in each round."""
@@ -58,6 +58,7 @@ def sweep(data: bytes, rounds: int) -> dict[str, dict[str, Point]]:
         for draft, name in settings:
             constants = {
                 "DRAFT_MARGIN": DRAFTS[draft],
+                "SOFT_DRAFT_MARGIN": DRAFTS[draft],
                 "FAST_FILTER": Image.Resampling[name],
                 "FAST_FILTER_MARGIN": 1.0,
             }

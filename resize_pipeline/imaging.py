@@ -33,14 +33,28 @@ OUTPUT_MAX_PIXELS = 100_000_000
 """Default of the setting of this name: as large as the largest source."""
 
 # Losses below are in dB of PSNR after JPEG quality 80 against a full decode and one Lanczos step,
-# on sharp's benchmark photograph and, worse because sharper, on four of Kodak's test pictures.
+# on sharp's benchmark photograph and, worse because sharper, on four of Kodak's test pictures;
+# `python -m benchmarks.curve` measures them, and what each step takes.
 
-DRAFT_MARGIN = 1.5
+DRAFT_MARGIN = 1.4
 """How many times the target must be left when the JPEG decoder scales down by 2, 4 or 8.
 
-Loss on the photograph and on the worst of Kodak's: 0.25 and 2.1 at 1.06, 0.16 and 1.3 at 1.2, 0.08
-and 0.4 at 1.5, 0.06 and 0.2 at 1.75. At 1.5 a 12 megapixel photograph is still halved for 1280.
+Loss on the photograph and on the worst of Kodak's: 0.26 and 2.1 at 1.06, 0.16 and 1.3 at 1.2, 0.11
+and 0.7 at 1.35. At 1.4 a 12 megapixel photograph is still halved for 1280.
 """
+
+SOFT_DRAFT_MARGIN = 1.0
+"""The same for a photograph that is softer than `DETAIL`."""
+
+DETAIL = 0.9
+"""From here on a JPEG has detail down to the pixel, by `_detail`.
+
+With a margin of 1.06 those that are softer lose 0.26 (the photograph, 0.5) and 0.56 (one of
+Kodak's, 0.65); those that are not lose 1.2 to 2.1 (the other three, 1.3 to 1.6).
+"""
+
+STANDARD_STEP = 57.6
+"""Mean of the luminance table of ITU-T T.81, K.1, which encoders use as it is at quality 50."""
 
 CHAIN_MARGIN = 1.5
 """How many times as large an earlier rendition must be for another to be made from it.
@@ -286,12 +300,27 @@ def _draft(source: _Source, jobs: Sequence[_Job]) -> tuple[float, float]:
     upright = (round(max(one[0] for one in wholes)), round(max(one[1] for one in wholes)))
     width, height = _turned(upright, source.orientation)
     stored = source.image.size
-    drafted = source.image.draft(None, (round(width * DRAFT_MARGIN), round(height * DRAFT_MARGIN)))
+    margin = DRAFT_MARGIN if _detail(source) >= DETAIL else SOFT_DRAFT_MARGIN
+    drafted = source.image.draft(None, (round(width * margin), round(height * margin)))
     if drafted is None:
         return 1.0, 1.0
     # The box is the picture without the fraction of a pixel that drafting rounds up.
     _, (_, _, right, bottom) = drafted
     return right / stored[0], bottom / stored[1]
+
+
+def _detail(source: _Source) -> float:
+    """Tell how much detail a JPEG has for its pixels: bits of each, as if encoded at quality 50.
+
+    Bits grow as the root of the quantization steps falls: of one picture at qualities from 30 to 97
+    the values lie within a fifth of each other. Metadata counts as detail, which is the safe side.
+    """
+    tables: dict[int, list[int]] = getattr(source.image, "quantization", {})
+    if not tables:
+        return math.inf
+    luminance = tables[min(tables)]
+    step = sum(luminance) / len(luminance) / STANDARD_STEP
+    return 8 * len(source.data) / math.prod(source.image.size) * math.sqrt(step)
 
 
 def _frames(source: _Source, max_pixels: int) -> Iterator[ImageFile.ImageFile]:

@@ -27,7 +27,7 @@ from yaml.scanner import ScannerError
 from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.names import checked_bucket, nearest
 
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 """Part of every digest. Raise it when `imaging` makes other bytes of the same spec, so that
 renditions made before count as outdated."""
 

@@ -43,7 +43,7 @@ def levels_apart(one: Image.Image, other: Image.Image) -> int:
 @pytest.fixture
 def _without_shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full decode, one Lanczos step for each rendition."""
-    for name in ("DRAFT_MARGIN", "CHAIN_MARGIN", "FAST_FILTER_MARGIN"):
+    for name in ("DRAFT_MARGIN", "SOFT_DRAFT_MARGIN", "CHAIN_MARGIN", "FAST_FILTER_MARGIN"):
         monkeypatch.setattr(imaging, name, 1e6)
     monkeypatch.setattr(imaging, "REDUCING_GAP", None)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, ImageFilter, PngImagePlugin
 
 from resize_pipeline import imaging
 from resize_pipeline.encoding import ANIMATED, CONTENT_TYPES
@@ -561,6 +561,23 @@ def test_renditions_look_like_a_full_decode_and_one_lanczos_step(picture_format,
     images = made(data, *[rendition(box, quality=100) for box in FLOORS])
     for image, floor in zip(images, FLOORS.values(), strict=True):
         assert psnr(image, whole.resize(image.size, Image.Resampling.LANCZOS)) > floor
+
+
+@pytest.mark.parametrize("quality", [40, 75, 95])
+def test_only_a_jpeg_without_detail_is_decoded_close_to_the_target(quality):
+    sharp = detailed(1300, 866)
+    pictures = {"soft": sharp.filter(ImageFilter.GaussianBlur(1)), "sharp": sharp}
+    pixels: dict[str, list[int]] = {name: [] for name in pictures}
+    for name, picture in pictures.items():
+        data = encoded(picture, "JPEG", quality=quality)
+        [one] = render(
+            data, [rendition(600, quality=100)], max_pixels=MAX_PIXELS, reserve=pixels[name].append
+        )
+        if name == "soft":
+            image = decoded(one.data)
+            wanted = decoded(data).resize(image.size, Image.Resampling.LANCZOS)
+            assert psnr(image, wanted) > 33
+    assert pixels == {"soft": [650 * 433], "sharp": [1300 * 866]}
 
 
 # Hostile input
