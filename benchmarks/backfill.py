@@ -33,7 +33,7 @@ import psutil
 import typer
 import urllib3
 from dagster._core.execution.backfill import BulkActionStatus
-from dagster._core.storage.tags import RUN_KEY_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import GRPC_INFO_TAG, RUN_KEY_TAG, WILL_RETRY_TAG
 from minio import Minio
 from PIL import Image
 
@@ -154,6 +154,14 @@ def is_over(instance: dg.DagsterInstance) -> bool:
     )
 
 
+def give_up_unwatched(instance: dg.DagsterInstance) -> None:
+    """Cancel a run that was executed by the command itself, as its user would: nobody else sees."""
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    for run in unfinished:
+        if GRPC_INFO_TAG not in run.tags and run.status is dg.DagsterRunStatus.STARTED:
+            instance.report_run_canceled(run)
+
+
 def backfill(
     project: Project, watch: Watch, command: list[str], kill_after: float | None = None
 ) -> None:
@@ -183,6 +191,7 @@ def backfill(
                 if done >= kill_after:
                     for pid in watch.runs:
                         psutil.Process(pid).kill()
+                    give_up_unwatched(instance)
                     kill_after = None
             if time.monotonic() > deadline:
                 msg = f"not over after {TIMEOUT_S:.0f} s"
