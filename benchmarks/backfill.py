@@ -33,7 +33,12 @@ import psutil
 import typer
 import urllib3
 from dagster._core.execution.backfill import BulkActionStatus
-from dagster._core.storage.tags import GRPC_INFO_TAG, RUN_KEY_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import (
+    GRPC_INFO_TAG,
+    PARTITION_SET_TAG,
+    RUN_KEY_TAG,
+    WILL_RETRY_TAG,
+)
 from minio import Minio
 from PIL import Image
 
@@ -140,10 +145,12 @@ def is_over(instance: dg.DagsterInstance) -> bool:
         return False
     if any(one.status is BulkActionStatus.REQUESTED for one in instance.get_backfills()):
         return False
-    # Dagster repeats a run that was killed; for a moment there is no word yet on whether it does.
+    # Dagster repeats a run that was killed, though it says so of those of `job backfill` in vain; for
+    # a moment there is no word yet on whether it does.
     if any(
         one.is_complete_and_waiting_to_retry or WILL_RETRY_TAG not in one.tags
         for one in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        if PARTITION_SET_TAG not in one.tags
     ):
         return False
     left = instance.get_runs(
