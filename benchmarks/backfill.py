@@ -145,8 +145,8 @@ def is_over(instance: dg.DagsterInstance) -> bool:
         return False
     if any(one.status is BulkActionStatus.REQUESTED for one in instance.get_backfills()):
         return False
-    # Dagster repeats a run that was killed, though it says so of those of `job backfill` in vain; for
-    # a moment there is no word yet on whether it does.
+    # Dagster repeats a run that was killed, though it says so of those of `job backfill` in vain;
+    # for a moment there is no word yet on whether it does.
     if any(
         one.is_complete_and_waiting_to_retry or WILL_RETRY_TAG not in one.tags
         for one in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
