@@ -45,7 +45,7 @@ from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED, sensor_state
 from tests.waiting import wait_until
 
 TICK_CYCLE_S = 5.0
-"""The sensor's shortest interval (`minimum_interval_seconds`)."""
+"""What Dagster's daemon leaves between ticks at least."""
 WARM_UPS = 2
 """Uploads before those that count: the first ones load what all later ones find loaded."""
 TIMEOUT_S = 180.0

@@ -33,6 +33,10 @@ DURATION_MAX_MS = 655_350
 PLAYS_MAX = 65_535
 """Most plays of a WebP, 16 bits."""
 
+PNG_EFFORT = 2
+"""zlib's level when a spec has none. Pillow's 6 takes 4 times as long on a photograph of 1280
+pixels, for 7 % fewer bytes, and 1.6 times as long on a page of text, for 13 %."""
+
 _ALPHA = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 _COPYRIGHT_TAGS = (ExifTags.Base.Artist, ExifTags.Base.Copyright)
 _WEBP_METHOD_MAX = 6
@@ -173,7 +177,7 @@ def _options(picture_format: str, rendition: Rendition) -> dict[str, Any]:
         case "JPEG":
             return {"quality": rendition.quality, "progressive": rendition.progressive}
         case "PNG":
-            return {} if effort is None else {"compress_level": effort}
+            return {"compress_level": PNG_EFFORT if effort is None else effort}
         case "WEBP":
             method = {} if effort is None else {"method": effort * _WEBP_METHOD_MAX // _EFFORT_MAX}
             return {"quality": rendition.quality, "lossless": rendition.lossless, **method}

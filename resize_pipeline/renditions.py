@@ -180,7 +180,7 @@ class Rendition(BaseModel):
         quality: of lossy encoders, 1 to 100.
         lossless: whether WebP is written without loss.
         progressive: whether JPEG is written progressively.
-        effort: 0 to 9, the more the smaller and slower; None is the encoder's own default.
+        effort: 0 to 9, the more the smaller and slower; None is 2 for PNG, else the encoder's own.
         background: colour of what `contain` adds and of what shows through transparency in formats
             without it.
         metadata: what is kept of the source's metadata, sorted; nothing by default.
