@@ -463,6 +463,9 @@ def test_every_mode_keeps_its_tones(picture_format, mode, result, box):
     image = made(encoded(grey_ramp(mode), picture_format), rendition(box))[0]
     # The encoder's own bytes are more than the source's, which has its pixels of 1 or 16 bits.
     assert image.mode in result.split(" or ")
+    if image.mode == "I;16":
+        # Pillow would clip to 255.
+        image = image.convert("I").point(lambda level: level * (1 / 257)).convert("L")
     # Averaged over a row's width, so that the dither of mode 1 does not matter.
     rows = image.convert("RGB").resize((1, 5), Image.Resampling.BOX)
     for index, grey in enumerate([26, 77, 128, 178, 229]):
