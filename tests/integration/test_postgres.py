@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import yaml
 from dagster._core.storage.runs import SqlRunStorage
 
+from resize_pipeline.postgres_storage import PooledPostgresStorage
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.status import pipeline_status
 from tests.dagster.fakes import NOW, event, fake_settings
@@ -50,9 +51,33 @@ def test_all_but_the_storage_is_as_with_sqlite() -> None:
     ours, theirs = (
         yaml.safe_load((folder / "dagster.yaml").read_text()) for folder in (HOME, REPOSITORY)
     )
-    assert ours.pop("storage").keys() == {"postgres"}
+    assert ours.pop("storage")["custom"]["class"] == PooledPostgresStorage.__name__
     assert theirs.pop("storage").keys() == {"sqlite"}
     assert ours == theirs
+
+
+def test_connections_stay_open_and_are_replaced(project: FakeProject) -> None:
+    storages = (
+        project.instance.run_storage,
+        project.instance.event_log_storage,
+        project.instance.schedule_storage,
+    )
+
+    def backends() -> set[int]:
+        found: set[int] = set()
+        for storage in storages:
+            connect = getattr(storage, "index_connection", None) or storage.connect
+            with connect() as connection:
+                found.add(connection.execute(sa.text("select pg_backend_pid()")).scalar_one())
+        return found
+
+    [first] = backends()
+    assert backends() == {first}
+    with sa.create_engine(project.instance.run_storage.postgres_url).connect() as other:
+        assert other.execute(sa.select(sa.func.pg_terminate_backend(first))).scalar_one()
+    [second] = backends()
+    assert second != first
+    assert project.instance.get_runs_count() == 0
 
 
 def test_ticks_runs_checks_and_status(project: FakeProject) -> None:
