@@ -18,9 +18,9 @@ from sqlalchemy import Engine
 class PooledPostgresStorage(DagsterPostgresStorage):
     """Named as custom `storage` in dagster.yaml; its config is that of `postgres`, with a password.
 
-    A process has one pool for runs, events and schedules, whichever instances it opens and closes. A
-    connection is tried before it is used, so a server that was started again is no more of an error
-    than without a pool.
+    A process has one pool for runs, events and schedules, whichever instances it opens and closes.
+    A connection is tried before it is used, so a server that was started again is no more of an
+    error than without a pool.
     """
 
     @classmethod
@@ -35,7 +35,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         )
         pool = _pool(storage.postgres_url, os.getpid())
         for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
-            part._engine = pool  # noqa: SLF001  # pyright: ignore
+            part._engine = pool  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
         return storage
 
 
