@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import typer
 from matplotlib.figure import Figure
 
+from benchmarks.chart import save
 from benchmarks.stack import OUT, PHOTOGRAPH, machine
 
 REPOSITORY = Path(__file__).parents[1]
@@ -55,8 +55,6 @@ def ratios_of(result: Mapping[str, Any]) -> Ratios:
 
 def draw(ratios: Mapping[str, Ratios], path: Path) -> None:
     """Draw a bar for each ratio, and a line where both would be equal."""
-    # Text stays text, and the file the same for the same figures.
-    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "resize_pipeline"}
     heights = [len(found) for found in ratios.values()]
     figure = Figure(figsize=(10, 1 + 0.5 * len(heights) + BAR_INCHES * sum(heights)))
     plots = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
@@ -67,9 +65,7 @@ def draw(ratios: Mapping[str, Ratios], path: Path) -> None:
         plot.set_title(name, loc="left", fontweight="bold")
         plot.invert_yaxis()
         plot.margins(x=0.1)
-        plot.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def run(name: str, photograph: list[str], out: Path) -> bool:

@@ -163,9 +163,8 @@ def is_over(instance: dg.DagsterInstance) -> bool:
 
 def give_up_unwatched(instance: dg.DagsterInstance) -> None:
     """Cancel a run that was executed by the command itself, as its user would: nobody else sees."""
-    unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-    for run in unfinished:
-        if GRPC_INFO_TAG not in run.tags and run.status is dg.DagsterRunStatus.STARTED:
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if GRPC_INFO_TAG not in run.tags:
             instance.report_run_canceled(run)
 
 

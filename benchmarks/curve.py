@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated
 from unittest.mock import patch
 
-import matplotlib as mpl
 import typer
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.chart import save
 from benchmarks.rendering import SIDES, SPECS, fidelity, has_sharp, measure
 from benchmarks.stack import OUT, machine, photograph, write
 from resize_pipeline import imaging
@@ -51,6 +51,7 @@ class Point:
 
 def sweep(data: bytes, rounds: int) -> dict[str, dict[str, Point]]:
     """Render with each of the settings by turns; by decoding, then by filter."""
+    max_pixels = Settings().source_max_pixels
     settings = [(draft, name) for draft in DRAFTS for name in FILTERS]
     seconds: dict[tuple[str, str], list[float]] = {one: [] for one in settings}
     results: dict[tuple[str, str], list[Rendered]] = {}
@@ -65,7 +66,7 @@ def sweep(data: bytes, rounds: int) -> dict[str, dict[str, Point]]:
             with patch.multiple(imaging, **constants):
                 started = time.process_time()
                 for _ in range(RENDERINGS):
-                    made = render(data, SPECS, max_pixels=Settings().source_max_pixels)
+                    made = render(data, SPECS, max_pixels=max_pixels)
                 used = time.process_time() - started
             results[draft, name] = made
             if number:  # The first round warms up.
@@ -96,8 +97,6 @@ def draw(
     curves: Mapping[str, Mapping[str, Point]], singles: Mapping[str, Point], path: Path
 ) -> None:
     """Draw a plot for each rendition."""
-    # Text stays text, and the file the same for the same figures.
-    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "resize_pipeline"}
     figure = Figure(figsize=(12, 4.5))
     plots = figure.subplots(1, len(SIDES))
     for index, (side, plot) in enumerate(zip(SIDES, plots, strict=True)):
@@ -113,11 +112,9 @@ def draw(
         plot.set_title(f"{side} pixels")
         plot.set_xlabel("images by second of CPU time")
         plot.margins(0.15)
-        plot.spines[["top", "right"]].set_visible(False)
     plots[0].set_ylabel("PSNR, dB")
     plots[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def main(

@@ -33,8 +33,7 @@ OUTPUT_MAX_PIXELS = 100_000_000
 """Default of the setting of this name: as large as the largest source."""
 
 # Losses below are in dB of PSNR after JPEG quality 80 against a full decode and one Lanczos step,
-# on sharp's benchmark photograph and, worse because sharper, on four of Kodak's test pictures;
-# `python -m benchmarks.curve` measures them, and what each step takes.
+# on sharp's benchmark photograph and, worse because sharper, on four of Kodak's test pictures.
 
 DRAFT_MARGIN = 1.4
 """How many times the target must be left when the JPEG decoder scales down by 2, 4 or 8.
@@ -312,8 +311,9 @@ def _draft(source: _Source, jobs: Sequence[_Job]) -> tuple[float, float]:
 def _detail(source: _Source) -> float:
     """Tell how much detail a JPEG has for its pixels: bits of each, as if encoded at quality 50.
 
-    Bits grow as the root of the quantization steps falls: of one picture at qualities from 30 to 97
-    the values lie within a fifth of each other. Metadata counts as detail, which is the safe side.
+    Bits grow as the root of the quantization steps falls: of each of five photographs at qualities
+    from 30 to 97 the values lie within a quarter of their mean. Metadata counts as detail, which is
+    the safe side.
     """
     tables: dict[int, list[int]] = getattr(source.image, "quantization", {})
     if not tables:

@@ -438,7 +438,7 @@ def grey_ramp(mode: str) -> Image.Image:
         ("PNG", "P", "RGB"),
         ("PNG", "RGB", "RGB"),
         ("PNG", "RGBA", "RGBA"),
-        ("PNG", "I;16", "I;16 or L"),
+        ("PNG", "I;16", "L"),
         ("WEBP", "RGB", "RGB"),
         ("GIF", "L", "P"),
         ("GIF", "P", "P"),
@@ -461,8 +461,9 @@ def grey_ramp(mode: str) -> Image.Image:
 )
 def test_every_mode_keeps_its_tones(picture_format, mode, result, box):
     image = made(encoded(grey_ramp(mode), picture_format), rendition(box))[0]
-    # The encoder's own bytes are more than the source's, which has its pixels of 1 or 16 bits.
-    assert image.mode in result.split(" or ")
+    # At the source's size the encoder's own bytes may be more than the source's, and it is kept.
+    is_source = (picture_format, mode, box) == ("PNG", "I;16", 1000)
+    assert image.mode in (["I;16"] if is_source else result.split(" or "))
     if image.mode == "I;16":
         # Pillow would clip to 255.
         image = image.convert("I").point(lambda level: level * (1 / 257)).convert("L")
