@@ -42,18 +42,18 @@ def workspace_file() -> Path:
     return workspace
 
 
-def dagster_services(settings: Settings, workspace: Path | None = None) -> list[Service]:
+def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
     """Prepare the webserver and the daemon.
 
     Args:
         settings: where they are, and what the definitions are built from.
-        workspace: names the code location; None for the file in the project's folder, by which
-            both have a code server of their own, and the daemon a new one every minute.
+        workspaces: files whose code locations take the place of those of the same name in the
+            project's own, by which both have a code server of their own.
 
     Raises:
         UserError: there is no dagster.yaml or no workspace.yaml here.
     """
-    workspace = workspace or workspace_file()
+    files = [part for file in (workspace_file(), *workspaces) for part in ("-w", str(file))]
     environment = child_environment(settings)
     # Not the project's folder: Dagster would let its .env win over what is exported.
     folder = settings.local_dir.absolute() / "dagster"
@@ -66,7 +66,7 @@ def dagster_services(settings: Settings, workspace: Path | None = None) -> list[
     ) -> Service:
         return Service(
             name=name,
-            argv=[sys.executable, "-m", *argv, "-w", str(workspace)],
+            argv=[sys.executable, "-m", *argv, *files],
             env=environment,
             cwd=folder,
             log_file=logs / f"{name}.log",

@@ -83,7 +83,7 @@ def running_pipeline(
     dagster_services(settings)
     if workers:
         check_workers()
-    workspace = None
+    workspaces: list[Path] = []
     with contextlib.ExitStack() as stack:
         if not workers:
             (settings.local_dir.absolute() / INSTANCE_FILE).unlink(missing_ok=True)
@@ -110,10 +110,11 @@ def running_pipeline(
             make_storage(settings)
             say(f"starting {workers} workers and Dagster")
             code_server, workspace = code_server_service(settings, Path(sockets))
+            workspaces.append(workspace)
             supervisor.start([*worker_services(settings, workers), code_server])
         else:
             say("starting Dagster")
-        supervisor.start(dagster_services(settings, workspace))
+        supervisor.start(dagster_services(settings, *workspaces))
         yield Pipeline(supervisor, settings)
 
 

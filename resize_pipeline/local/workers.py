@@ -118,7 +118,8 @@ def code_server_service(settings: Settings, folder: Path) -> tuple[Service, Path
         folder: one that only this user may enter, for its socket; there is no password.
 
     Returns:
-        The service, and a workspace file that names it.
+        The service, and a workspace file that names it, to be read after the project's own, which
+        may have other locations.
 
     Raises:
         UserError: there is no Dagster instance here.
