@@ -69,7 +69,7 @@ from tests.waiting import wait_until
 
 SIDES = (1280, 640, 160)
 QUALITY = 80
-POLL_S = 1.0
+POLL_S = 5.0
 CONSUMER_OBJECTS = 100
 PIPELINE_TIMEOUT_S = 3600.0
 INTERVAL = str(Settings.model_fields["run_min_interval_s"].default)

@@ -20,7 +20,8 @@ from tests.faults.ledger import Writer
 
 OVERWRITE_EVERY_S = 1.0
 POLL_S = 1.0
-TIMEOUT_S = 3600.0
+TIMEOUT_S = 1200.0
+"""Until then kills go on; what has no rendition yet is left to the settling, or lost."""
 SHOWN = 5
 
 
@@ -107,16 +108,14 @@ def kill_workers(
         checker = Checker(cluster, writer.ledger, f"{keys[0].partition('/')[0]}/", Baseline())
         with overwriter.at_work():
             while (made := stack.made(rendition)) < len(keys):
-                assert time.monotonic() - began < TIMEOUT_S, f"{made} of {len(keys)} renditions"
+                if time.monotonic() - began > TIMEOUT_S:
+                    break
                 if killer.kill_when_due():
                     print(
                         f"{time.monotonic() - began:5.0f} s  {made} made, worker killed", flush=True
                     )
                 time.sleep(POLL_S)
-                # What is missing then will not come.
-                if killer.kills and not cluster.unfinished() and not cluster.status().lag:
-                    break
-        rendered_s = time.monotonic() - began
+        killing_s = time.monotonic() - began
         unsettled = checker.settle()
         settled_s = time.monotonic() - began
         lost, stale = checker.lost(), checker.stale()
@@ -128,7 +127,7 @@ def kill_workers(
         "overwritten": overwriter.count,
         "workers": pipeline.workers,
         "killed": killer.kills,
-        "seconds until each had a rendition": round(rendered_s, 1),
+        "seconds with kills": round(killing_s, 1),
         "seconds until settled": round(settled_s, 1),
         "lost": len(lost),
         "stale": len(stale),

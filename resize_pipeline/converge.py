@@ -105,6 +105,8 @@ class Converger:
         """
         source: ObjectInfo | None = None
         try:
+            if new := self._new(request, budget):
+                return new
             source = self._retry(lambda: self.store.stat(self.source_bucket, request.key))
             if source is None:
                 return self._gone(request)
@@ -127,6 +129,32 @@ class Converger:
         if original is None:
             return self._gone(request)
         return Downloaded(request, original, frozenset(spec.name for spec in needed))
+
+    def _new(self, request: Request, budget: Budget | None) -> Downloaded | Settled | None:
+        """Read an original that was announced and has no rendition yet, which most have not.
+
+        One look tells: renditions are written in order, so without the first there is none, unless
+        its spec is newer than theirs. Then they are made once more, and nothing else.
+
+        Returns:
+            As `download`; None if the object is not new, or not as it was announced.
+        """
+        if request.message is None or not 0 < request.size <= self.source_max_bytes:
+            return None
+        first = self.renditions[0]
+        if self._retry(lambda: self.store.stat(first.bucket, first.key_for(request.key))):
+            return None
+        if budget and not budget.take(request.size):
+            return Settled(request, Status.DEFERRED)
+        try:
+            original = self._retry(
+                lambda: self.store.download(self.source_bucket, request.key, max_bytes=request.size)
+            )
+        except PermanentError:
+            return None
+        if original is None:
+            return self._gone(request)
+        return Downloaded(request, original, frozenset(spec.name for spec in self.renditions))
 
     def resize(self, downloaded: Downloaded) -> Resized | Settled:
         """Make the renditions that are needed."""

@@ -4,6 +4,7 @@ An offset range is half-open, [start, end), as Kafka counts: `end` is the next o
 Ranges of one partition follow one another without a hole, so that every offset is somebody's.
 """
 
+import math
 import re
 from array import array
 from bisect import bisect_right
@@ -213,11 +214,15 @@ class Waiting:
         """Give the group that a message rides with."""
         return self._groups[bisect_right(self._firsts, index) - 1]
 
-    def weights(self, first: int, most: int) -> Sequence[int]:
-        """Give the weights of at most so many messages, of the group of the first one."""
+    def left(self, first: int) -> int:
+        """Count the messages from one on that are of its group."""
         following = bisect_right(self._firsts, first)
         end = self._firsts[following] if following < len(self._firsts) else len(self)
-        return self._weights[first : min(end, first + most)]
+        return end - first
+
+    def weights(self, first: int, most: int) -> Sequence[int]:
+        """Give the weights of at most so many messages, of the group of the first one."""
+        return self._weights[first : first + min(self.left(first), most)]
 
 
 @dataclass(slots=True)
@@ -247,6 +252,9 @@ def plan_ranges(
 ) -> tuple[list[Plan], dict[int, int]]:
     """Cut what waits into plans, each of one group.
 
+    Those of one group have as many messages each, as far as weights allow: they run side by side,
+    and the last one to end is what counts.
+
     Args:
         start: the next offset of each partition.
         waiting: the messages that were read from there on, by partition.
@@ -269,13 +277,12 @@ def plan_ranges(
         if not heads:
             break
         plan = Plan(group=min(heads.values()))
-        for partition, group in heads.items():
-            if group != plan.group:
-                continue
+        members = [partition for partition, group in heads.items() if group == plan.group]
+        left = sum(waiting[partition].left(taken[partition]) for partition in members)
+        share = math.ceil(left / math.ceil(left / limits.messages))
+        for partition in members:
             queue, first = waiting[partition], taken[partition]
-            index = first + _fill(
-                plan, queue.weights(first, limits.messages - plan.messages), limits.weight
-            )
+            index = first + _fill(plan, queue.weights(first, share - plan.messages), limits.weight)
             if index > first:
                 end = queue.offset(index) if index < len(queue) else position[partition]
                 plan.ranges.append(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import dagster as dg
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 from pydantic import Field
 
 from resize_pipeline.batches import (
@@ -60,6 +61,10 @@ whatever the bucket holds; a follow-up run goes on where it ended."""
 LAG_TAG = "resize_pipeline/lag"
 """What was left on the topic when the sensor requested the run; its observation shows it."""
 
+AWAY_MAX_RETRIES = "3"
+"""How often Dagster repeats a run that found a server away: each time it has tried for RETRY_S, and
+somebody is told only of the last one. A lost process is repeated as often as `dagster.yaml` says."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -100,10 +105,11 @@ def one_line_failures(context: dg.OpExecutionContext) -> Generator[None]:
     try:
         yield
     except TransientError as error:
+        context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: AWAY_MAX_RETRIES})
         raise dg.Failure(str(error)) from error
     except UserError as error:
         # `allow_retries` is about the step: without the tag Dagster would repeat the run.
-        context.instance.add_run_tags(context.run.run_id, {"dagster/max_retries": "0"})
+        context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: "0"})
         raise dg.Failure(str(error), allow_retries=False) from error
 
 

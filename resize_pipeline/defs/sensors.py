@@ -36,7 +36,8 @@ from resize_pipeline.resources.pipeline import PipelineResource
 
 SENSOR_NAME = "minio_events_sensor"
 LONG_POLL_S = 4.0
-"""How long a tick waits for a first message, so that it has ended when the next one is due."""
+"""How long after its start a tick waits for a first message, so that it has ended, on a busy
+machine too, when the next one is due."""
 MIN_INTERVAL_S = 1
 """Less than the 5 s that Dagster's daemon leaves between ticks in any case (MIN_INTERVAL_LOOP_TIME
 in `_daemon/sensor.py`): with 5 it found many a tick a moment too early, and came 5 s later."""
@@ -74,7 +75,7 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, kafka: KafkaResource, pipeline: PipelineResource
     ) -> dg.SensorResult | dg.SkipReason:
-        deadline = time.monotonic() + TICK_BUDGET_S
+        started = time.monotonic()
         for warning in pipeline.warnings:
             context.log.warning(warning)
         unfinished = unfinished_runs(context.instance, {"dagster/sensor_name": SENSOR_NAME})
@@ -96,7 +97,7 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         if cursor and not gaps:
             _mirror(context, kafka, pipeline.kafka_consumer_group, cursor)
         if not lag(start, state):
-            kafka.wait(state.topic, start, LONG_POLL_S)
+            kafka.wait(state.topic, start, max(0.0, started + LONG_POLL_S - time.monotonic()))
             state = kafka.topic_state(pipeline.kafka_topic)
 
         now = dt.datetime.now(dt.UTC)
@@ -113,7 +114,7 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
             waiting[message.partition].add(message.offset, key_at(happened), weight)
             # More than the runs can take would be read again by the next tick.
             room -= min(weight, pipeline.run_max_bytes)
-            if room <= 0 or time.monotonic() > deadline:
+            if room <= 0 or time.monotonic() > started + TICK_BUDGET_S:
                 break
         requested_at = cursor.requested_at if cursor else None
         full = Limits(

@@ -665,13 +665,17 @@ class TestFailures:
         assert project.failure(result) == "Kafka at K does not answer: start it"
 
     @pytest.mark.parametrize("key", ["a.png", "thumbnails/a.png"], ids=["download", "upload"])
-    @pytest.mark.parametrize("error", [TransientError, UserError])
-    def test_minio_is_away(self, project: Project, key: str, error: type[Exception]) -> None:
+    @pytest.mark.parametrize(("error", "repeats"), [(TransientError, "3"), (UserError, "0")])
+    def test_minio_is_away(
+        self, project: Project, key: str, error: type[Exception], repeats: str
+    ) -> None:
         project.minio.put("a.png", PNG)
         project.minio.errors[key] = error("MinIO at M does not answer: start it")
         result = project.run(partition=THIS_HOUR, raise_on_error=False)
         assert project.failure(result) == "MinIO at M does not answer: start it"
         assert not result.get_asset_materialization_events()
+        tags = project.instance.get_run_by_id(result.run_id).tags
+        assert tags["dagster/max_retries"] == repeats
 
     def test_repeating_a_failed_run_makes_it_whole(self, project: Project) -> None:
         project.minio.put("a.png", PNG)

@@ -11,7 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from resize_pipeline import converge as module
-from resize_pipeline.batches import Budget, Downloaded, Request, Resized, Settled, Status
+from resize_pipeline.batches import (
+    Budget,
+    Downloaded,
+    Request,
+    Resized,
+    Settled,
+    SourceMessage,
+    Status,
+)
 from resize_pipeline.converge import ROUNDS_MAX, Converger
 from resize_pipeline.errors import PermanentError, TransientError, UserError
 from resize_pipeline.imaging import Rendered
@@ -22,6 +30,7 @@ LARGE = Rendition(name="large", width=100, height=100, bucket="large-bucket")
 SMALL = Rendition(name="small", width=10, height=10, bucket="small-bucket", prefix="thumbs/")
 SPECS = (LARGE, SMALL)
 REQUEST = Request("a", 1)
+ANNOUNCED = Request("a", 1, SourceMessage("events", 0, 0, b"images/a", b"{}"))
 
 
 class FakeRenderer:
@@ -132,6 +141,51 @@ class TestIdempotence:
         store.upload(LARGE.bucket, "a", b"other", content_type="", metadata={})
         converge(converger(store))
         assert made_of(store) == [b"1", b"1"]
+
+
+class TestAnnounced:
+    def test_a_new_one_takes_one_look_before_and_one_after(self, store: FakeMinio) -> None:
+        settled = converge(converger(store), ANNOUNCED)
+        assert settled == Settled(ANNOUNCED, Status.RENDERED, etag(b"1"))
+        assert made_of(store) == [b"1", b"1"]
+        assert store.calls == [
+            ("stat", LARGE.bucket, "a"),
+            ("download", SOURCE, "a"),
+            ("upload", LARGE.bucket, "a"),
+            ("upload", SMALL.bucket, "thumbs/a"),
+            ("stat", SOURCE, "a"),
+        ]
+
+    def test_once_more_reads_no_original(self, store: FakeMinio) -> None:
+        converge(converger(store), ANNOUNCED)
+        store.calls.clear()
+        assert converge(converger(store), ANNOUNCED).status is Status.CURRENT
+        assert {name for name, _, _ in store.calls} == {"stat"}
+
+    def test_one_that_is_not_finished_is_not_begun_again(self, store: FakeMinio) -> None:
+        converge(converger(store), ANNOUNCED)
+        del store.objects[SMALL.bucket, "thumbs/a"]
+        store.calls.clear()
+        assert converge(converger(store), ANNOUNCED).status is Status.RENDERED
+        assert store.written() == [(SMALL.bucket, "thumbs/a")]
+
+    def test_one_that_is_gone(self, store: FakeMinio) -> None:
+        store.delete("a")
+        assert converge(converger(store), ANNOUNCED) == Settled(ANNOUNCED, Status.MISSING)
+        assert made_of(store) == [None, None]
+
+    def test_a_bad_one(self, store: FakeMinio) -> None:
+        store.put("a", b"junk")
+        announced = replace(ANNOUNCED, size=4)
+        settled = converge(converger(store), announced)
+        assert (settled.status, settled.etag) == (Status.REJECTED, etag(b"junk"))
+
+    @pytest.mark.parametrize("claimed", [1, 2000])
+    def test_one_over_the_limit_whatever_was_claimed(self, store: FakeMinio, claimed: int) -> None:
+        store.put("a", bytes(1001))
+        settled = converge(converger(store), replace(ANNOUNCED, size=claimed))
+        assert (settled.status, settled.etag) == (Status.REJECTED, etag(bytes(1001)))
+        assert settled.reason == "too large"
 
 
 class TestSourceMovesOn:
@@ -423,6 +477,26 @@ class TestBudget:
         assert written
         assert made_of(store, "b") == [bytes(6), bytes(6)]
 
+    def test_what_was_announced_takes_what_was_claimed(self, store: FakeMinio) -> None:
+        budget = Budget(10)
+        one = converger(store)
+        store.put("a", bytes(6))
+        assert isinstance(one.download(replace(ANNOUNCED, size=6), budget), Downloaded)
+        deferred = one.download(replace(ANNOUNCED, size=6), budget)
+        assert isinstance(deferred, Settled)
+        assert deferred.status is Status.DEFERRED
+        assert store.calls.count(("download", SOURCE, "a")) == 1
+
+    def test_more_than_was_claimed_is_not_read(self, store: FakeMinio) -> None:
+        budget = Budget(10)
+        one = converger(store)
+        store.put("a", bytes(6))
+        store.put("b", bytes(6))
+        assert isinstance(one.download(replace(ANNOUNCED, size=6), budget), Downloaded)
+        deferred = one.download(replace(ANNOUNCED, key="b"), budget)
+        assert isinstance(deferred, Settled)
+        assert deferred.status is Status.DEFERRED
+
     def test_what_is_current_takes_none(self, store: FakeMinio) -> None:
         one = converger(store)
         converge(one)
@@ -525,28 +599,35 @@ KILLS = st.sampled_from(["kill one", "kill two"])
     schedule=st.lists(st.one_of(CHANGES, STEPS, STEPS, KILLS), min_size=2, max_size=12),
     delete_renditions=st.booleans(),
     rounds=st.sampled_from([1, 2, ROUNDS_MAX]),
+    are_announced=st.booleans(),
 )
 @example(
     schedule=["one " * 9, "delete", "two two", "good", "one " * 9],
     delete_renditions=True,
     rounds=ROUNDS_MAX,
+    are_announced=False,
 )
 # A letter is written late, taken back late, and a busy object's stale rendition is written last.
 @example(
-    schedule=["junk", "one " * 7, "good", "two " * 40], delete_renditions=False, rounds=ROUNDS_MAX
+    schedule=["junk", "one " * 7, "good", "two " * 40],
+    delete_renditions=False,
+    rounds=ROUNDS_MAX,
+    are_announced=False,
 )
 @example(
     schedule=["junk", "one " * 18, "good", "one " * 9, "junk", "two " * 40],
     delete_renditions=False,
     rounds=ROUNDS_MAX,
+    are_announced=False,
 )
 @example(
     schedule=["one " * 6, "good", "two " * 40, "one " * 7, "good", "two " * 40],
     delete_renditions=False,
     rounds=1,
+    are_announced=False,
 )
 def test_any_interleaving_of_two_runs_ends_with_the_last_source(
-    *, schedule: list[str], delete_renditions: bool, rounds: int
+    *, schedule: list[str], delete_renditions: bool, rounds: int, are_announced: bool
 ) -> None:
     """Each change of the source is announced once; any run may be late, or killed and repeated."""
     store = FakeMinio()
@@ -566,7 +647,7 @@ def test_any_interleaving_of_two_runs_ends_with_the_last_source(
         worker.start()
     try:
         with mock.patch.object(module, "ROUNDS_MAX", rounds):
-            source = _play(["good", *schedule], store, events, workers)
+            source = _play(["good", *schedule], store, events, workers, are_announced=are_announced)
     finally:
         for worker in workers.values():
             worker.end()
@@ -587,7 +668,12 @@ def test_any_interleaving_of_two_runs_ends_with_the_last_source(
 
 
 def _play(
-    schedule: list[str], store: FakeMinio, events: deque[Request], workers: dict[str, Worker]
+    schedule: list[str],
+    store: FakeMinio,
+    events: deque[Request],
+    workers: dict[str, Worker],
+    *,
+    are_announced: bool,
 ) -> bytes | None:
     def pause(*_: str) -> None:
         next(one for one in workers.values() if one.thread is threading.current_thread()).pause()
@@ -603,7 +689,9 @@ def _play(
             case [("good" | "junk") as kind]:
                 source = f"{kind} {number}".encode()
                 store.put("a", source)
-                events.append(REQUEST)
+                # An event can come late, and then claims what is not there any more.
+                announced = replace(ANNOUNCED, size=len(source))
+                events.append(announced if are_announced else REQUEST)
             case ["kill", name]:
                 workers[name].step(kill=True)
             case names:

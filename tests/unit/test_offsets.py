@@ -176,6 +176,15 @@ class TestPlanRanges:
         plans, _ = plan_ranges({0: 0}, {0: queue("aaaaa")}, {0: 5}, limits)
         assert [plan.messages for plan in plans] == [2, 2, 1]
 
+    @pytest.mark.parametrize(
+        ("messages", "shares"), [(6, [3, 3]), (10, [5, 5]), (11, [4, 4, 3]), (16, [4, 4, 4, 4])]
+    )
+    def test_plans_of_a_group_take_as_much_each(self, messages: int, shares: list[int]) -> None:
+        limits = Limits(messages=5, weight=10**9, plans=10)
+        waiting = {0: queue("a" * (messages - 2) + "b"), 1: queue("aa")}
+        plans, _ = plan_ranges({0: 0, 1: 0}, waiting, {0: messages - 1, 1: 2}, limits)
+        assert [plan.messages for plan in plans] == [*shares, 1]
+
     def test_a_plan_is_bounded_by_weight(self) -> None:
         limits = Limits(messages=100, weight=10, plans=10)
         plans, _ = plan_ranges({0: 0}, {0: queue("aaaa", weight=5)}, {0: 4}, limits)
