@@ -62,8 +62,8 @@ LAG_TAG = "resize_pipeline/lag"
 """What was left on the topic when the sensor requested the run; its observation shows it."""
 
 AWAY_MAX_RETRIES = "3"
-"""How often Dagster repeats a run that found a server away: each time it has tried for RETRY_S, and
-somebody is told only of the last one. A lost process is repeated as often as `dagster.yaml` says."""
+"""How often Dagster repeats a run that found a server away: each has tried for RETRY_S, and nobody
+is told before the last one. Of a run whose process was lost `dagster.yaml` says how often."""
 
 T = TypeVar("T")
 R = TypeVar("R")
