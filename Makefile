@@ -55,13 +55,14 @@ lock: $(STAMP) ## Pin the newest allowed versions of all dependencies
 	$(UV) pip compile --quiet --universal --generate-hashes --upgrade --all-extras --group dev \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 
+# Compiled once: with PYTHONDONTWRITEBYTECODE each of Dagster's processes would do it at every start.
 # Dagster's own commands find the instance by .env, so there is one from the start.
 $(STAMP): pyproject.toml requirements.lock .env.example
 	@$(PYTHON) -c 'import sys; sys.exit("resize_pipeline needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON to a newer one" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	@echo "installing dependencies into .venv"
-	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --require-hashes --requirement requirements.lock
+	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --compile-bytecode --require-hashes --requirement requirements.lock
 	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
 	@test -e .env || sed 's#$${PWD}#$(CURDIR)#' .env.example > .env
 	@touch $@
