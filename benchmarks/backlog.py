@@ -14,7 +14,7 @@ buckets:
 - after each pipeline, and once before the first, a bare loop: download, render and upload with the
   same metadata, in as many threads and children as a run has, without Dagster, Kafka or a look at
   what is there. A pipeline's ratio is to the mean of the loops before and after it;
-- the steps of the job without Dagster and Kafka: the looks before and after, batch after batch;
+- the steps of the job without Dagster and Kafka: a look before and one after, batch after batch;
 - a consumer as tutorials have it: one process that for each event downloads, decodes once with
   Pillow, scales thrice by Lanczos, encodes at quality 80, uploads and commits. It is timed from its
   first event, on a part of the N.
@@ -51,6 +51,7 @@ from benchmarks.kills import kill_workers
 from benchmarks.stack import (
     OUT,
     Stack,
+    copy_of,
     cpu_of_ended_children_s,
     label,
     machine,
@@ -58,7 +59,7 @@ from benchmarks.stack import (
     started_at,
     write,
 )
-from resize_pipeline.batches import Budget, Downloaded, Request, Resized, batches_of
+from resize_pipeline.batches import Budget, Downloaded, Request, Resized, SourceMessage, batches_of
 from resize_pipeline.converge import Converger
 from resize_pipeline.defs.ops import IO_THREADS
 from resize_pipeline.defs.sensors import SENSOR_NAME
@@ -105,8 +106,8 @@ class Bench:
 
     def __init__(self, stack: Stack, data: bytes, objects: int) -> None:
         self.stack = stack
-        self.size = len(data)
         self.keys = [f"backlog/{index:05}.jpg" for index in range(objects)]
+        self.size = len(copy_of(data, self.keys[0]))
         self.settings = stack.pipeline_settings()
         self.specs = stack.renditions()
 
@@ -202,7 +203,12 @@ class Bench:
                     delete_renditions=False,
                     retry_s=self.settings.retry_s,
                 )
-                requests = [Request(key, self.size) for key in self.keys]
+                requests = [
+                    Request(
+                        key, self.size, SourceMessage(self.settings.kafka_topic, 0, 0, None, b"")
+                    )
+                    for key in self.keys
+                ]
                 for batch in batches_of(
                     requests,
                     max_objects=self.settings.batch_max_objects,

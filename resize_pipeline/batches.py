@@ -80,18 +80,22 @@ class Budget:
     """Bytes of originals that may be in memory at once; many threads may take of it."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._left = size
-        self._is_untouched = True
         self._lock = threading.Lock()
 
     def take(self, size: int) -> bool:
         """Take bytes; False when they are not there. The first object always gets its own."""
         with self._lock:
-            if size > self._left and not self._is_untouched:
+            if size > self._left and self._left < self._size:
                 return False
             self._left -= size
-            self._is_untouched = False
             return True
+
+    def give_back(self, size: int) -> None:
+        """Give back bytes that were taken for nothing."""
+        with self._lock:
+            self._left += size
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from celery.utils import uuid
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from kombu.exceptions import OperationalError
@@ -26,6 +27,9 @@ TIMEOUT_S = 2.0
 AWAY_MAX_S = 60.0
 """How long nobody may know of a run before it counts as lost: a worker that lost the broker is back
 within seconds, and one that does not answer at once may be busy."""
+LOST_MAX_RETRIES = 10
+"""How often Dagster repeats a run that was lost. Each repeat passes over what is current, so it
+gets further even if it is lost as well; one that fails would mostly fail again."""
 
 
 def health(
@@ -79,6 +83,20 @@ class CheckedCeleryRunLauncher(CeleryRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Ask the workers whether one of them executes the run."""
+        result = self._check(run)
+        if result.status is WorkerStatus.FAILED:
+            self._allow_repeats(run.run_id)
+        return result
+
+    def _allow_repeats(self, run_id: str) -> None:
+        run = self._instance.get_run_by_id(run_id)
+        configured = self._instance.run_retries_max_retries
+        # One that has ended is not lost; one with the tag, or an instance with 0, wants no others.
+        if run and not run.is_finished and configured and MAX_RETRIES_TAG not in run.tags:
+            most = max(configured, LOST_MAX_RETRIES)
+            self._instance.add_run_tags(run_id, {MAX_RETRIES_TAG: str(most)})
+
+    def _check(self, run: DagsterRun) -> CheckRunHealthResult:
         task_id = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
         if task_id is None:
             # Not launched but executed by a command, as `dagster asset materialize` does.

@@ -117,13 +117,16 @@ class Converger:
             ]
             if not needed:
                 return Settled(request, Status.CURRENT, source.etag)
-            if budget and not budget.take(min(source.size, self.source_max_bytes)):
+            size = min(source.size, self.source_max_bytes)
+            if budget and not budget.take(size):
                 return Settled(request, Status.DEFERRED)
-            original = self._retry(
-                lambda: self.store.download(
-                    self.source_bucket, request.key, max_bytes=self.source_max_bytes
-                )
-            )
+            try:
+                original = self._read(request, size if budget else self.source_max_bytes)
+            except PermanentError:
+                if budget is None or size == self.source_max_bytes:
+                    raise
+                # By now, or decoded, it is larger than what it took of the budget.
+                return Settled(request, Status.DEFERRED)
         except PermanentError as error:
             return self._rejected(request, source, error)
         if original is None:
@@ -133,8 +136,8 @@ class Converger:
     def _new(self, request: Request, budget: Budget | None) -> Downloaded | Settled | None:
         """Read an original that was announced and has no rendition yet, which most have not.
 
-        One look tells: renditions are written in order, so without the first there is none, unless
-        its spec is newer than theirs. Then they are made once more, and nothing else.
+        One look tells: renditions are written in order, so without the first there are none, unless
+        it was removed or its spec is newer than theirs. Then they are made once more, at no harm.
 
         Returns:
             As `download`; None if the object is not new, or not as it was announced.
@@ -147,14 +150,19 @@ class Converger:
         if budget and not budget.take(request.size):
             return Settled(request, Status.DEFERRED)
         try:
-            original = self._retry(
-                lambda: self.store.download(self.source_bucket, request.key, max_bytes=request.size)
-            )
+            original = self._read(request, request.size)
         except PermanentError:
+            if budget:
+                budget.give_back(request.size)
             return None
         if original is None:
             return self._gone(request)
         return Downloaded(request, original, frozenset(spec.name for spec in self.renditions))
+
+    def _read(self, request: Request, max_bytes: int) -> Original | None:
+        return self._retry(
+            lambda: self.store.download(self.source_bucket, request.key, max_bytes=max_bytes)
+        )
 
     def resize(self, downloaded: Downloaded) -> Resized | Settled:
         """Make the renditions that are needed."""

@@ -279,7 +279,8 @@ def plan_ranges(
         plan = Plan(group=min(heads.values()))
         members = [partition for partition, group in heads.items() if group == plan.group]
         left = sum(waiting[partition].left(taken[partition]) for partition in members)
-        share = math.ceil(left / math.ceil(left / limits.messages))
+        parts = min(math.ceil(left / limits.messages), limits.plans - len(plans))
+        share = min(math.ceil(left / parts), limits.messages)
         for partition in members:
             queue, first = waiting[partition], taken[partition]
             index = first + _fill(plan, queue.weights(first, share - plan.messages), limits.weight)

@@ -61,10 +61,6 @@ whatever the bucket holds; a follow-up run goes on where it ended."""
 LAG_TAG = "resize_pipeline/lag"
 """What was left on the topic when the sensor requested the run; its observation shows it."""
 
-AWAY_MAX_RETRIES = "3"
-"""How often Dagster repeats a run that found a server away: each has tried for RETRY_S, and nobody
-is told before the last one. Of a run whose process was lost `dagster.yaml` says how often."""
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -105,7 +101,6 @@ def one_line_failures(context: dg.OpExecutionContext) -> Generator[None]:
     try:
         yield
     except TransientError as error:
-        context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: AWAY_MAX_RETRIES})
         raise dg.Failure(str(error)) from error
     except UserError as error:
         # `allow_retries` is about the step: without the tag Dagster would repeat the run.

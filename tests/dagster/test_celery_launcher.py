@@ -118,3 +118,35 @@ def test_a_run_nobody_knows_of_is_lost_after_a_while(
     answer[0] = unknown
     assert status_after(module.AWAY_MAX_S) is WorkerStatus.RUNNING, "counted from anew"
     assert status_after(module.AWAY_MAX_S) is WorkerStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("configured", "tags", "ended", "allowed"),
+    [
+        (3, {}, False, "10"),
+        (20, {}, False, "20"),
+        (0, {}, False, None),
+        (3, {"dagster/max_retries": "0"}, False, "0"),
+        (3, {}, True, None),
+    ],
+    ids=["few are allowed", "more are", "none are", "the run wants none", "it has ended"],
+)
+def test_a_lost_run_is_repeated_more_often_than_one_that_failed(
+    launcher: CheckedCeleryRunLauncher,
+    monkeypatch: pytest.MonkeyPatch,
+    configured: int,
+    tags: dict[str, str],
+    ended: bool,  # noqa: FBT001  A parameter of the test.
+    allowed: str | None,
+) -> None:
+    instance = launcher._instance
+    monkeypatch.setattr(type(instance), "run_retries_max_retries", configured)
+    lost = health(TASK, states.FAILURE, None, {})
+    monkeypatch.setattr(launcher, "_ask", lambda _: lost)
+    run = started_run(launcher, **{DAGSTER_CELERY_TASK_ID_TAG: TASK}, **tags)
+    if ended:
+        instance.report_run_failed(run)
+    assert launcher.check_run_worker_health(run).status is WorkerStatus.FAILED
+    again = instance.get_run_by_id(run.run_id)
+    assert again
+    assert again.tags.get("dagster/max_retries") == allowed

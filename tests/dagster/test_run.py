@@ -665,9 +665,9 @@ class TestFailures:
         assert project.failure(result) == "Kafka at K does not answer: start it"
 
     @pytest.mark.parametrize("key", ["a.png", "thumbnails/a.png"], ids=["download", "upload"])
-    @pytest.mark.parametrize(("error", "repeats"), [(TransientError, "3"), (UserError, "0")])
+    @pytest.mark.parametrize(("error", "repeats"), [(TransientError, None), (UserError, "0")])
     def test_minio_is_away(
-        self, project: Project, key: str, error: type[Exception], repeats: str
+        self, project: Project, key: str, error: type[Exception], repeats: str | None
     ) -> None:
         project.minio.put("a.png", PNG)
         project.minio.errors[key] = error("MinIO at M does not answer: start it")
@@ -675,7 +675,7 @@ class TestFailures:
         assert project.failure(result) == "MinIO at M does not answer: start it"
         assert not result.get_asset_materialization_events()
         tags = project.instance.get_run_by_id(result.run_id).tags
-        assert tags["dagster/max_retries"] == repeats
+        assert tags.get("dagster/max_retries") == repeats
 
     def test_repeating_a_failed_run_makes_it_whole(self, project: Project) -> None:
         project.minio.put("a.png", PNG)

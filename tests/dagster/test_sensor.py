@@ -4,6 +4,7 @@ import datetime as dt
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -12,8 +13,9 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resize_pipeline.defs import sensors
 from resize_pipeline.defs.partitions import build_partitions, partition_key_at, partition_keys
-from resize_pipeline.defs.sensors import UNFINISHED
+from resize_pipeline.defs.sensors import LONG_POLL_S, UNFINISHED
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import NOW, event
@@ -84,7 +86,19 @@ def test_nothing_new_skips_with_a_reason_and_keeps_the_position(project: Project
     assert requests(answer) == []
     assert "no new messages" in str(answer.skip_message)
     assert next_offsets(project) == {"0": 1}
-    assert project.kafka.waited == 1
+    [waited_s] = project.kafka.waited_s
+    assert LONG_POLL_S - 2 < waited_s <= LONG_POLL_S
+
+
+@pytest.mark.parametrize(("late_s", "waited_s"), [(1.5, 2.5), (60.0, 0.0)])
+def test_what_a_tick_took_before_is_not_waited(
+    project: Project, monkeypatch: pytest.MonkeyPatch, late_s: float, waited_s: float
+) -> None:
+    """On a busy machine it would not have ended when the next one is due."""
+    clock = SimpleNamespace(monotonic=itertools.count(100.0, late_s).__next__)
+    monkeypatch.setattr(sensors, "time", clock)
+    project.tick()
+    assert project.kafka.waited_s == [waited_s]
 
 
 def test_a_message_that_comes_during_the_tick_is_taken(project: Project) -> None:
@@ -95,7 +109,7 @@ def test_a_message_that_comes_during_the_tick_is_taken(project: Project) -> None
 def test_does_not_wait_when_there_is_work(project: Project) -> None:
     project.kafka.produce(event("a", NOW))
     project.tick()
-    assert project.kafka.waited == 0
+    assert project.kafka.waited_s == []
 
 
 def test_an_empty_topic(project: Project) -> None:

@@ -174,6 +174,14 @@ class TestAnnounced:
         assert converge(converger(store), ANNOUNCED) == Settled(ANNOUNCED, Status.MISSING)
         assert made_of(store) == [None, None]
 
+    def test_of_one_that_is_gone_what_is_there_is_removed(self, store: FakeMinio) -> None:
+        converge(converger(store), ANNOUNCED)
+        store.delete("a")
+        del store.objects[LARGE.bucket, "a"]
+        settled = converge(converger(store, delete_renditions=True), ANNOUNCED)
+        assert settled.status is Status.MISSING
+        assert made_of(store) == [None, None]
+
     def test_a_bad_one(self, store: FakeMinio) -> None:
         store.put("a", b"junk")
         announced = replace(ANNOUNCED, size=4)
@@ -497,6 +505,23 @@ class TestBudget:
         assert isinstance(deferred, Settled)
         assert deferred.status is Status.DEFERRED
 
+    def test_a_claim_that_was_wrong_takes_nothing(self, store: FakeMinio) -> None:
+        store.put("a", bytes(9))
+        one = converger(store)
+        assert isinstance(one.download(replace(ANNOUNCED, size=6), Budget(10)), Downloaded)
+
+    def test_what_is_larger_than_it_was_is_left_to_the_end(self, store: FakeMinio) -> None:
+        """As an object with a Content-Encoding, or one that is overwritten after the look."""
+        store.put("a", bytes(6))
+        store.before = once("download", SOURCE, lambda: store.put("a", bytes(900)))
+        one = converger(store)
+        deferred = one.download(REQUEST, Budget(10))
+        assert isinstance(deferred, Settled)
+        assert deferred.status is Status.DEFERRED
+        settled, _ = one.confirm(deferred)
+        assert settled.status is Status.RENDERED
+        assert made_of(store) == [bytes(900), bytes(900)]
+
     def test_what_is_current_takes_none(self, store: FakeMinio) -> None:
         one = converger(store)
         converge(one)
@@ -687,7 +712,7 @@ def _play(
                 store.delete("a")
                 events.append(REQUEST)
             case [("good" | "junk") as kind]:
-                source = f"{kind} {number}".encode()
+                source = f"{kind} {'.' * number}".encode()
                 store.put("a", source)
                 # An event can come late, and then claims what is not there any more.
                 announced = replace(ANNOUNCED, size=len(source))

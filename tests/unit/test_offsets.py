@@ -185,6 +185,14 @@ class TestPlanRanges:
         plans, _ = plan_ranges({0: 0, 1: 0}, waiting, {0: messages - 1, 1: 2}, limits)
         assert [plan.messages for plan in plans] == [*shares, 1]
 
+    def test_a_tick_hands_out_as_much_as_it_may(self) -> None:
+        """What its last plans can't take all of is not shared among more of them."""
+        limits = Limits(messages=5, weight=10**9, plans=4)
+        waiting = {0: queue("a" * 9 + "b" * 11)}
+        plans, after = plan_ranges({0: 0}, waiting, {0: 20}, limits)
+        assert [plan.messages for plan in plans] == [5, 4, 5, 5]
+        assert after == {0: 19}
+
     def test_a_plan_is_bounded_by_weight(self) -> None:
         limits = Limits(messages=100, weight=10, plans=10)
         plans, _ = plan_ranges({0: 0}, {0: queue("aaaa", weight=5)}, {0: 4}, limits)
