@@ -203,12 +203,8 @@ class Bench:
                     delete_renditions=False,
                     retry_s=self.settings.retry_s,
                 )
-                requests = [
-                    Request(
-                        key, self.size, SourceMessage(self.settings.kafka_topic, 0, 0, None, b"")
-                    )
-                    for key in self.keys
-                ]
+                message = SourceMessage(self.settings.kafka_topic, 0, 0, None, b"")
+                requests = [Request(key, self.size, message) for key in self.keys]
                 for batch in batches_of(
                     requests,
                     max_objects=self.settings.batch_max_objects,

@@ -107,9 +107,9 @@ def kill_workers(
         cluster = Borrowed(stack.folder / "checker", stack, instance)
         checker = Checker(cluster, writer.ledger, f"{keys[0].partition('/')[0]}/", Baseline())
         with overwriter.at_work():
-            while (made := stack.made(rendition)) < len(keys):
-                if time.monotonic() - began > TIMEOUT_S:
-                    break
+            while (made := stack.made(rendition)) < len(keys) and (
+                time.monotonic() - began < TIMEOUT_S
+            ):
                 if killer.kill_when_due():
                     print(
                         f"{time.monotonic() - began:5.0f} s  {made} made, worker killed", flush=True

@@ -248,7 +248,7 @@ class CodeServer:
         ends = {partition: end for partition, (_, end) in state.watermarks.items()}
         ticks: list[float] = []
         planned = runs = 0
-        while not ticks or cursor.next_offsets != ends:
+        while cursor.next_offsets != ends:
             started = time.perf_counter()
             answer = self.tick(cursor.model_dump_json())
             ticks.append(time.perf_counter() - started)

@@ -120,6 +120,7 @@ class FakeKafka:
     def wait(self, topic: str, start: Mapping[int, int], timeout_s: float) -> None:
         assert topic == self.topic
         assert all(offset == self.end(partition) for partition, offset in start.items())
+        assert 0 <= timeout_s < 10
         self.waited_s.append(timeout_s)
         self.produce(*self.arrives)
         self.arrives = []
