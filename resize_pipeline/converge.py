@@ -105,7 +105,10 @@ class Converger:
         """
         source: ObjectInfo | None = None
         try:
-            if new := self._new(request, budget):
+            first = self.renditions[0]
+            is_announced = bool(request.message) and 0 < request.size <= self.source_max_bytes
+            seen = {first.name: self._look(first, request.key)} if is_announced else {}
+            if is_announced and not seen[first.name] and (new := self._new(request, budget)):
                 return new
             source = self._retry(lambda: self.store.stat(self.source_bucket, request.key))
             if source is None:
@@ -113,7 +116,10 @@ class Converger:
             needed = [
                 spec
                 for spec in self.renditions
-                if request.force or not self._is_current(spec, source)
+                if request.force
+                or not is_current(
+                    seen.get(spec.name) or self._look(spec, request.key), source, spec
+                )
             ]
             if not needed:
                 return Settled(request, Status.CURRENT, source.etag)
@@ -134,19 +140,14 @@ class Converger:
         return Downloaded(request, original, frozenset(spec.name for spec in needed))
 
     def _new(self, request: Request, budget: Budget | None) -> Downloaded | Settled | None:
-        """Read an original that was announced and has no rendition yet, which most have not.
+        """Read an original that was announced and has not the first rendition, as most have not.
 
-        One look tells: renditions are written in order, so without the first there are none, unless
-        it was removed or its spec is newer than theirs. Then they are made once more, at no harm.
+        Renditions are written in order, so without the first there are none, unless it was removed
+        or its spec is newer than theirs. Then they are made once more, at no harm.
 
         Returns:
-            As `download`; None if the object is not new, or not as it was announced.
+            As `download`; None if the object is not as it was announced.
         """
-        if request.message is None or not 0 < request.size <= self.source_max_bytes:
-            return None
-        first = self.renditions[0]
-        if self._retry(lambda: self.store.stat(first.bucket, first.key_for(request.key))):
-            return None
         if budget and not budget.take(request.size):
             return Settled(request, Status.DEFERRED)
         try:
@@ -283,9 +284,8 @@ class Converger:
         etag = source.etag if source else None
         return (etag, self._metadata_read(source)) == (settled.etag, settled.metadata_read)
 
-    def _is_current(self, spec: Rendition, source: ObjectInfo) -> bool:
-        found = self._retry(lambda: self.store.stat(spec.bucket, spec.key_for(source.key)))
-        return is_current(found, source, spec)
+    def _look(self, spec: Rendition, key: str) -> ObjectInfo | None:
+        return self._retry(lambda: self.store.stat(spec.bucket, spec.key_for(key)))
 
     def _metadata_read(self, source: ObjectInfo | Original | None) -> str:
         return metadata_read(self.renditions, (source and source.metadata) or {})

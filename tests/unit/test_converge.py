@@ -156,6 +156,22 @@ class TestAnnounced:
             ("stat", SOURCE, "a"),
         ]
 
+    def test_one_that_is_overwritten_takes_each_look_once(self, store: FakeMinio) -> None:
+        converge(converger(store), ANNOUNCED)
+        store.put("a", b"2")
+        store.calls.clear()
+        assert converge(converger(store), ANNOUNCED).status is Status.RENDERED
+        assert made_of(store) == [b"2", b"2"]
+        assert store.calls == [
+            ("stat", LARGE.bucket, "a"),
+            ("stat", SOURCE, "a"),
+            ("stat", SMALL.bucket, "thumbs/a"),
+            ("download", SOURCE, "a"),
+            ("upload", LARGE.bucket, "a"),
+            ("upload", SMALL.bucket, "thumbs/a"),
+            ("stat", SOURCE, "a"),
+        ]
+
     def test_once_more_reads_no_original(self, store: FakeMinio) -> None:
         converge(converger(store), ANNOUNCED)
         store.calls.clear()
