@@ -44,10 +44,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from resize_pipeline.defs.follow_ups import LEFT_TAG
-from resize_pipeline.defs.sensors import UNFINISHED
-from tests.project import ROOT_PASSWORD, ROOT_USER, Project
-from tests.standing import instance_of
+from resize_pipeline.defs.runs import UNFINISHED
+from resize_pipeline.defs.sensors.follow_ups import LEFT_TAG
+from tests.support.project import ROOT_PASSWORD, ROOT_USER, Project
+from tests.support.standing import instance_of
 
 SOURCE = "images"
 BUCKETS = ("processed", "processed-medium", "processed-thumbnail")
@@ -127,7 +127,7 @@ class Watch:
 
 
 KINDS = {
-    "resize_pipeline.rendering": "rendering child",
+    "resize_pipeline.imaging.child": "rendering child",
     # The code server starts runs so.
     "multiprocessing.spawn": "run",
     "asset materialize": "run",

@@ -59,14 +59,22 @@ from benchmarks.stack import (
     started_at,
     write,
 )
-from resize_pipeline.batches import Budget, Downloaded, Request, Resized, SourceMessage, batches_of
-from resize_pipeline.converge import Converger
-from resize_pipeline.defs.ops import IO_THREADS
-from resize_pipeline.defs.sensors import SENSOR_NAME
-from resize_pipeline.objects import identity
-from resize_pipeline.rendering import Limits, Renderer
+from resize_pipeline.defs.names import SENSOR_NAME
+from resize_pipeline.defs.ops.batch import IO_THREADS
+from resize_pipeline.delivery.batches import (
+    Budget,
+    Downloaded,
+    Request,
+    Resized,
+    SourceMessage,
+    batches_of,
+)
+from resize_pipeline.delivery.converge import Converger
+from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.renderer import Renderer
+from resize_pipeline.renditions.objects import identity
 from resize_pipeline.settings import Settings
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 SIDES = (1280, 640, 160)
 QUALITY = 80

@@ -1,4 +1,4 @@
-"""Draws rate against fidelity, for the constants by which imaging.py trades one for the other.
+"""Draws rate against fidelity, for the constants by which imaging/scaling.py trades one for the other.
 
     python -m benchmarks.curve [PHOTOGRAPH] [--rounds N] [--out FOLDER]
 
@@ -23,8 +23,9 @@ from PIL import Image
 from benchmarks.chart import save
 from benchmarks.rendering import SIDES, SPECS, fidelity, has_sharp, measure
 from benchmarks.stack import OUT, machine, photograph, write
-from resize_pipeline import imaging
-from resize_pipeline.imaging import Rendered, render
+from resize_pipeline.imaging import render as imaging
+from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.settings import Settings
 
 DRAFTS = {"decoded at half": 1.0, "decoded whole": 1000.0}

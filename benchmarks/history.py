@@ -28,13 +28,13 @@ from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEvent
 from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 
+from resize_pipeline.commands.status import pipeline_status
 from resize_pipeline.defs.retention import RETENTION_JOB_NAME
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.status import pipeline_status
 from tests.dagster.fakes import event, fake_settings
 from tests.dagster.project import Project
-from tests.pictures import detailed, encoded
-from tests.postgres import running_postgres
+from tests.support.pictures import detailed, encoded
+from tests.support.postgres import running_postgres
 
 REPOSITORY = Path(__file__).parents[1]
 PICTURES = 5

@@ -13,7 +13,7 @@ import dagster as dg
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from benchmarks.stack import Pipeline, Stack, copy_of, service_of, started_at
-from resize_pipeline.local.supervisor import RESTART_MIN_S
+from resize_pipeline.local.processes.supervisor import RESTART_MIN_S
 from tests.faults.checker import Baseline, Checker
 from tests.faults.cluster import Cluster
 from tests.faults.ledger import Writer

@@ -41,8 +41,9 @@ from benchmarks.stack import (
     photograph,
     write,
 )
-from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED, sensor_state
-from tests.waiting import wait_until
+from resize_pipeline.defs.names import SENSOR_NAME
+from resize_pipeline.defs.runs import UNFINISHED, sensor_state
+from tests.support.waiting import wait_until
 
 TICK_CYCLE_S = 5.0
 """What Dagster's daemon leaves between ticks at least."""

@@ -21,9 +21,10 @@ from pathlib import Path
 import psutil
 from PIL import Image, ImageFilter
 
-from resize_pipeline.imaging import render
-from resize_pipeline.rendering import Limits, Renderer
-from resize_pipeline.renditions import load_renditions
+from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.render import render
+from resize_pipeline.imaging.renderer import Renderer
+from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.settings import MIB, Settings
 
 SPECS = load_renditions(Path(__file__).parents[1] / "renditions.yaml", "images")

@@ -43,14 +43,14 @@ from kafka.admin import NewTopic
 from kafka.structs import TopicPartition
 
 from benchmarks.stack import OUT, machine
-from resize_pipeline.defs.sensors import SENSOR_NAME
-from resize_pipeline.local.kafka import kafka_service
-from resize_pipeline.local.ports import free_port
-from resize_pipeline.local.supervisor import Supervisor
-from resize_pipeline.offsets import Cursor, OffsetRange, TopicState
+from resize_pipeline.defs.names import SENSOR_NAME
+from resize_pipeline.kafka.offsets import Cursor, OffsetRange, TopicState
+from resize_pipeline.local.processes.ports import free_port
+from resize_pipeline.local.processes.supervisor import Supervisor
+from resize_pipeline.local.servers.kafka import kafka_service
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[1]
 LOCATION = "resize_pipeline"

@@ -35,9 +35,10 @@ import typer
 from PIL import Image, ImageOps
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from resize_pipeline.imaging import render
-from resize_pipeline.rendering import Limits, Renderer
-from resize_pipeline.renditions import load_renditions
+from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.render import render
+from resize_pipeline.imaging.renderer import Renderer
+from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.settings import Settings
 
 HERE = Path(__file__).parent

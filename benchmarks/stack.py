@@ -26,16 +26,17 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 from PIL import Image
 
-from resize_pipeline.instance import INSTANCE_FILE
-from resize_pipeline.local.state import read_state
-from resize_pipeline.renditions import Rendition, load_renditions
+from resize_pipeline.instance.open import INSTANCE_FILE
+from resize_pipeline.local.processes.state import read_state
+from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource, http_client
 from resize_pipeline.settings import Settings
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.faults.ledger import Ledger, Writer
-from tests.project import REPOSITORY, Project
-from tests.waiting import wait_until
+from tests.support.project import REPOSITORY, Project
+from tests.support.waiting import wait_until
 
 PHOTOGRAPH = REPOSITORY.parent / "shared" / "pictures" / "photo-2725x2225.jpg"
 OUT = Path(".local/benchmarks")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from resize_pipeline.dead_letters import escaped, find_letters
+from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import ResizePipelineError, UserError
-from resize_pipeline.settings import Settings, load_settings
+from resize_pipeline.kafka.dead_letters import escaped, find_letters
+from resize_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from resize_pipeline.removed_renditions import RemovedRendition
+    from resize_pipeline.commands.removed_renditions import RemovedRendition
     from resize_pipeline.resources.kafka import KafkaResource
     from resize_pipeline.resources.minio import MinioResource
 
@@ -76,14 +77,13 @@ def up(
     ] = 0,
 ) -> None:
     """Run the local stack and Dagster until Ctrl-C or `down`."""
-    from resize_pipeline.local.dagster import ui_url
     from resize_pipeline.local.pipeline import running_pipeline
 
     started = time.monotonic()
     with running_pipeline(load_settings(), errors.print, workers=workers) as pipeline:
         settings = pipeline.settings
         errors.print(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
-        errors.print(f"Dagster  {ui_url(settings)}")
+        errors.print(f"Dagster  {settings.ui_url}")
         errors.print(f"MinIO    {settings.minio_endpoint}, bucket {settings.source_bucket}")
         errors.print(f"Kafka    {settings.kafka_bootstrap_servers}, topic {settings.kafka_topic}")
         pipeline.supervisor.wait()
@@ -101,21 +101,20 @@ def demo(
     then with RUN_MIN_INTERVAL_S=0. Exit code 0 if every picture ended as it must.
     """
     from resize_pipeline.demo import run_demo
-    from resize_pipeline.local.dagster import ui_url
     from resize_pipeline.local.pipeline import is_running, running_pipeline
 
     output = Console(highlight=False)
     settings = load_settings()
     if is_running(settings):
         is_well = run_demo(settings, output)
-        output.print(f"Dagster  {ui_url(settings)}")
+        output.print(f"Dagster  {settings.ui_url}")
     else:
         # Somebody looks on.
         settings = settings.model_copy(update={"run_min_interval_s": 0.0})
         with running_pipeline(settings, errors.print) as pipeline:
             is_well = run_demo(pipeline.settings, output)
             if keep:
-                output.print(f"Dagster  {ui_url(settings)}; Ctrl-C stops it")
+                output.print(f"Dagster  {settings.ui_url}; Ctrl-C stops it")
                 pipeline.supervisor.wait()
             else:
                 output.print(
@@ -207,7 +206,7 @@ def letters_replay(
 
 
 def _kafka() -> tuple["KafkaResource", Settings]:
-    from resize_pipeline.instance import dagster_environment
+    from resize_pipeline.instance.open import dagster_environment
     from resize_pipeline.resources.kafka import KafkaResource
 
     settings = load_settings()
@@ -227,7 +226,7 @@ def removed_list(
     """
     from rich.table import Table
 
-    from resize_pipeline.removed_renditions import left_objects
+    from resize_pipeline.commands.removed_renditions import left_objects
 
     found, minio = _removed(load_settings())
     table = Table("rendition", "place", "objects", "bytes", "in the spec file", box=None)
@@ -272,7 +271,7 @@ def removed_delete(
 
     Asks nothing. What the pipeline did not write stays, and what is a current rendition's.
     """
-    from resize_pipeline.removed_renditions import delete_objects, left_objects, places_of
+    from resize_pipeline.commands.removed_renditions import delete_objects, left_objects, places_of
 
     settings = load_settings()
     found, minio = _removed(settings)
@@ -309,10 +308,10 @@ def _delete(gone: Iterable[tuple[int, int]], what: str, place: str) -> None:
 
 
 def _removed(settings: Settings) -> tuple[list["RemovedRendition"], "MinioResource"]:
-    from resize_pipeline.instance import open_instance
-    from resize_pipeline.provisioning.access import Server
-    from resize_pipeline.removed_renditions import removed_renditions, written_places
-    from resize_pipeline.renditions import load_renditions
+    from resize_pipeline.commands.removed_renditions import removed_renditions, written_places
+    from resize_pipeline.instance.open import open_instance
+    from resize_pipeline.provisioning.admin import Server
+    from resize_pipeline.renditions.file import load_renditions
 
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
     with open_instance(settings) as instance:
@@ -329,9 +328,9 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
     """
     from rich.text import Text
 
-    from resize_pipeline.instance import open_instance
+    from resize_pipeline.commands.status import as_tables, pipeline_status
+    from resize_pipeline.instance.open import open_instance
     from resize_pipeline.resources.kafka import KafkaResource
-    from resize_pipeline.status import as_tables, pipeline_status
 
     settings = load_settings()
     with open_instance(settings) as instance:
@@ -375,7 +374,7 @@ def reprocess(
     if version_id and len(keys or ()) != 1:
         msg = "--version-id is of one object: name exactly one key"
         raise typer.BadParameter(msg)
-    from resize_pipeline.reprocess import reprocess as launch
+    from resize_pipeline.commands.reprocess import reprocess as launch
 
     settings = load_settings()
     for run in launch(
@@ -502,7 +501,7 @@ def resize(  # noqa: PLR0913  As many as there are options.
 
     Exit code 0 if all were rendered, 1 if some were rejected, 2 for wrong use.
     """
-    from resize_pipeline.resize_command import run_resize
+    from resize_pipeline.commands.resize import run_resize
 
     try:
         rejected = run_resize(

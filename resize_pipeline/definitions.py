@@ -6,24 +6,23 @@ from typing import Any
 import dagster as dg
 
 from resize_pipeline.defs.assets import build_raw_images, build_renditions
-from resize_pipeline.defs.checks import build_checks
-from resize_pipeline.defs.follow_ups import build_follow_ups
+from resize_pipeline.defs.checks import build_checks, build_sensor_check
 from resize_pipeline.defs.jobs import build_checks_job, build_job
-from resize_pipeline.defs.notifications import build_dead_letter_sensor, build_failed_run_sensor
 from resize_pipeline.defs.partitions import build_partitions
 from resize_pipeline.defs.retention import build_retention
 from resize_pipeline.defs.schedules import build_completeness, build_reconciliation
-from resize_pipeline.defs.sensor_check import build_sensor_check
-from resize_pipeline.defs.sensors import build_sensor
-from resize_pipeline.local.dagster import ui_url
-from resize_pipeline.renditions import load_renditions
+from resize_pipeline.defs.sensors.alerts import build_dead_letter_sensor, build_failed_run_sensor
+from resize_pipeline.defs.sensors.follow_ups import build_follow_ups
+from resize_pipeline.defs.sensors.minio_events import build_sensor
+from resize_pipeline.environment import export_secrets, load_settings
+from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.resources.renderer import RendererResource
 from resize_pipeline.resources.scratch import ScratchIOManager
 from resize_pipeline.resources.webhook import WebhookResource
-from resize_pipeline.settings import Settings, export_secrets, load_settings
+from resize_pipeline.settings import Settings
 
 
 def build_definitions(
@@ -42,7 +41,7 @@ def build_definitions(
     partitions = build_partitions(settings)
     retention_job, retention_schedule = build_retention(renditions)
     notifications = (
-        [build_failed_run_sensor(ui_url(settings)), build_dead_letter_sensor()]
+        [build_failed_run_sensor(settings.ui_url), build_dead_letter_sensor()]
         if settings.webhook_url
         else []
     )

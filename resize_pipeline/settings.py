@@ -5,34 +5,25 @@ provision` left in `LOCAL_DIR`. Nothing else in the package reads the environmen
 """
 
 import datetime as dt
-import functools
 import ipaddress
-import logging
-import os
 import re
-import reprlib
-import sys
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv.parser import Binding, parse_stream
 from pydantic import (
     AfterValidator,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from resize_pipeline.errors import UserError
-from resize_pipeline.names import (
+from resize_pipeline.validators import (
     DEAD_LETTERS,
     checked_bucket,
     checked_host,
@@ -40,42 +31,17 @@ from resize_pipeline.names import (
     checked_target,
     checked_topic,
     checked_webhook,
-    nearest,
     parse_owners,
     parse_suffixes,
 )
 
-DOTENV = Path(".env")
-CREDENTIALS_FILE = "credentials.env"
 MIB = 2**20
 PORT_MAX = 65535
 
-OURS = (
-    "NOTIFY_KAFKA_",
-    "RUN_MAX_",
-    "RUN_MIN_",
-    "RUN_RETENTION",
-    "BATCH_MAX_",
-    "SOURCE_MAX_",
-    "SENSOR_MAX_",
-    "CONTACT_SHEET",
-)
-"""Starts of names that no other software is known to use."""
-THEIRS = frozenset(
-    {"MINIO_ROOT_USER_FILE", "MINIO_ROOT_PASSWORD_FILE", "MINIO_KMS_SECRET_KEY"}
-    | {"MINIO_ACCESS_KEY_FILE", "MINIO_SECRET_KEY_FILE", "KAFKA_DEFAULT_REPLICATION_FACTOR"}
-)
-"""Names as close to one of ours as a slip, which MinIO's server and Kafka's images know."""
-SLIP_RATIO = 0.85
-"""Likeness, of `difflib`, of a name that is one of ours misspelt. UI_PROT has 0.86 and
-MINIO_ENDPIONT 0.93; of others' names MINIO_SITE_REGION has 0.83 and KAFKA_HOST 0.76."""
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
 _BROKER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))?")
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = 100
 
 
 def _of_length(least: int) -> AfterValidator:
@@ -404,6 +370,11 @@ class Settings(BaseSettings):
         """Whether `up` starts Kafka."""
         return self.local_stack and is_loopback(self.kafka_address[0])
 
+    @property
+    def ui_url(self) -> str:
+        """Address of the Dagster UI."""
+        return f"http://{host_port((self.ui_host, self.ui_port))}"
+
     def to_environment(self) -> dict[str, str]:
         """Give the settings as environment variables, secrets in clear, for child processes."""
         environment: dict[str, str] = {}
@@ -435,96 +406,7 @@ def how_to_start(hosts: Iterable[str]) -> str:
     return "start it"
 
 
-def load_settings(*, warn: bool = True) -> Settings:
-    """Read the settings.
-
-    Args:
-        warn: say on standard error, once in a process, what `.env` has that is of no effect and
-            looks as if it were meant to be of one.
-
-    Raises:
-        UserError: a value is wrong; the message names the variable and what is allowed.
-    """
-    try:
-        if warn:
-            _warn_of_dotenv()
-        # LOCAL_DIR decides where the credentials are, so it is read first.
-        local_dir = Settings(_env_file=DOTENV).local_dir  # pyright: ignore[reportCallIssue]
-        settings = Settings(_env_file=(local_dir / CREDENTIALS_FILE, DOTENV))  # pyright: ignore[reportCallIssue]
-    except ValidationError as error:
-        problems = "; ".join(map(_described, error.errors(include_url=False)))
-        msg = f"wrong settings, in the environment or in .env: {problems}"
-        raise UserError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f".env or LOCAL_DIR/{CREDENTIALS_FILE} is not text ({error.reason}): save it as UTF-8"
-        raise UserError(msg) from error
-    except OSError as error:
-        msg = f"{error.filename or DOTENV} can't be read: {error.strerror}"
-        raise UserError(msg) from error
-    for warning in settings.warnings:
-        _warn_once(f"resize-pipeline: {warning}\n")
-    return settings
-
-
-def _described(problem: ErrorDetails) -> str:
-    """Say in one line what is wrong with a setting, without showing a secret."""
-    if problem["type"] == "value_error":
-        reason = str(problem["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
-    else:
-        reason = re.sub("^Input should be ", "is not ", problem["msg"])
-    if not problem["loc"]:
-        return reason
-    name, value = str(problem["loc"][0]), problem["input"]
-    annotation = Settings.model_fields[name].annotation
-    # Before an @ there may be a password, whatever setting it is.
-    is_secret = SecretStr in {annotation, *get_args(annotation)} or "@" in str(value)
-    return f"{name.upper()}: {reason if is_secret else f'{_REPR.repr(value)} {reason}'}"
-
-
-def dotenv_warnings(bindings: Iterable[Binding]) -> list[str]:
-    """Find what a `.env` has that is of no effect and looks as if it were meant to be of one.
-
-    Such a file is shared with other software, so a name is only told of when it is like one of
-    ours. Values are not shown.
-    """
-    names = [name.upper() for name in Settings.model_fields]
-    found: list[str] = []
-    for binding in bindings:
-        text = binding.original.string
-        line = binding.original.line + text[: -len(text.lstrip()) or None].count("\n")
-        name = (binding.key or "").upper()
-        if binding.error:
-            found.append(f"line {line} is ignored: must be NAME=VALUE, with quotes in pairs")
-        elif name in names:
-            if binding.value is None:
-                found.append(f"line {line} is ignored: {name} must be followed by =VALUE")
-        elif name not in THEIRS and (name.startswith(OURS) or nearest(name, names, SLIP_RATIO)):
-            meant = nearest(name, names, 0.0)
-            found.append(f"line {line} is ignored: {name} is not a setting, {meant} is")
-    return found
-
-
-def _warn_of_dotenv() -> None:
-    # What it says of lines that it can't parse is said here, once and with the file's name.
-    logging.getLogger("dotenv.main").setLevel(logging.ERROR)
-    if DOTENV.is_file():
-        with DOTENV.open(encoding="utf-8") as file:
-            for warning in dotenv_warnings(parse_stream(file)):
-                _warn_once(f"resize-pipeline: {DOTENV}, {warning}\n")
-
-
-@functools.cache
-def _warn_once(line: str) -> None:
-    sys.stderr.write(line)
-
-
-def export_secrets(settings: Settings) -> None:
-    """Put secrets that came from files into the environment, where `dg.EnvVar` looks for them."""
-    for name in (
-        *("minio_access_key", "minio_secret_key"),
-        *("kafka_sasl_password", "kafka_ssl_key_password", "webhook_url"),
-    ):
-        secret: SecretStr | None = getattr(settings, name)
-        # An empty variable counts as unset, as it does in `Settings`.
-        if secret is not None and not os.environ.get(name.upper()):
-            os.environ[name.upper()] = secret.get_secret_value()
+def host_port(address: tuple[str, int]) -> str:
+    """Write an address as HOST:PORT, with brackets around an IPv6 address."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from resize_pipeline.local.ports import free_port
+from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.stack import running_stack
 from resize_pipeline.settings import Settings
 
@@ -69,7 +69,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Project"]:  
 
     Tests share it: use keys of your own, below a prefix.
     """
-    from tests.project import Project
+    from tests.support.project import Project
 
     project = Project(tmp_path_factory.mktemp("project"))
     with project.running():

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import dagster as dg
 
 from resize_pipeline.defs.freshness import freshness_policy
-from resize_pipeline.defs.gaps import RAW_IMAGES
-from resize_pipeline.defs.ops import build_publish, download, plan, resize, upload
+from resize_pipeline.defs.names import RAW_IMAGES
+from resize_pipeline.defs.ops.batch import download, resize, upload
+from resize_pipeline.defs.ops.plan import plan
+from resize_pipeline.defs.ops.publish import build_publish
 from resize_pipeline.defs.partitions import TimePartitions
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 
 GROUP = "images"

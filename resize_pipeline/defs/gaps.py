@@ -4,11 +4,10 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
-from resize_pipeline.instance import sql_event_log_storage
-from resize_pipeline.offsets import Gap
+from resize_pipeline.defs.names import RAW_IMAGES
+from resize_pipeline.instance.event_log import sql_event_log_storage
+from resize_pipeline.kafka.offsets import Gap
 
-RAW_IMAGES = "raw_images"
-"""The asset of the source bucket, which is observed."""
 OBSERVATIONS_MAX = 1_000
 """How far back gaps are looked for: each run has an observation, and few are of a gap."""
 

@@ -6,11 +6,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from resize_pipeline.defs.gaps import RAW_IMAGES
-from resize_pipeline.renditions import Rendition
-
-JOB_NAME = "resize_images_job"
-CHECKS_JOB_NAME = "check_renditions_job"
+from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, RAW_IMAGES
+from resize_pipeline.renditions.spec import Rendition
 
 
 def run_config(**plan: Any) -> dict[str, Any]:

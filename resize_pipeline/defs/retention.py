@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from resize_pipeline.defs.gaps import runs_with_gaps
-from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME
-from resize_pipeline.defs.ops import one_line_failures
-from resize_pipeline.defs.sensors import UNFINISHED
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
+from resize_pipeline.defs.runs import UNFINISHED, one_line_failures
+from resize_pipeline.instance.retention import deletable_runs, delete_runs
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.pipeline import PipelineResource
-from resize_pipeline.retention import deletable_runs, delete_runs
 
 RETENTION_JOB_NAME = "delete_finished_runs_job"
 RETENTION_SCHEDULE_NAME = "run_retention_schedule"

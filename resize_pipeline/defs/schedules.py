@@ -4,9 +4,10 @@ import datetime as dt
 
 import dagster as dg
 
-from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME, run_config
+from resize_pipeline.defs.jobs import run_config
+from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
 from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
-from resize_pipeline.defs.sensors import unfinished_runs
+from resize_pipeline.defs.runs import unfinished_runs
 from resize_pipeline.resources.pipeline import PipelineResource
 
 SCHEDULE_NAME = "reconciliation_schedule"

@@ -23,8 +23,9 @@ from rich.text import Text
 
 from resize_pipeline.demo.outcomes import Observer, Outcome, upload
 from resize_pipeline.demo.samples import draw_samples
-from resize_pipeline.instance import open_instance
-from resize_pipeline.renditions import Rendition, load_renditions
+from resize_pipeline.instance.open import open_instance
+from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings

@@ -10,12 +10,12 @@ from minio import Minio
 from minio.commonconfig import CopySource
 from PIL import Image
 
-from resize_pipeline.defs.jobs import JOB_NAME
+from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.delivery.events import ObjectCreated, parse_message
 from resize_pipeline.demo.samples import Sample
-from resize_pipeline.events import ObjectCreated, parse_message
-from resize_pipeline.geometry import geometry
-from resize_pipeline.offsets import OffsetRange
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.imaging.geometry import geometry
+from resize_pipeline.kafka.offsets import OffsetRange
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.instance import dagster_environment
-from resize_pipeline.local.ports import host_port
-from resize_pipeline.local.supervisor import Service
+from resize_pipeline.instance.open import dagster_environment
+from resize_pipeline.local.processes.supervisor import Service
 from resize_pipeline.settings import Settings
 
 PROBE_TIMEOUT_S = 2.0
@@ -103,11 +102,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def ui_url(settings: Settings) -> str:
-    """Give the address of the Dagster UI."""
-    return f"http://{host_port((settings.ui_host, settings.ui_port))}"
-
-
 def locations_loaded(settings: Settings) -> bool:
     """Ask the webserver whether every code location is loaded.
 
@@ -144,7 +138,7 @@ def daemons_alive(settings: Settings, since: float) -> bool:
 
 def _graphql(settings: Settings, query: str) -> dict[str, Any] | None:
     request = urllib.request.Request(  # noqa: S310 - the scheme is http
-        f"{ui_url(settings)}/graphql",
+        f"{settings.ui_url}/graphql",
         data=json.dumps({"query": query}).encode(),
         headers={"content-type": "application/json"},
     )

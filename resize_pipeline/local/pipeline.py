@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resize_pipeline.defs.freshness import freshness_policy
-from resize_pipeline.instance import INSTANCE_FILE, dagster_environment, open_instance
+from resize_pipeline.environment import load_settings
+from resize_pipeline.instance.open import INSTANCE_FILE, dagster_environment, open_instance
 from resize_pipeline.local.dagster import dagster_services, workspace_file
-from resize_pipeline.local.ports import check_free
+from resize_pipeline.local.processes.ports import check_free
+from resize_pipeline.local.processes.state import read_state
+from resize_pipeline.local.processes.supervisor import Supervisor
 from resize_pipeline.local.stack import (
     check_not_running,
     local_servers,
@@ -18,8 +21,6 @@ from resize_pipeline.local.stack import (
     running_stack,
     state_file,
 )
-from resize_pipeline.local.state import read_state
-from resize_pipeline.local.supervisor import Supervisor
 from resize_pipeline.local.workers import (
     check_workers,
     code_server_service,
@@ -28,8 +29,8 @@ from resize_pipeline.local.workers import (
     write_instance_file,
 )
 from resize_pipeline.provisioning import Step, provision
-from resize_pipeline.renditions import load_renditions
-from resize_pipeline.settings import Settings, load_settings
+from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.settings import Settings
 
 
 @dataclass(frozen=True)

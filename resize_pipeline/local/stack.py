@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.local.kafka import kafka_service
-from resize_pipeline.local.minio import minio_service
-from resize_pipeline.local.ports import check_free
-from resize_pipeline.local.state import StackState, exclusive, read_state
-from resize_pipeline.local.supervisor import Service, Supervisor
+from resize_pipeline.local.processes.ports import check_free
+from resize_pipeline.local.processes.state import StackState, exclusive, read_state
+from resize_pipeline.local.processes.supervisor import Service, Supervisor
+from resize_pipeline.local.servers.kafka import kafka_service
+from resize_pipeline.local.servers.minio import minio_service
 from resize_pipeline.settings import Settings
 
 STOP_TIMEOUT_S = 60.0

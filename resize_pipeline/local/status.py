@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from resize_pipeline.local.kafka import kafka_answers
-from resize_pipeline.local.minio import minio_answers
-from resize_pipeline.local.ports import is_listening
+from resize_pipeline.local.processes.ports import is_listening
+from resize_pipeline.local.processes.state import ServiceState, read_state
+from resize_pipeline.local.servers.kafka import kafka_answers
+from resize_pipeline.local.servers.minio import minio_answers
 from resize_pipeline.local.stack import state_file
-from resize_pipeline.local.state import ServiceState, read_state
 from resize_pipeline.resources.minio import tls_context
 from resize_pipeline.settings import Settings
 

@@ -15,13 +15,13 @@ from dagster._grpc.client import DagsterGrpcClient
 from dotenv import set_key
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.instance import INSTANCE_FILE
+from resize_pipeline.instance.open import INSTANCE_FILE
 from resize_pipeline.local.dagster import child_environment
-from resize_pipeline.local.extra import package_dir
-from resize_pipeline.local.ports import free_port
-from resize_pipeline.local.postgres import DATABASE, USER, postgres_service
-from resize_pipeline.local.supervisor import Service
-from resize_pipeline.local.valkey import valkey_service
+from resize_pipeline.local.processes.ports import free_port
+from resize_pipeline.local.processes.supervisor import Service
+from resize_pipeline.local.servers.packages import package_dir
+from resize_pipeline.local.servers.postgres import DATABASE, USER, postgres_service
+from resize_pipeline.local.servers.valkey import valkey_service
 from resize_pipeline.settings import Settings
 
 HOME = Path("deploy/celery")

@@ -6,13 +6,13 @@ changes only that, so it can be run at any time and any number of times.
 
 from pathlib import Path
 
-from resize_pipeline.provisioning.access import Server
+from resize_pipeline.provisioning.admin import Server
 from resize_pipeline.provisioning.buckets import ensure_buckets, ensure_notification
 from resize_pipeline.provisioning.steps import Report, Step
 from resize_pipeline.provisioning.target import ensure_target
 from resize_pipeline.provisioning.topics import ensure_topics
 from resize_pipeline.provisioning.user import ensure_user
-from resize_pipeline.renditions import load_renditions
+from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.settings import Settings
 
 __all__ = ["Report", "Step", "provision"]

@@ -9,10 +9,10 @@ from minio.error import S3Error
 from minio.notificationconfig import NotificationConfig, QueueConfig, SuffixFilterRule
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.provisioning.access import DeniedError, Server, refusal
+from resize_pipeline.provisioning.admin import DeniedError, Server, refusal
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.provisioning.target import arn, is_arn_of, read_target, target_of
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.minio import DENIED
 from resize_pipeline.settings import Settings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from resize_pipeline.errors import TransientError, UserError, one_line
-from resize_pipeline.provisioning.access import AdminError, DeniedError, Server, refusal
+from resize_pipeline.provisioning.admin import AdminError, DeniedError, Server, refusal
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.settings import Settings
 

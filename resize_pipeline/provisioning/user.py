@@ -8,8 +8,9 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any, cast
 
+from resize_pipeline.environment import CREDENTIALS_FILE
 from resize_pipeline.errors import UserError
-from resize_pipeline.provisioning.access import AdminError, DeniedError, Server, refusal
+from resize_pipeline.provisioning.admin import AdminError, DeniedError, Server, refusal
 from resize_pipeline.provisioning.credentials import (
     ACCESS_KEY,
     SECRET_KEY,
@@ -17,8 +18,8 @@ from resize_pipeline.provisioning.credentials import (
     written_credentials,
 )
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
-from resize_pipeline.renditions import Rendition
-from resize_pipeline.settings import CREDENTIALS_FILE, Settings
+from resize_pipeline.renditions.spec import Rendition
+from resize_pipeline.settings import Settings
 
 USER = "resize-pipeline"
 SECRET_BYTES = 24

@@ -5,154 +5,53 @@ raises would hold the consumer for ever at the message that it can't read.
 """
 
 import datetime as dt
-import gzip
 import ssl
-import struct
 import time
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import dagster as dg
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
-from kafka.net.connection import KafkaConnection
-from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from pydantic import SecretStr
 
-from resize_pipeline.dead_letters import DeadLetter, newest
 from resize_pipeline.errors import TransientError, UserError
-from resize_pipeline.offsets import OffsetRange, TopicState
+from resize_pipeline.kafka.connection import (
+    NO_COORDINATOR,
+    REFUSALS,
+    SILENCE,
+    TIMEOUT_MS,
+    TLS_NAMES,
+    ConnectionManager,
+    HungUpError,
+)
+from resize_pipeline.kafka.dead_letters import DeadLetter, newest
+from resize_pipeline.kafka.messages import Message, Outgoing, Undecodable
+from resize_pipeline.kafka.offsets import OffsetRange, TopicState
+from resize_pipeline.kafka.reading import POLL_MS, UNDECODABLE, UndecodableError, polled
 from resize_pipeline.settings import Settings, how_to_start
 from resize_pipeline.tls import (
-    HANG_UPS,
-    TlsNames,
     client_context,
     explained,
     show_certificate,
-    tls_error_of,
 )
 
-TLS_NAMES = TlsNames(
-    ca="KAFKA_SSL_CAFILE",
-    address="KAFKA_BOOTSTRAP_SERVERS, or the broker's advertised.listeners,",
-    protocol="KAFKA_SECURITY_PROTOCOL",
-    cert="KAFKA_SSL_CERTFILE",
-    key="KAFKA_SSL_KEYFILE",
-    password="KAFKA_SSL_KEY_PASSWORD",  # noqa: S106
-)
-
-TIMEOUT_MS = 10_000
 DELIVERY_TIMEOUT_MS = 30_000
 REQUEST_MAX_BYTES = 16 * 2**20
 """Larger than a message can be that a broker with its defaults takes (1 MiB)."""
 RETRY_BACKOFF_MS = 10
 """How soon a consumer asks again. It always does, for it asks for the brokers first and only then
 for a topic: with kafka-python's 100 ms each tick slept for 0.3 s, and each run longer."""
-POLL_MS = 500
 POLL_MAX_RECORDS = 5_000
 
-UNDECODABLE = (
-    kafka_errors.CorruptRecordError,
-    gzip.BadGzipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-)
-"""What kafka-python 3.0 raises for batches that Kafka 4.3 has taken, which looks neither at what
-follows the compressed data nor at header keys that are no UTF-8, and refuses all else."""
 
 NO_TOPIC = frozenset(
     {kafka_errors.UnknownTopicOrPartitionError.errno, kafka_errors.InvalidTopicError.errno}
 )
-SILENCE = (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError, TimeoutError)
-"""Their names say nothing more than that there was no answer."""
-REFUSALS = (
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
-)
-"""What a broker says of a client that it will say again the next time."""
-NO_FRAME = kafka_errors.InvalidReceiveError
-HUNG_UP = "socket disconnected"
-"""What kafka-python 3.0 calls it when the broker has closed the connection (net/transport.py)."""
-NO_COORDINATOR = (
-    kafka_errors.CoordinatorNotAvailableError,
-    kafka_errors.CoordinatorLoadInProgressError,
-    kafka_errors.NotCoordinatorError,
-)
-"""What a broker says of consumer groups until it has made and read the topic that keeps them."""
-
-
-Outgoing = tuple[bytes | None, bytes | None, Iterable[tuple[str, bytes]]]
-"""Key, value and headers of a message to send; a value of None is a tombstone."""
-
-
-class Message(Protocol):
-    """What this package reads of kafka-python's `ConsumerRecord`."""
-
-    @property
-    def partition(self) -> int:
-        """Partition that holds the message."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """Offset of the message in its partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Milliseconds since 1970."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Key as it was sent."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Value as it was sent; None for a tombstone."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
-        """Headers as they were sent."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Undecodable:
-    """What `KafkaResource.read` gives for an offset whose message this client can't decode.
-
-    Attributes:
-        partition: partition that holds the message.
-        offset: its offset.
-        reason: what the client says.
-        timestamp: milliseconds since 1970, of now: that of the message is not known.
-        key: likewise not known.
-        value: likewise.
-        headers: likewise.
-    """
-
-    partition: int
-    offset: int
-    reason: str
-    timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
-    key: None = None
-    value: None = None
-    headers: tuple[()] = ()
-
-
-class _UndecodableError(Exception):
-    """The next message of one of the partitions that are read can't be decoded."""
 
 
 class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -253,7 +152,7 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         except NO_COORDINATOR as error:
             msg = f"Kafka at {self.bootstrap_servers} is not ready for consumer groups yet: wait"
             raise TransientError(msg) from error
-        except _HungUpError as error:
+        except HungUpError as error:
             msg = (
                 f"Kafka at {self.bootstrap_servers} closes the connection before it answers: set "
                 f"KAFKA_SECURITY_PROTOCOL={self.security_protocol} to what its listener speaks, or "
@@ -307,11 +206,11 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         process has no file left to open.
         """
         made: list[KafkaNetClient] = []
-        managers: list[_ConnectionManager] = []
+        managers: list[ConnectionManager] = []
 
         def make(**options: Any) -> KafkaNetClient:
             selector = NetworkSelector(**options)
-            managers.append(_ConnectionManager(selector, **options))
+            managers.append(ConnectionManager(selector, **options))
             made.append(KafkaNetClient(net=selector, manager=managers[-1], **options))
             return made[-1]
 
@@ -425,7 +324,7 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             UserError: Kafka refuses these credentials, or a codec's library is missing.
         """
         position.update(start)
-        with suppress(_UndecodableError):
+        with suppress(UndecodableError):
             yield from self._read(topic, start, end, position, stall_timeout_s)
             return
         # The client does not say of which partition, so each is read alone, from where it is.
@@ -434,7 +333,7 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 one = {partition: position[partition]}
                 try:
                     yield from self._read(topic, one, end, position, stall_timeout_s)
-                except _UndecodableError as error:
+                except UndecodableError as error:
                     offset = position[partition]
                     position[partition] = offset + 1
                     yield Undecodable(partition, offset, str(error))
@@ -457,7 +356,7 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 consumer.seek(tp, start[tp.partition])
             progress = time.monotonic()
             while unread:
-                for tp, records in _polled(consumer).items():
+                for tp, records in polled(consumer).items():
                     for record in records:
                         if record.offset >= end[tp.partition]:
                             break
@@ -633,80 +532,6 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             return
         sent: list[Outgoing] = [(one.key, one.value, one.headers()) for one in letters]
         self.send(topic, [*sent, *((key, None, ()) for key in taken_back)])
-
-
-def _polled(consumer: KafkaConsumer) -> Mapping[TopicPartition, Sequence[Message]]:
-    try:
-        return consumer.poll(timeout_ms=POLL_MS)
-    except UNDECODABLE as error:
-        # The consumer is of no use any more: its next poll would never return.
-        msg = f"can't be decoded: {type(error).__name__}: {error}"
-        raise _UndecodableError(msg) from error
-
-
-class _HungUpError(kafka_errors.KafkaError):
-    """The broker closed each connection before it had answered."""
-
-
-class _ConnectionManager(KafkaConnectionManager):
-    """Remembers why connections failed, and gives up when that will not change.
-
-    kafka-python 3.0 tries to connect until the time is over, whatever the broker says of
-    certificate or password, and then says no more than that the time is over.
-    """
-
-    def __init__(self, net: NetworkSelector, **options: Any) -> None:
-        self._failed: set[object] = set()
-        self._refusal: Exception | None = None
-        self._hung_up = False
-        super().__init__(net, **options)
-        # kafka-python 3.0 does not hand it on to the metadata.
-        self.cluster.config["retry_backoff_ms"] = options["retry_backoff_ms"]
-
-    def get_connection(self, node_id: Any, *args: Any, **options: Any) -> KafkaConnection:
-        """Give the connection to a node, and look after it."""
-        known = self._conns.get(node_id)
-        connection = super().get_connection(node_id, *args, **options)
-        if connection is not known:
-            for ended in (connection.init_future, connection.close_future):
-                ended.add_errback(partial(self._note, node_id))
-        return connection
-
-    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
-        transport: Any = await super()._build_transport(node, timeout_at=timeout_at)
-        receive = transport._sock_recv  # noqa: SLF001
-
-        def receive_all() -> tuple[bytes, Exception | None]:
-            # kafka-python forgets what it has read when it finds the end in the same breath, as of
-            # a broker that refuses a password and hangs up. The end is found again the next time.
-            data, error = receive()
-            return (data, None) if data else (data, error)
-
-        transport._sock_recv = receive_all  # noqa: SLF001
-        return transport
-
-    def maybe_raise_auth_failure(self, node_id: object) -> None:
-        """Give up for want of a server that does not refuse; asked before each connection."""
-        cluster: Any = self.cluster
-        servers = {broker.node_id for broker in cluster.bootstrap_brokers()}
-        if self._refusal is not None and not self.bootstrapped and servers <= self._failed:
-            raise self._refusal
-        super().maybe_raise_auth_failure(node_id)
-
-    def reason(self) -> Exception | None:
-        """Give what the broker or TLS said against this client; None when neither did."""
-        return self._refusal or (_HungUpError() if self._hung_up else None)
-
-    def _note(self, node_id: object, error: Exception) -> None:
-        tls_error = tls_error_of(error)
-        if isinstance(error, REFUSALS):
-            self._refusal = error
-        elif tls_error is not None and not isinstance(tls_error, HANG_UPS):
-            self._refusal = tls_error
-        # A listener with TLS answers what is none with an alert, which is no frame of Kafka's.
-        elif tls_error is not None or HUNG_UP in str(error) or isinstance(error, NO_FRAME):
-            self._hung_up = not self.bootstrapped
-        self._failed.add(node_id)
 
 
 def _secret(secret: SecretStr | None) -> str | None:

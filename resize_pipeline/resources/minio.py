@@ -25,7 +25,7 @@ from resize_pipeline.errors import (
     TransientError,
     UserError,
 )
-from resize_pipeline.objects import ObjectInfo, Original
+from resize_pipeline.renditions.objects import ObjectInfo, Original
 from resize_pipeline.settings import MIB, Settings, how_to_start
 from resize_pipeline.tls import TlsNames, client_context, explained, tls_error_of
 

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import dagster as dg
 
-from resize_pipeline.renditions import Rendition, load_renditions, specs_digest
+from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.spec import Rendition, specs_digest
 from resize_pipeline.settings import Settings
 
 

@@ -12,9 +12,10 @@ from typing import Self
 import dagster as dg
 from pydantic import PrivateAttr
 
-from resize_pipeline.imaging import Rendered
-from resize_pipeline.rendering import Limits, Renderer
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.renderer import Renderer
+from resize_pipeline.renditions.objects import Rendered
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 
 

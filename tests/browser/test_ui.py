@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME, run_config
+from resize_pipeline.defs.jobs import run_config
+from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
 from resize_pipeline.demo.samples import draw_rose, draw_sunset
-from resize_pipeline.renditions import load_renditions
+from resize_pipeline.renditions.file import load_renditions
 from tests.browser.chromium import ARGUMENTS, TIMEOUT_MS, find_chromium, page_of
-from tests.project import Project
-from tests.waiting import wait_until
+from tests.support.project import Project
+from tests.support.waiting import wait_until
 
 CHROMIUM = find_chromium()
 SOURCE = "images"

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_plus
 
-from resize_pipeline.dead_letters import DeadLetter, Headers, newest
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.imaging import Rendered, render
-from resize_pipeline.objects import ObjectInfo, Original
-from resize_pipeline.offsets import OffsetRange, TopicState
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.imaging.render import render
+from resize_pipeline.kafka.dead_letters import DeadLetter, Headers, newest
+from resize_pipeline.kafka.offsets import OffsetRange, TopicState
+from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 
 SOURCE = "images"

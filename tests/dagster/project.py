@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from resize_pipeline.definitions import build_definitions
-from resize_pipeline.offsets import Cursor
+from resize_pipeline.kafka.offsets import Cursor
 from resize_pipeline.resources.scratch import ScratchIOManager
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import FakeKafka, FakeMinio, InProcessRenderer, fake_settings

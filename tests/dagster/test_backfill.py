@@ -10,10 +10,10 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 
-from resize_pipeline.defs.follow_ups import LEFT_AFTER_TAG
+from resize_pipeline.defs.sensors.follow_ups import LEFT_AFTER_TAG
 from tests.dagster.fakes import NOW
 from tests.dagster.project import Project, materialized, observed
-from tests.pictures import detailed, encoded
+from tests.support.pictures import detailed, encoded
 
 HOUR = dt.timedelta(hours=1)
 THIS_HOUR = NOW.strftime("%Y-%m-%d-%H:00")
@@ -111,7 +111,7 @@ class TestWhatIsListed:
 class TestFollowUps:
     @pytest.fixture(autouse=True)
     def _two_objects_a_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("resize_pipeline.defs.ops.LISTED_MAX_OBJECTS", 2)
+        monkeypatch.setattr("resize_pipeline.defs.ops.plan.LISTED_MAX_OBJECTS", 2)
 
     @pytest.mark.parametrize("config", [{}, {"reconcile": True}, {"prefix": "a"}, {"force": True}])
     def test_each_goes_on_where_the_one_before_ended(

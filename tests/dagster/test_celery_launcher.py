@@ -10,9 +10,9 @@ from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from dagster_celery.tasks import create_execute_job_task
 
-from resize_pipeline import celery_launcher as module
-from resize_pipeline.celery_launcher import CheckedCeleryRunLauncher, health
-from resize_pipeline.local.ports import free_port
+from resize_pipeline.instance import celery_launcher as module
+from resize_pipeline.instance.celery_launcher import CheckedCeleryRunLauncher, health
+from resize_pipeline.local.processes.ports import free_port
 
 TASK = "e7c1"
 IDLE: dict[str, set[str]] = {"one@host": set(), "two@host": {"another"}}
@@ -101,7 +101,7 @@ def test_a_run_nobody_knows_of_is_lost_after_a_while(
     launcher: CheckedCeleryRunLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("resize_pipeline.celery_launcher.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("resize_pipeline.instance.celery_launcher.time.monotonic", lambda: now[0])
     unknown = health(TASK, states.STARTED, "one@host", {})
     answer = [unknown]
     monkeypatch.setattr(launcher, "_ask", lambda _: answer[0])

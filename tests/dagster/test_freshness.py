@@ -17,7 +17,7 @@ from resize_pipeline.defs.freshness import freshness_policy, longest_interval
 from resize_pipeline.errors import UserError
 from tests.dagster.fakes import NOW, fake_settings
 from tests.dagster.project import Project
-from tests.project import REPOSITORY
+from tests.support.project import REPOSITORY
 
 HOUR = dt.timedelta(hours=1)
 DAY = dt.timedelta(days=1)

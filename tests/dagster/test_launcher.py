@@ -14,9 +14,9 @@ from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionResult
 
-from resize_pipeline import launcher as module
-from resize_pipeline.launcher import CheckedRunLauncher
-from resize_pipeline.local.ports import free_port
+from resize_pipeline.instance import launcher as module
+from resize_pipeline.instance.launcher import CheckedRunLauncher
+from resize_pipeline.local.processes.ports import free_port
 
 
 @dg.job
@@ -99,7 +99,7 @@ def test_a_server_that_is_started_again(
 ) -> None:
     """Its runs are lost, but Dagster can repeat them only once it is back."""
     now = [1000.0]
-    monkeypatch.setattr("resize_pipeline.launcher.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("resize_pipeline.instance.launcher.time.monotonic", lambda: now[0])
     client = Client(DagsterUserCodeUnreachableError("away"))
     monkeypatch.setattr(launcher, "_get_grpc_client_for_termination", lambda _: client)
     run = launcher._instance.create_run_for_job(anything)

@@ -15,7 +15,7 @@ from dagster._core.events import DagsterEventType
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
 from resize_pipeline.defs import retention
-from resize_pipeline.retention import delete_runs
+from resize_pipeline.instance.retention import delete_runs
 from tests.dagster.fakes import NOW, event, fake_settings
 from tests.dagster.history import age, delete_finished_runs, run_ids
 from tests.dagster.project import Project

@@ -10,9 +10,8 @@ from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import get_reexecution_strategy
 
 from resize_pipeline.defs.gaps import recorded_gaps
+from resize_pipeline.delivery.events import ObjectCreated, parse_message
 from resize_pipeline.errors import PermanentError, TransientError, UserError
-from resize_pipeline.events import ObjectCreated, parse_message
-from tests.children import rendering_children
 from tests.dagster.fakes import NOW, SOURCE, etag, event
 from tests.dagster.project import (
     ALIVE,
@@ -22,7 +21,8 @@ from tests.dagster.project import (
     observations,
     observed,
 )
-from tests.pictures import decoded, detailed, encoded
+from tests.support.children import rendering_children
+from tests.support.pictures import decoded, detailed, encoded
 
 HOUR = dt.timedelta(hours=1)
 THIS_HOUR = NOW.strftime("%Y-%m-%d-%H:00")

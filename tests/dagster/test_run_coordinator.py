@@ -8,7 +8,7 @@ import yaml
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 
-from tests.project import REPOSITORY
+from tests.support.project import REPOSITORY
 
 
 def test_the_daemon_looks_twice_a_second_and_keeps_the_limits(

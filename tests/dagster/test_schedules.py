@@ -11,7 +11,7 @@ from resize_pipeline.defs.checks import KEYS_SHOWN
 from resize_pipeline.errors import TransientError
 from tests.dagster.fakes import NOW
 from tests.dagster.project import Project
-from tests.pictures import detailed, encoded
+from tests.support.pictures import detailed, encoded
 
 HOUR = dt.timedelta(hours=1)
 LAST_HOUR = (NOW - HOUR).strftime("%Y-%m-%d-%H:00")

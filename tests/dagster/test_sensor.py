@@ -13,9 +13,9 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resize_pipeline.defs import sensors
 from resize_pipeline.defs.partitions import build_partitions, partition_key_at, partition_keys
-from resize_pipeline.defs.sensors import UNFINISHED
+from resize_pipeline.defs.runs import UNFINISHED
+from resize_pipeline.defs.sensors import minio_events as sensors
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import NOW, event

@@ -22,7 +22,7 @@ from dagster._core.scheduler.instigation import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import SerializableErrorInfo
 
-from resize_pipeline.defs.sensor_check import SILENT_MAX_S, sensor_problem
+from resize_pipeline.defs.checks import SILENT_MAX_S, sensor_problem
 from resize_pipeline.errors import TransientError
 from tests.dagster.fakes import NOW, event, fake_settings
 from tests.dagster.project import Project

@@ -18,13 +18,13 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
 from rich.console import Console
 
-from resize_pipeline.defs.jobs import JOB_NAME
+from resize_pipeline.commands.status import PipelineStatus, as_tables, pipeline_status, tick_status
+from resize_pipeline.defs.names import JOB_NAME
 from resize_pipeline.errors import TransientError
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.status import PipelineStatus, _tick, as_tables, pipeline_status
 from tests.dagster.fakes import NOW, RENDITIONS, fake_settings
 from tests.dagster.project import Project
-from tests.pictures import detailed, encoded
+from tests.support.pictures import detailed, encoded
 
 THIS_HOUR = NOW.strftime("%Y-%m-%d-%H:00")
 
@@ -59,13 +59,13 @@ LINE = "Kafka at 127.0.0.1:1 does not answer: start it"
 @pytest.mark.parametrize("cause", [None, OSError("connection refused")])
 def test_an_error_of_ours_is_its_one_line(cause: Exception | None) -> None:
     """Neither Dagster's words around it nor the client's beneath it."""
-    status = _tick(failed_tick(error_of_the_daemon(TransientError(LINE), cause)))
+    status = tick_status(failed_tick(error_of_the_daemon(TransientError(LINE), cause)))
     assert status.message == LINE
     assert status.status == "FAILURE"
 
 
 def test_another_error_is_named_with_its_class() -> None:
-    status = _tick(failed_tick(error_of_the_daemon(ZeroDivisionError("division"), None)))
+    status = tick_status(failed_tick(error_of_the_daemon(ZeroDivisionError("division"), None)))
     assert status.message == "ZeroDivisionError: division"
 
 
@@ -74,7 +74,7 @@ def test_an_error_of_dagster_itself_is_shown() -> None:
         raise TimeoutError("the code server did not answer")
     except TimeoutError:
         info = serializable_error_info_from_exc_info(sys.exc_info())
-    assert "the code server did not answer" in (_tick(failed_tick(info)).message or "")
+    assert "the code server did not answer" in (tick_status(failed_tick(info)).message or "")
 
 
 @pytest.fixture

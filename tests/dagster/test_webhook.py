@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from resize_pipeline.errors import TransientError
-from resize_pipeline.local.ports import free_port
+from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.resources import webhook as module
 from resize_pipeline.resources.webhook import WebhookResource
-from tests.webhook import running_webhook
+from tests.support.webhook import running_webhook
 
 PATH = "/services/secret-path?token=secret-token"
 

@@ -23,16 +23,16 @@ from dagster._core.scheduler.instigation import TickStatus
 from minio.error import S3Error
 from PIL import Image, UnidentifiedImageError
 
+from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.errors import ResizePipelineError
-from resize_pipeline.objects import is_current
-from resize_pipeline.offsets import OffsetRange
-from resize_pipeline.planning import letter_identity, letter_key
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.kafka.offsets import OffsetRange
+from resize_pipeline.renditions.objects import is_current
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.minio import MinioResource
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.faults.cluster import Cluster
 from tests.faults.ledger import Ledger, Writer, picture
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 SETTLED_TIMEOUT_S = 420.0
 LETTERS = "ABCDEFGH"

@@ -32,25 +32,26 @@ from kafka import KafkaProducer
 from kafka.structs import TopicPartition
 from minio import Minio
 
-from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME
-from resize_pipeline.defs.sensors import SENSOR_NAME, UNFINISHED
-from resize_pipeline.local.dagster import locations_loaded, ui_url
-from resize_pipeline.local.kafka import kafka_service
-from resize_pipeline.local.minio import minio_service
-from resize_pipeline.local.ports import free_port
-from resize_pipeline.local.state import read_state
-from resize_pipeline.local.supervisor import Service, Supervisor
-from resize_pipeline.offsets import Cursor, TopicState
+from resize_pipeline.commands.status import PipelineStatus, pipeline_status
+from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, SENSOR_NAME
+from resize_pipeline.defs.runs import UNFINISHED
+from resize_pipeline.kafka.offsets import Cursor, TopicState
+from resize_pipeline.local.dagster import locations_loaded
+from resize_pipeline.local.processes.ports import free_port
+from resize_pipeline.local.processes.state import read_state
+from resize_pipeline.local.processes.supervisor import Service, Supervisor
+from resize_pipeline.local.servers.kafka import kafka_service
+from resize_pipeline.local.servers.minio import minio_service
 from resize_pipeline.provisioning import provision
 from resize_pipeline.provisioning.credentials import read_credentials
-from resize_pipeline.renditions import Rendition, load_renditions, specs_digest
+from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.spec import Rendition, specs_digest
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import http_client
 from resize_pipeline.settings import MIB, Settings
-from resize_pipeline.status import PipelineStatus, pipeline_status
 from tests.conftest import MINIO_BIN, ROOT_PASSWORD, ROOT_USER
 from tests.faults.memory import MemoryWatch, Role, bounds, loaded_bytes
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 GONE_TIMEOUT_S = 60.0
@@ -543,7 +544,7 @@ class Cluster:
     def graphql(self, query: str, variables: Mapping[str, object]) -> dict:
         """Ask the webserver, as the UI does."""
         request = urllib.request.Request(  # noqa: S310  The scheme is http.
-            f"{ui_url(self.settings)}/graphql",
+            f"{self.settings.ui_url}/graphql",
             data=json.dumps({"query": query, "variables": variables}).encode(),
             headers={"content-type": "application/json"},
         )

@@ -17,7 +17,7 @@ from minio import Minio
 from minio.error import MinioException
 from PIL import Image
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 THREADS = 4
 PUT_TIMEOUT_S = 300.0

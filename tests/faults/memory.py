@@ -94,7 +94,7 @@ def role_of(process: psutil.Process) -> Role | None:
     """Tell what a process is there for, None when it is none of ours."""
     line = process.cmdline()
     text = " ".join(line)
-    if "resize_pipeline.rendering" in line:
+    if "resize_pipeline.imaging.child" in line:
         return Role.RENDERING
     if "spawn_main" in text or "execute_run" in line:
         return Role.RUN

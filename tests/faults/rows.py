@@ -9,7 +9,7 @@ import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus
 from kafka.errors import KafkaError
 
-from resize_pipeline.events import notification
+from resize_pipeline.delivery.events import notification
 from tests.faults.ledger import Storm
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.world import World, row, wait_for_messages

@@ -8,7 +8,7 @@ from minio.commonconfig import ENABLED, CopySource
 from minio.versioningconfig import VersioningConfig
 from PIL import Image
 
-from resize_pipeline.events import notification
+from resize_pipeline.delivery.events import notification
 from tests.faults.ledger import picture
 from tests.faults.world import World, row, wait_for_messages
 
@@ -227,7 +227,7 @@ def strange_pictures(world: World) -> None:
 HOSTILE = """
 import os, signal, time
 try:
-    import resize_pipeline.imaging as imaging
+    import resize_pipeline.imaging.render as imaging
 except ImportError:
     imaging = None
 

@@ -10,11 +10,11 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 from minio.commonconfig import Tags
 
-from resize_pipeline.events import notification
+from resize_pipeline.delivery.events import notification
 from tests.faults.checker import Checker
 from tests.faults.ledger import picture
 from tests.faults.world import World, own_messages, row, wait_for_messages
-from tests.undecodable import send_undecodable
+from tests.support.undecodable import send_undecodable
 
 ELSEWHERE = notification("another-bucket", "a.jpg", size=1, etag=None)
 

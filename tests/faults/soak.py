@@ -27,7 +27,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.ledger import REFUSED_PAUSE_S, picture
 from tests.faults.memory import Role
 from tests.faults.world import World
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 THREADS = 3
 PAUSE_S = 0.75

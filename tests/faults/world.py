@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resize_pipeline.resources.kafka import Message
+from resize_pipeline.kafka.messages import Message
 from tests.faults.checker import Baseline, Checker, Violation
 from tests.faults.cluster import Cluster
 from tests.faults.ledger import Ledger, Storm, Writer, picture
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 Evidence = Callable[["World"], str | None]
 

@@ -7,13 +7,14 @@ import pytest
 import pyvips
 from PIL import ExifTags, Image, ImageChops
 
-from resize_pipeline import colour, imaging
-from resize_pipeline.imaging import render
-from resize_pipeline.renditions import Rendition
-from resize_pipeline.stripping import stripped
+from resize_pipeline.imaging import colour
+from resize_pipeline.imaging import scaling
+from resize_pipeline.imaging.metadata import stripped
+from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.spec import Rendition
 from tests.fidelity.vips import NAMES, lanczos, photograph, srgb, thumbnail, to_pillow
-from tests.pictures import decoded, encoded, psnr
-from tests.profiles import ADOBE_RGB, DISPLAY_P3, GREY_1_8
+from tests.support.pictures import decoded, encoded, psnr
+from tests.support.profiles import ADOBE_RGB, DISPLAY_P3, GREY_1_8
 
 QUALITY = 80
 SIDES = (320, 160, 64)
@@ -44,8 +45,8 @@ def levels_apart(one: Image.Image, other: Image.Image) -> int:
 def _without_shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full decode, one Lanczos step for each rendition."""
     for name in ("DRAFT_MARGIN", "SOFT_DRAFT_MARGIN", "CHAIN_MARGIN", "FAST_FILTER_MARGIN"):
-        monkeypatch.setattr(imaging, name, 1e6)
-    monkeypatch.setattr(imaging, "REDUCING_GAP", None)
+        monkeypatch.setattr(scaling, name, 1e6)
+    monkeypatch.setattr(scaling, "REDUCING_GAP", None)
 
 
 def with_filter(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -176,11 +177,11 @@ def test_they_are_turned_as_libvips_turns_them(orientation):
 
 @pytest.mark.parametrize(("orientation", "wrong"), [(6, 8), (8, 6), (2, 1), (5, 7), (3, 4)])
 def test_another_orientation_is_found_out(monkeypatch, orientation, wrong):
-    turns = {**imaging._TRANSPOSE, 1: None}
-    mistaken = {**imaging._TRANSPOSE, orientation: turns[wrong]}
+    turns = {**scaling._TRANSPOSE, 1: None}
+    mistaken = {**scaling._TRANSPOSE, orientation: turns[wrong]}
     if mistaken[orientation] is None:
         del mistaken[orientation]
-    monkeypatch.setattr(imaging, "_TRANSPOSE", mistaken)
+    monkeypatch.setattr(scaling, "_TRANSPOSE", mistaken)
     with pytest.raises((AssertionError, ValueError)):
         check_orientation(orientation, rendered)
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.geometry import geometry
-from resize_pipeline.imaging import render
-from resize_pipeline.renditions import COMPASS, EXTENSIONS, SIDE_MAX, Rendition
-from tests.pictures import CORNERS, corner_names, corners, decoded, encoded
+from resize_pipeline.imaging.geometry import geometry
+from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.spec import COMPASS, EXTENSIONS, SIDE_MAX, Rendition
+from tests.support.pictures import CORNERS, corner_names, corners, decoded, encoded
 
 MODES = {
     "AVIF": ["L", "LA", "RGB", "RGBA"],

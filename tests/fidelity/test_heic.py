@@ -8,10 +8,10 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from resize_pipeline.imaging import render
-from resize_pipeline.renditions import Rendition
-from tests.pictures import corner_names, corners, decoded, detailed, psnr
-from tests.profiles import DISPLAY_P3, P3_PRIMARIES, srgb_of_rgb
+from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.spec import Rendition
+from tests.support.pictures import corner_names, corners, decoded, detailed, psnr
+from tests.support.profiles import DISPLAY_P3, P3_PRIMARIES, srgb_of_rgb
 
 
 def heic(image: Image.Image, **options) -> bytes:
@@ -70,7 +70,7 @@ def test_without_the_extra_it_is_no_picture():
 import sys
 sys.modules["pillow_heif"] = None
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.imaging import render
+from resize_pipeline.imaging.render import render
 try:
     render(sys.stdin.buffer.read(), [], max_pixels=10**6)
 except PermanentError as error:

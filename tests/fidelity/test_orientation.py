@@ -3,9 +3,9 @@
 import pytest
 from PIL import ExifTags, Image
 
-from resize_pipeline.imaging import render
-from resize_pipeline.renditions import EXTENSIONS, Rendition
-from tests.pictures import CORNERS, corner_names, decoded, turned
+from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.spec import EXTENSIONS, Rendition
+from tests.support.pictures import CORNERS, corner_names, decoded, turned
 
 MAX_PIXELS = 10**6
 UPRIGHT = list(CORNERS)

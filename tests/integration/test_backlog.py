@@ -12,9 +12,9 @@ import pytest
 from minio import Minio
 from PIL import Image
 
-from resize_pipeline.defs.sensors import SENSOR_NAME
-from tests.project import Project
-from tests.standing import instance_of, is_caught_up, messages, wait_for
+from resize_pipeline.defs.names import SENSOR_NAME
+from tests.support.project import Project
+from tests.support.standing import instance_of, is_caught_up, messages, wait_for
 
 pytestmark = pytest.mark.integration
 

@@ -19,13 +19,13 @@ from dotenv import dotenv_values
 from minio import Minio
 from redis import Redis
 
-from resize_pipeline.celery_launcher import CheckedCeleryRunLauncher
-from resize_pipeline.defs.jobs import JOB_NAME
-from resize_pipeline.instance import INSTANCE_FILE
-from resize_pipeline.local.state import StackState, read_state
-from tests.pictures import detailed, encoded
-from tests.project import REPOSITORY, Project
-from tests.waiting import wait_until
+from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.instance.celery_launcher import CheckedCeleryRunLauncher
+from resize_pipeline.instance.open import INSTANCE_FILE
+from resize_pipeline.local.processes.state import StackState, read_state
+from tests.support.pictures import detailed, encoded
+from tests.support.project import REPOSITORY, Project
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

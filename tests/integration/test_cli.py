@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from resize_pipeline.local.state import StackState, current_process
-from tests.project import Project
+from resize_pipeline.local.processes.state import StackState, current_process
+from tests.support.project import Project
 
 # No server is needed, but each is a program that takes seconds to start.
 pytestmark = pytest.mark.integration

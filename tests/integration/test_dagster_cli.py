@@ -28,13 +28,12 @@ from minio import Minio
 from minio.error import S3Error
 from PIL import Image
 
-from resize_pipeline.defs.follow_ups import SENSOR_NAME as FOLLOW_UP_SENSOR_NAME
-from resize_pipeline.defs.jobs import CHECKS_JOB_NAME, JOB_NAME
+from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, SENSOR_NAME
 from resize_pipeline.defs.retention import RETENTION_JOB_NAME, RETENTION_SCHEDULE_NAME
 from resize_pipeline.defs.schedules import CHECKS_SCHEDULE_NAME, SCHEDULE_NAME
-from resize_pipeline.defs.sensors import SENSOR_NAME
+from resize_pipeline.defs.sensors.follow_ups import SENSOR_NAME as FOLLOW_UP_SENSOR_NAME
 from tests.conftest import MINIO_BIN
-from tests.project import (
+from tests.support.project import (
     COMMAND_TIMEOUT_S,
     NEVER,
     REPOSITORY,
@@ -42,8 +41,8 @@ from tests.project import (
     ROOT_USER,
     Project,
 )
-from tests.standing import instance_of, is_caught_up, is_idle, messages, standing, wait_for
-from tests.waiting import wait_until
+from tests.support.standing import instance_of, is_caught_up, is_idle, messages, standing, wait_for
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

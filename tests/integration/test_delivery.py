@@ -18,20 +18,20 @@ from kafka.structs import TopicPartition
 from minio.versioningconfig import ENABLED, VersioningConfig
 
 from resize_pipeline.cli import main
-from resize_pipeline.converge import ROUNDS_MAX
-from resize_pipeline.dead_letters import DeadLetter
 from resize_pipeline.definitions import build_definitions
-from resize_pipeline.defs import sensors
 from resize_pipeline.defs.gaps import recorded_gaps
+from resize_pipeline.defs.sensors import minio_events as sensors
+from resize_pipeline.delivery.converge import ROUNDS_MAX
 from resize_pipeline.errors import TransientError, UserError
-from resize_pipeline.imaging import Rendered
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.kafka.dead_letters import DeadLetter
+from resize_pipeline.renditions.objects import Rendered
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import InProcessRenderer
 from tests.integration.test_pipeline import Pipeline
-from tests.pictures import detailed, encoded
-from tests.undecodable import send_undecodable
-from tests.waiting import wait_until
+from tests.support.pictures import detailed, encoded
+from tests.support.undecodable import send_undecodable
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

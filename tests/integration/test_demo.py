@@ -9,9 +9,9 @@ import yaml
 
 from resize_pipeline.demo.outcomes import Made, Outcome
 from resize_pipeline.demo.samples import Sample, draw_samples
-from resize_pipeline.renditions import Rendition
-from tests.project import Project
-from tests.standing import instance_of
+from resize_pipeline.renditions.spec import Rendition
+from tests.support.project import Project
+from tests.support.standing import instance_of
 
 SMALL = Rendition(name="small", width=100, height=100, bucket="small")
 LARGE = Rendition(name="large", width=1000, height=1000, bucket="large")

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.imaging import Rendered
-from resize_pipeline.rendering import Limits, Renderer
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.renderer import Renderer
+from resize_pipeline.renditions.objects import Rendered
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import MIB
-from tests import hostile
-from tests.children import rendering_children
-from tests.pictures import decoded
+from tests.support import hostile
+from tests.support.children import rendering_children
+from tests.support.pictures import decoded
 
 MUTATIONS = 1500
 PIXELS = 10**7

@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 
 from resize_pipeline.settings import Settings
-from tests import hostile
 from tests.integration.test_pipeline import Pipeline
-from tests.pictures import decoded
+from tests.support import hostile
+from tests.support.pictures import decoded
 
 pytestmark = pytest.mark.integration
 

@@ -14,12 +14,14 @@ from kafka.admin import NewTopic
 from kafka.structs import TopicPartition
 
 from resize_pipeline.errors import TransientError, UserError
-from resize_pipeline.local.ports import free_port
-from resize_pipeline.offsets import OffsetRange, TopicState, lag
-from resize_pipeline.resources.kafka import NO_COORDINATOR, KafkaResource, Undecodable
+from resize_pipeline.kafka.connection import NO_COORDINATOR
+from resize_pipeline.kafka.messages import Undecodable
+from resize_pipeline.kafka.offsets import OffsetRange, TopicState, lag
+from resize_pipeline.local.processes.ports import free_port
+from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
-from tests.undecodable import send_undecodable
-from tests.waiting import wait_until
+from tests.support.undecodable import send_undecodable
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -410,7 +412,7 @@ class TestAway:
     @pytest.fixture(autouse=True)
     def _impatience(self, request: pytest.FixtureRequest, monkeypatch) -> None:
         if "with_real_timeouts" not in request.node.name:
-            monkeypatch.setattr("resize_pipeline.resources.kafka.TIMEOUT_MS", 1_500)
+            monkeypatch.setattr("resize_pipeline.kafka.connection.TIMEOUT_MS", 1_500)
 
     def failing(self, ask: str, port: int) -> str:
         kafka = KafkaResource(bootstrap_servers=f"127.0.0.1:{port}")

@@ -25,7 +25,7 @@ from resize_pipeline.errors import (
     TransientError,
     UserError,
 )
-from resize_pipeline.local.ports import free_port
+from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
 from tests.conftest import ROOT_PASSWORD, ROOT_USER

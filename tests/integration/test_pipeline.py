@@ -11,14 +11,15 @@ import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from resize_pipeline.definitions import build_definitions
-from resize_pipeline.offsets import Cursor
+from resize_pipeline.environment import load_settings
+from resize_pipeline.kafka.offsets import Cursor
 from resize_pipeline.provisioning import provision
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
-from resize_pipeline.settings import Settings, load_settings
+from resize_pipeline.settings import Settings
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
-from tests.pictures import decoded, detailed, encoded
-from tests.waiting import wait_until
+from tests.support.pictures import decoded, detailed, encoded
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

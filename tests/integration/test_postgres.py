@@ -12,17 +12,17 @@ import sqlalchemy as sa
 import yaml
 from dagster._core.storage.runs import SqlRunStorage
 
-from resize_pipeline.postgres_storage import PooledPostgresStorage
+from resize_pipeline.commands.status import pipeline_status
+from resize_pipeline.instance.postgres_storage import PooledPostgresStorage
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.status import pipeline_status
 from tests.dagster.fakes import NOW, event, fake_settings
 from tests.dagster.history import age, delete_finished_runs, run_ids
 from tests.dagster.project import Project as FakeProject
 from tests.dagster.test_schedules import check
-from tests.pictures import detailed, encoded
-from tests.postgres import PASSWORD, running_postgres
-from tests.project import REPOSITORY, Project
-from tests.waiting import wait_until
+from tests.support.pictures import detailed, encoded
+from tests.support.postgres import PASSWORD, running_postgres
+from tests.support.project import REPOSITORY, Project
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

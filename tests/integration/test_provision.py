@@ -17,14 +17,15 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from resize_pipeline import cli
+from resize_pipeline.environment import CREDENTIALS_FILE
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.provisioning import Step, provision
-from resize_pipeline.provisioning.access import Server
+from resize_pipeline.provisioning.admin import Server
 from resize_pipeline.provisioning.credentials import read_credentials
 from resize_pipeline.provisioning.target import arn, ensure_target, is_arn_of, read_target
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
-from resize_pipeline.settings import CREDENTIALS_FILE, Settings
+from resize_pipeline.settings import Settings
 
 pytestmark = pytest.mark.integration
 

@@ -16,9 +16,9 @@ from resize_pipeline.provisioning import provision
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import InProcessRenderer
 from tests.integration.test_pipeline import Pipeline
-from tests.pictures import detailed, encoded
-from tests.project import Project
-from tests.standing import instance_of
+from tests.support.pictures import detailed, encoded
+from tests.support.project import Project
+from tests.support.standing import instance_of
 
 pytestmark = pytest.mark.integration
 

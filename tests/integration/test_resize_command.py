@@ -13,10 +13,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from resize_pipeline.contact_sheet import GAP
-from tests import hostile
-from tests.pictures import corner_names, corners, encoded
-from tests.waiting import wait_until
+from resize_pipeline.imaging.contact_sheet import GAP
+from tests.support import hostile
+from tests.support.pictures import corner_names, corners, encoded
+from tests.support.waiting import wait_until
 
 PROGRAM = str(Path(sys.executable).parent / "resize-pipeline")
 PATIENCE_S = 120.0

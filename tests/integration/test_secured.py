@@ -19,12 +19,12 @@ from resize_pipeline.provisioning import Step, provision
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
-from tests.certificates import issue, key_as_pem
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.integration.test_pipeline import Pipeline
-from tests.pictures import decoded, detailed, encoded
-from tests.project import Project
-from tests.secured import PASSWORD, USER, Secured, secured_servers
+from tests.support.certificates import issue, key_as_pem
+from tests.support.pictures import decoded, detailed, encoded
+from tests.support.project import Project
+from tests.support.secured import PASSWORD, USER, Secured, secured_servers
 
 pytestmark = pytest.mark.integration
 

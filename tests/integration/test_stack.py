@@ -17,12 +17,12 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from minio import Minio
 
-from resize_pipeline.local.kafka import kafka_answers
-from resize_pipeline.local.minio import minio_answers
-from resize_pipeline.local.ports import free_port
-from resize_pipeline.local.state import read_state
+from resize_pipeline.local.processes.ports import free_port
+from resize_pipeline.local.processes.state import read_state
+from resize_pipeline.local.servers.kafka import kafka_answers
+from resize_pipeline.local.servers.minio import minio_answers
 from tests.conftest import MINIO_BIN
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

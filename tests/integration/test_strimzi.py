@@ -12,7 +12,7 @@ import yaml
 from jgo.maven import MavenContext, PythonResolver
 from jsonschema import Draft202012Validator
 
-from resize_pipeline.local.cache import cache_dir, cached
+from resize_pipeline.local.servers.cache import cache_dir, cached
 
 pytestmark = pytest.mark.integration
 

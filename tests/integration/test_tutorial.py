@@ -9,8 +9,8 @@ from minio import MinioAdmin
 from minio.credentials import StaticProvider
 
 from resize_pipeline.provisioning.target import is_arn_of, parse_config
-from tests.project import REPOSITORY, ROOT_PASSWORD, ROOT_USER, Project
-from tests.standing import is_caught_up, wait_for
+from tests.support.project import REPOSITORY, ROOT_PASSWORD, ROOT_USER, Project
+from tests.support.standing import is_caught_up, wait_for
 
 pytestmark = pytest.mark.integration
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.imaging import render
-from resize_pipeline.renditions import Rendition
-from tests.pictures import encoded
+from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.spec import Rendition
+from tests.support.pictures import encoded
 
 COLOURS = [(220, 20, 20), (20, 200, 20), (20, 20, 220), (230, 230, 20)]
 DURATIONS = [100, 250, 40, 1000]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resize_pipeline.batches import (
+from resize_pipeline.delivery.batches import (
     Batch,
     Budget,
     Planned,
@@ -15,9 +15,8 @@ from resize_pipeline.batches import (
     Uploaded,
     batches_of,
 )
-from resize_pipeline.contact_sheet import THUMBNAILS_MAX
-from resize_pipeline.imaging import Rendered
-from resize_pipeline.objects import Original
+from resize_pipeline.imaging.contact_sheet import THUMBNAILS_MAX
+from resize_pipeline.renditions.objects import Original, Rendered
 
 
 def cut(sizes: list[int], max_objects: int = 100, max_bytes: int = 100) -> list[list[int]]:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from resize_pipeline import colour
-from resize_pipeline.imaging import render
-from resize_pipeline.renditions import Rendition
-from tests.pictures import decoded, encoded
-from tests.profiles import (
+from resize_pipeline.imaging import colour
+from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.spec import Rendition
+from tests.support.pictures import decoded, encoded
+from tests.support.profiles import (
     ADOBE_PRIMARIES,
     ADOBE_RGB,
     D50,

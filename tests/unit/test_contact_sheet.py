@@ -3,7 +3,7 @@ import base64
 import pytest
 from PIL import Image
 
-from resize_pipeline.contact_sheet import (
+from resize_pipeline.imaging.contact_sheet import (
     CELL,
     COLUMNS,
     GAP,
@@ -11,7 +11,7 @@ from resize_pipeline.contact_sheet import (
     contact_sheet,
     contact_sheet_markdown,
 )
-from tests.pictures import decoded, detailed, encoded
+from tests.support.pictures import decoded, detailed, encoded
 
 ROOMY = 2**20
 COLOURS = [

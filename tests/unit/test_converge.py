@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resize_pipeline import converge as module
-from resize_pipeline.batches import (
+from resize_pipeline.delivery import converge as module
+from resize_pipeline.delivery.batches import (
     Budget,
     Downloaded,
     Request,
@@ -20,10 +20,10 @@ from resize_pipeline.batches import (
     SourceMessage,
     Status,
 )
-from resize_pipeline.converge import ROUNDS_MAX, Converger
+from resize_pipeline.delivery.converge import ROUNDS_MAX, Converger
 from resize_pipeline.errors import PermanentError, TransientError, UserError
-from resize_pipeline.imaging import Rendered
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.renditions.objects import Rendered
+from resize_pipeline.renditions.spec import Rendition
 from tests.dagster.fakes import SOURCE, FakeMinio, etag
 
 LARGE = Rendition(name="large", width=100, height=100, bucket="large-bucket")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resize_pipeline.dead_letters import (
+from resize_pipeline.errors import UserError
+from resize_pipeline.kafka.dead_letters import (
     TEXT_MAX,
     DeadLetter,
     Headers,
@@ -16,7 +17,6 @@ from resize_pipeline.dead_letters import (
     newest,
     position_key,
 )
-from resize_pipeline.errors import UserError
 
 
 @dataclass

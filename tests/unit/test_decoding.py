@@ -6,11 +6,11 @@ import warnings
 import pytest
 from PIL import Image
 
-from resize_pipeline.decoding import DECODERS, decoded_pixels, decoding, open_picture
 from resize_pipeline.errors import REASON_MAX, PermanentError, one_line
-from resize_pipeline.imaging import CONTENT_TYPES, render
-from resize_pipeline.renditions import Rendition
-from tests.pictures import corners, detailed, encoded
+from resize_pipeline.imaging.decoding import DECODERS, decoded_pixels, decoding, open_picture
+from resize_pipeline.imaging.render import CONTENT_TYPES, render
+from resize_pipeline.renditions.spec import Rendition
+from tests.support.pictures import corners, detailed, encoded
 
 SPEC = Rendition(name="small", width=50, height=50, bucket="out")
 

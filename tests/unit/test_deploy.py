@@ -12,9 +12,9 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from resize_pipeline.local import versions
+from resize_pipeline.local.servers import versions
 from resize_pipeline.settings import Settings
-from tests.deployment import (
+from tests.support.deployment import (
     APP_IMAGE,
     COMPOSE,
     COMPOSE_FILE,

@@ -13,7 +13,7 @@ from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import construct_dagster_k8s_job
 from kubernetes import client
 
-from resize_pipeline.local import versions
+from resize_pipeline.local.servers import versions
 from resize_pipeline.provisioning.topics import (
     MAX_MESSAGE_BYTES_DEFAULT,
     TopicSpec,
@@ -22,7 +22,7 @@ from resize_pipeline.provisioning.topics import (
     topic_changes,
 )
 from resize_pipeline.settings import Settings
-from tests.deployment import (
+from tests.support.deployment import (
     APP_IMAGE,
     DEPLOY,
     DOCKERFILE,
@@ -33,7 +33,7 @@ from tests.deployment import (
     pinned,
     values,
 )
-from tests.kubernetes_models import model_of, problems
+from tests.support.kubernetes_models import model_of, problems
 
 FOLDER = DEPLOY / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resize_pipeline.events import (
+from resize_pipeline.delivery.events import (
     Event,
     Ignored,
     Malformed,

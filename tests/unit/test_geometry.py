@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.geometry import fitted_size, geometry
-from resize_pipeline.renditions import COMPASS, SIDE_MAX, Rendition
+from resize_pipeline.imaging.geometry import fitted_size, geometry
+from resize_pipeline.renditions.spec import COMPASS, SIDE_MAX, Rendition
 
 FITS = ["inside", "outside", "cover", "contain", "fill"]
 

@@ -1,18 +1,33 @@
-"""The clean cut: what speaks to Kafka knows nothing of pictures, nor of MinIO."""
+"""The architecture, as rules about who may import whom."""
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "resize_pipeline"
-KAFKA_SIDE = ["resources.kafka", "offsets", "dead_letters"]
-PICTURES = ["PIL", "minio", "resize_pipeline.imaging", "resize_pipeline.renditions"]
-CLIENTS = {"kafka": "resources/kafka.py", "minio": "resources/minio.py"}
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = REPOSITORY / "resize_pipeline"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+PICTURES = ("PIL", "resize_pipeline.imaging", "resize_pipeline.renditions")
+MINIO = ("minio", "resize_pipeline.resources.minio")
+DAGSTER = ("dagster", "dagster_celery", "dagster_graphql", "dagster_postgres")
+# What opens files, sockets or processes.
+IO = ("http", "pathlib", "shutil", "socket", "subprocess", "tempfile", "urllib.request")
+# The one part of imaging/ that runs processes, with the program that it runs.
+PROCESSES = ("imaging/child.py", "imaging/renderer.py")
+FILE_MAX_LINES = 450
+FUNCTION_MAX_LINES = 60
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def file_of(module: str) -> Path | None:
-    path = PACKAGE.parent.joinpath(*module.split("."))
+    path = REPOSITORY.joinpath(*module.split("."))
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if file.exists():
             return file
@@ -20,7 +35,7 @@ def file_of(module: str) -> Path | None:
 
 
 def imports(file: Path) -> set[str]:
-    """Whatever a file imports, wherever it does so."""
+    """Whatever a file imports, wherever in the file."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -32,10 +47,10 @@ def imports(file: Path) -> set[str]:
     return found
 
 
-def reaches(module: str) -> set[str]:
-    """Whatever is imported by importing a module, through others of this package too."""
+def reached(module: str) -> set[str]:
+    """Whatever importing a module imports, through others of this package too."""
     found: set[str] = set()
-    waiting = {f"resize_pipeline.{module}"}
+    waiting = {module}
     while waiting:
         one = waiting.pop()
         found.add(one)
@@ -45,36 +60,103 @@ def reaches(module: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("module", KAFKA_SIDE)
-def test_kafka_s_side_knows_nothing_of_pictures(module: str) -> None:
-    reached = reaches(module)
-    assert "resize_pipeline.errors" in reached, "the graph is walked"
-    for name in PICTURES:
-        assert not [one for one in reached if one == name or one.startswith(f"{name}.")]
+def among(modules: Iterable[str], packages: Iterable[str]) -> set[str]:
+    """Those modules that are one of the packages or lie in one."""
+    return {one for one in modules for package in packages if f"{one}.".startswith(f"{package}.")}
+
+
+def inside(folder: str) -> list[Path]:
+    return [file for file in FILES if folder in file.relative_to(PACKAGE).as_posix().split("/")[:1]]
+
+
+def names(files: Iterable[Path]) -> list[str]:
+    return [file.relative_to(PACKAGE).as_posix() for file in files]
+
+
+@pytest.mark.parametrize("file", inside("kafka"), ids=names(inside("kafka")))
+def test_kafka_knows_no_pictures_no_minio_and_no_dagster(file: Path) -> None:
+    found = reached(module_of(file))
+    assert not among(found, (*PICTURES, *MINIO, *DAGSTER))
+
+
+@pytest.mark.parametrize("file", inside("imaging"), ids=names(inside("imaging")))
+def test_imaging_knows_no_dagster_and_no_server(file: Path) -> None:
+    found = reached(module_of(file))
+    assert not among(found, (*DAGSTER, *MINIO, "kafka", "resize_pipeline.kafka"))
+
+
+def test_imaging_does_no_io() -> None:
+    files = [file for file in inside("imaging") if names([file])[0] not in PROCESSES]
+    assert len(files) > 5
+    assert not {name for file in files for name in among(imports(file), IO)}
 
 
 def test_the_walk_finds_what_is_imported_through_others() -> None:
-    assert {"PIL", "resize_pipeline.imaging", "minio"} <= reaches("reconciliation") | reaches(
-        "converge"
-    )
+    found = reached("resize_pipeline.definitions")
+    assert {"PIL", "minio", "kafka", "dagster", "resize_pipeline.renditions.spec"} <= found
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_only_a_resource_imports_its_client(client: str) -> None:
-    """And what provisions or runs the servers, which is no part of a run."""
+def test_only_resources_and_provisioning_import_minio() -> None:
+    users = {name.split("/")[0] for name in names(f for f in FILES if among(imports(f), ["minio"]))}
+    assert users == {"resources", "provisioning"}
+
+
+def test_only_resources_provisioning_and_kafka_itself_import_kafka_python() -> None:
+    users = {name.split("/")[0] for name in names(f for f in FILES if among(imports(f), ["kafka"]))}
+    assert users == {"kafka", "resources", "provisioning"}
+
+
+def test_only_the_command_line_and_the_demo_import_the_local_stack() -> None:
     users = {
-        file.relative_to(PACKAGE).as_posix()
-        for file in PACKAGE.rglob("*.py")
-        if any(one.split(".")[0] == client for one in imports(file))
+        name.split("/")[0]
+        for name in names(f for f in FILES if among(imports(f), ["resize_pipeline.local"]))
     }
-    assert CLIENTS[client] in users
-    parts = {name.split("/")[0] for name in users - {CLIENTS[client]}}
-    assert parts <= {"provisioning", "local", "demo"}
+    assert users <= {"cli.py", "demo", "local"}
 
 
 def test_decoders_are_reached_by_children_only() -> None:
-    """The process that holds the secrets decodes nothing of strangers but through its renderer."""
-    for module in ("converge", "planning", "reconciliation", "resources.renderer"):
-        file = file_of(f"resize_pipeline.{module}")
-        assert file
-        assert "resize_pipeline.imaging.render" not in imports(file)
+    """The process that holds the secrets decodes strangers' pictures in its children alone."""
+    for module in ("delivery.converge", "defs.ops.batch", "resources.renderer", "imaging.renderer"):
+        assert not among(
+            reached(f"resize_pipeline.{module}"),
+            ["resize_pipeline.imaging.render", "resize_pipeline.imaging.decoding"],
+        )
+
+
+def test_packages_say_what_belongs_there() -> None:
+    for file in FILES:
+        if file.name == "__init__.py":
+            docstring = ast.get_docstring(ast.parse(file.read_text()))
+            assert docstring, file
+
+
+def test_folders_import_each_other_one_way_only() -> None:
+    """No circle of folders, wherever the imports stand."""
+    folders = {name.split("/")[0].removesuffix(".py") for name in names(FILES)}
+    arrows: dict[str, set[str]] = {folder: set() for folder in folders}
+    for file in FILES:
+        folder = names([file])[0].split("/")[0].removesuffix(".py")
+        for one in among(imports(file), ["resize_pipeline"]):
+            target = one.split(".")[1] if "." in one else "__init__"
+            if target in folders and target != folder:
+                arrows[folder].add(target)
+    floors: list[set[str]] = []
+    left = set(folders)
+    while left:
+        ground = {one for one in left if not arrows[one] & left}
+        assert ground, f"a circle among {sorted(left)}"
+        floors.append(ground)
+        left -= ground
+
+
+@pytest.mark.parametrize("file", FILES, ids=names(FILES))
+def test_files_and_functions_are_short(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= FILE_MAX_LINES
+    long = [
+        node.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= FUNCTION_MAX_LINES
+    ]
+    assert not long

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from resize_pipeline.local.cache import cached
-from tests.waiting import wait_until
+from resize_pipeline.local.servers.cache import cached
+from tests.support.waiting import wait_until
 
 
 def test_it_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resize_pipeline.local.process import GuardedProcess
-from tests.waiting import wait_until
+from resize_pipeline.local.processes.guarded import GuardedProcess
+from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -34,7 +34,7 @@ time.sleep(600)
 
 KEEPER = """
 import pathlib, signal, sys
-from resize_pipeline.local.process import GuardedProcess
+from resize_pipeline.local.processes.guarded import GuardedProcess
 program = pathlib.Path(sys.argv[1]).read_text()
 with open("log", "wb") as log:
     kept = GuardedProcess(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resize_pipeline.local.kafka import kafka_answers, server_properties
+from resize_pipeline.local.servers.kafka import kafka_answers, server_properties
 
 
 def properties(address: tuple[str, int]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.local import minio
+from resize_pipeline.local.servers import minio
 from resize_pipeline.settings import Settings
 
 SCRIPT = "#!/bin/sh\n"

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.local.state import ProcessIdentity, read_state
-from resize_pipeline.local.supervisor import Service, ServiceError, Supervisor
-from tests.waiting import wait_until
+from resize_pipeline.local.processes.state import ProcessIdentity, read_state
+from resize_pipeline.local.processes.supervisor import Service, ServiceError, Supervisor
+from tests.support.waiting import wait_until
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -100,10 +100,10 @@ def test_what_others_can_do_without_is_started_again(
     def kill_twice() -> None:
         os.kill(first, signal.SIGKILL)
         second = wait_until(lambda: pid_of_it() if pid_of_it() != first else 0, 10, "another one")
-        monkeypatch.setattr("resize_pipeline.local.supervisor.RESTART_MIN_S", 600.0)
+        monkeypatch.setattr("resize_pipeline.local.processes.supervisor.RESTART_MIN_S", 600.0)
         os.kill(second, signal.SIGKILL)
 
-    monkeypatch.setattr("resize_pipeline.local.supervisor.RESTART_MIN_S", 0.0)
+    monkeypatch.setattr("resize_pipeline.local.processes.supervisor.RESTART_MIN_S", 0.0)
     with Supervisor(state_file) as supervisor:
         supervisor.start([service(tmp_path, restarts=True)])
         first = pid_of_it()

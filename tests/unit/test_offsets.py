@@ -9,16 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.offsets import (
+from resize_pipeline.kafka.backlog import Limits, Plan, Waiting, held_back_s, plan_ranges
+from resize_pipeline.kafka.offsets import (
     Cursor,
-    Limits,
     OffsetRange,
-    Plan,
     TopicState,
-    Waiting,
-    held_back_s,
     lag,
-    plan_ranges,
     readable,
     starting_offsets,
 )

@@ -20,10 +20,10 @@ from urllib3 import HTTPResponse
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.provisioning import buckets, credentials, target, topics, user
-from resize_pipeline.provisioning.access import Server, parse_error
+from resize_pipeline.provisioning.admin import Server, parse_error
 from resize_pipeline.provisioning.steps import Step
 from resize_pipeline.provisioning.user import UserAction, user_action
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 
 # As MinIO answered it, shortened.

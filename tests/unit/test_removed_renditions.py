@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resize_pipeline.errors import MissingBucketError, RefusedError, UserError
-from resize_pipeline.objects import SOURCE_ETAG, SPEC_DIGEST, ObjectInfo
-from resize_pipeline.removed_renditions import (
+from resize_pipeline.commands.removed_renditions import (
     Place,
     RemovedRendition,
     delete_objects,
@@ -17,7 +15,9 @@ from resize_pipeline.removed_renditions import (
     places_of,
     removed_renditions,
 )
-from resize_pipeline.renditions import Rendition
+from resize_pipeline.errors import MissingBucketError, RefusedError, UserError
+from resize_pipeline.renditions.objects import SOURCE_ETAG, SPEC_DIGEST, ObjectInfo
+from resize_pipeline.renditions.spec import Rendition
 
 SOURCE = "images"
 NOW = dt.datetime.now(dt.UTC)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from resize_pipeline.geometry import geometry
-from resize_pipeline.imaging import render
-from resize_pipeline.renditions import Rendition, load_renditions
-from resize_pipeline.transforms import load_transform
-from tests.pictures import corners, encoded
+from resize_pipeline.imaging.geometry import geometry
+from resize_pipeline.imaging.render import render
+from resize_pipeline.imaging.transforms import load_transform
+from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.spec import Rendition
+from tests.support.pictures import corners, encoded
 
 DOC = (Path(__file__).parents[2] / "docs" / "renditions.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", DOC, re.DOTALL)

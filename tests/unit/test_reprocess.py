@@ -7,8 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 
+from resize_pipeline.commands.reprocess import reprocess
 from resize_pipeline.defs.jobs import run_config
-from resize_pipeline.reprocess import reprocess
 from tests.dagster.fakes import fake_settings
 
 
@@ -25,7 +25,7 @@ def test_a_prefix_is_one_run_and_the_empty_one_is_everything(
     def dagster(_settings: object) -> Iterator[Mock]:
         yield client
 
-    monkeypatch.setattr("resize_pipeline.reprocess._dagster", dagster)
+    monkeypatch.setattr("resize_pipeline.commands.reprocess._dagster", dagster)
     (run,) = reprocess(fake_settings(tmp_path), prefix=prefix, force=True)
     assert (run.run_id, run.keys) == ("run", ())
     ((_, launched),) = client.submit_job_execution.call_args_list

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from resize_pipeline.commands.resize_files import Found, SourceFile, check_outputs, find_files
 from resize_pipeline.errors import UserError
-from resize_pipeline.renditions import Rendition
-from resize_pipeline.resize_files import Found, SourceFile, check_outputs, find_files
+from resize_pipeline.renditions.spec import Rendition
 
 LARGE = Rendition(name="large", width=100, height=100, bucket="large-bucket", prefix="l/")
 SMALL = Rendition(name="small", width=20, height=20, bucket="small-bucket")

@@ -8,15 +8,9 @@ import pytest
 from dagster._core.definitions.utils import is_valid_owner
 from dotenv.parser import parse_stream
 
+from resize_pipeline.environment import dotenv_warnings, export_secrets, load_settings
 from resize_pipeline.errors import UserError
-from resize_pipeline.settings import (
-    Settings,
-    dotenv_warnings,
-    export_secrets,
-    how_to_start,
-    is_loopback,
-    load_settings,
-)
+from resize_pipeline.settings import Settings, how_to_start, is_loopback
 
 SECRET = "hunter2-very-secret"
 

@@ -16,7 +16,7 @@ from resize_pipeline.tls import (
     show_certificate,
     tls_error_of,
 )
-from tests.certificates import Issued, issue, key_as_pem
+from tests.support.certificates import Issued, issue, key_as_pem
 
 NAMES = TlsNames("CA", "ADDRESS", "PROTOCOL", "CERT", "KEY", "PASSWORD")
 HOST = "kafka.example.com"

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from resize_pipeline.errors import PermanentError, TransformError, UserError
-from resize_pipeline.imaging import render
-from resize_pipeline.renditions import Rendition
-from resize_pipeline.transforms import load_transform
-from tests.pictures import corners, encoded
+from resize_pipeline.imaging.render import render
+from resize_pipeline.imaging.transforms import load_transform
+from resize_pipeline.renditions.spec import Rendition
+from tests.support.pictures import corners, encoded
 
 MODULE = """
     from PIL import Image, ImageOps

@@ -1,0 +1,225 @@
+"""Objects of renditions that are no longer made: found, and deleted on request.
+
+Taking a rendition out of the spec file, or giving it another bucket or prefix, leaves its objects
+where they are. Dagster remembers where they went: each materialization has that place as metadata.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+
+from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.errors import MissingBucketError, RefusedError, UserError
+from resize_pipeline.instance.event_log import (
+    ASKED_AT_ONCE,
+    latest_materializations,
+    sql_event_log_storage,
+)
+from resize_pipeline.renditions.objects import ObjectInfo, is_ours
+from resize_pipeline.renditions.spec import Rendition
+from resize_pipeline.resources.minio import REMOVED_AT_ONCE, MinioResource
+from resize_pipeline.validators import checked_bucket
+
+JOBS = frozenset({JOB_NAME, IMPLICIT_ASSET_JOB_NAME})
+METADATA = frozenset({"uri", "images", "rendition bytes"})
+"""Names that every materialization of a rendition has in its metadata."""
+
+_SCHEME = "s3://"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a rendition was written: below a prefix of a bucket, under its name."""
+
+    rendition: str
+    bucket: str
+    prefix: str
+
+    @property
+    def uri(self) -> str:
+        """The place as materializations have it."""
+        return f"{_SCHEME}{self.bucket}/{self.prefix}"
+
+    def covers(self, other: "Place") -> bool:
+        """Tell whether all keys of the other place are this one's, too."""
+        return self.bucket == other.bucket and other.prefix.startswith(self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedRendition:
+    """A place that no rendition of the spec file is written to any more.
+
+    Attributes:
+        place: where its objects are.
+        is_moved: whether a rendition of that name is still in the spec file, with another place.
+        kept: prefixes in that bucket, below the place, of what is not this rendition's.
+    """
+
+    place: Place
+    is_moved: bool
+    kept: tuple[str, ...]
+
+
+def place_of(entry: dg.EventLogEntry) -> Place | None:
+    """Give the place that a materialization tells of; None if it is not one of this project's."""
+    materialization = entry.asset_materialization
+    event = entry.dagster_event
+    if materialization is None or event is None or event.job_name not in JOBS:
+        return None
+    if not materialization.metadata.keys() >= METADATA:
+        return None
+    uri = str(materialization.metadata["uri"].value)
+    bucket, slash, prefix = uri.removeprefix(_SCHEME).partition("/")
+    try:
+        checked_bucket(bucket)
+    except ValueError:
+        return None
+    name = materialization.asset_key.to_user_string()
+    return Place(name, bucket, prefix) if uri.startswith(_SCHEME) and slash else None
+
+
+def removed_renditions(
+    places: Iterable[Place], renditions: Sequence[Rendition], source_bucket: str
+) -> list[RemovedRendition]:
+    """Decide which places are former ones, and what is below them that is not theirs.
+
+    Args:
+        places: where renditions were written at any time.
+        renditions: those of the spec file.
+        source_bucket: nothing in it is ever a rendition's.
+    """
+    current = [Place(spec.name, spec.bucket, spec.prefix) for spec in renditions]
+    former = sorted(
+        place
+        for place in set(places)
+        if place.bucket != source_bucket and not any(one.covers(place) for one in current)
+    )
+    return [
+        RemovedRendition(
+            place,
+            is_moved=any(one.rendition == place.rendition for one in current),
+            kept=tuple(
+                sorted(
+                    one.prefix
+                    for one in {*current, *former}
+                    # What another removed rendition has below it goes by that one's name.
+                    if place.covers(one) and one.prefix != place.prefix
+                )
+            ),
+        )
+        for place in former
+    ]
+
+
+def places_of(
+    found: Sequence[RemovedRendition], name: str, renditions_file: Path
+) -> list[RemovedRendition]:
+    """Give the former places of one rendition, at least one.
+
+    Raises:
+        UserError: there is none.
+    """
+    chosen = [one for one in found if one.place.rendition == name]
+    if not chosen:
+        known = ", ".join(sorted({one.place.rendition for one in found})) or "none"
+        msg = (
+            f"no removed rendition {name!r}: take one of those that Dagster knows of and that are "
+            f"not in {renditions_file}, or had another place before: {known}"
+        )
+        raise UserError(msg)
+    return chosen
+
+
+def written_places(instance: dg.DagsterInstance, renditions: Sequence[Rendition]) -> set[Place]:
+    """Ask Dagster where the newest materialization of each partition of a rendition went.
+
+    Args:
+        instance: its storages are SQL storages.
+        renditions: those of the spec file; their current places are left out.
+
+    Raises:
+        UserError: the storage is of another kind.
+    """
+    events = SqlEventLogStorageTable.c
+    ids = (
+        sa.select(events.id)
+        .where(events.id.in_(latest_materializations()))
+        .where(events.event.contains('"rendition bytes"'))
+    )
+    for spec in renditions:
+        # After a year most are these, and reading one takes a millisecond. The key is quoted as
+        # JSON does it, and compared in its case, which LIKE would not do.
+        text = dg.serialize_value(
+            dg.MetadataValue.text(Place(spec.name, spec.bucket, spec.prefix).uri)
+        )
+        ids = ids.where(sa.func.replace(events.event, text, "") == events.event)
+    found: set[Place] = set()
+    with sql_event_log_storage(instance).index_connection() as connection:
+        left = [row[0] for row in connection.execute(ids)]
+        # Some at a time, because each can hold a contact sheet.
+        for start in range(0, len(left), ASKED_AT_ONCE):
+            some = sa.select(events.event).where(events.id.in_(left[start : start + ASKED_AT_ONCE]))
+            for row in connection.execute(some):
+                place = place_of(dg.deserialize_value(row[0], dg.EventLogEntry))
+                if place:
+                    found.add(place)
+    return found
+
+
+def left_objects(minio: MinioResource, removed: RemovedRendition) -> Iterator[ObjectInfo]:
+    """List the objects that a removed rendition left, as a stream.
+
+    Only those count that carry the metadata of a rendition: others in that place are somebody
+    else's.
+
+    Raises:
+        TransientError: the server can't be reached.
+        UserError: the bucket is refused.
+    """
+    place = removed.place
+    try:
+        for item in minio.list_objects(place.bucket, place.prefix, with_metadata=True):
+            if item.key.startswith(removed.kept):
+                continue
+            # Only MinIO's listing tells; elsewhere each object is looked at, unless it is gone.
+            found = minio.stat(place.bucket, item.key) if item.metadata is None else item
+            if found and is_ours(found):
+                yield found
+    except MissingBucketError:
+        return
+    except RefusedError as error:
+        raise _refused(minio, place) from error
+
+
+def delete_objects(minio: MinioResource, removed: RemovedRendition) -> Iterator[tuple[int, int]]:
+    """Delete the objects that a removed rendition left, each soon after it was looked at.
+
+    Yields:
+        How many objects went with each request, and their bytes.
+
+    Raises:
+        TransientError: the server can't be reached, or did not delete all.
+        UserError: the bucket is refused.
+    """
+    found = left_objects(minio, removed)
+    while some := list(itertools.islice(found, REMOVED_AT_ONCE)):
+        try:
+            minio.remove_all(removed.place.bucket, [one.key for one in some])
+        except RefusedError as error:
+            raise _refused(minio, removed.place) from error
+        yield len(some), sum(one.size for one in some)
+
+
+def _refused(minio: MinioResource, place: Place) -> UserError:
+    return UserError(
+        f"MinIO at {minio.endpoint} refuses bucket {place.bucket!r} of the removed rendition "
+        f"{place.rendition!r} to user {minio.access_key!r}: set MINIO_ROOT_USER and "
+        "MINIO_ROOT_PASSWORD to an administrator's, or let that user list the bucket and read and "
+        "delete its objects"
+    )

@@ -1,0 +1,141 @@
+"""Has named objects, or all below a prefix, made again: by runs that Dagster launches.
+
+The runs are those of the Launchpad: this only writes their configuration.
+"""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
+from pydantic import SecretStr
+
+from resize_pipeline.defs.jobs import run_config
+from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.defs.partitions import build_partitions, partition_key_at
+from resize_pipeline.delivery.requests import check_newest
+from resize_pipeline.errors import UserError, one_line
+from resize_pipeline.local.processes.ports import is_listening
+from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A run that was launched: its id, its partition, and the keys it was given, if any."""
+
+    run_id: str
+    partition: str
+    keys: tuple[str, ...]
+
+
+def reprocess(
+    settings: Settings,
+    *,
+    keys: Sequence[str] = (),
+    prefix: str | None = None,
+    version_id: str = "",
+    renditions: Sequence[str] = (),
+    force: bool = False,
+) -> Iterator[Launched]:
+    """Launch the runs, one for each hour of the named objects or one for the prefix.
+
+    An empty prefix is that of everything: its run is a reconciliation.
+
+    Args:
+        settings: where objects and the Dagster UI are.
+        keys: objects of the source bucket.
+        prefix: all objects whose key starts with it; instead of keys.
+        version_id: refuse if this is not the newest version of the one key.
+        renditions: names of those that are wanted; none for all.
+        force: make renditions again that are current.
+
+    Yields:
+        Each run as soon as Dagster has it.
+
+    Raises:
+        UserError: a key or a rendition is not there, the version is not the newest, or Dagster
+            does not take the run.
+        TransientError: MinIO can't be reached.
+    """
+    known = [
+        spec.name for spec in load_renditions(settings.renditions_file, settings.source_bucket)
+    ]
+    for name in renditions:
+        if name not in known:
+            names = ", ".join(known)
+            msg = f"no rendition {name!r} in {settings.renditions_file}: take one of {names}"
+            raise UserError(msg)
+    if prefix is not None:
+        now = dt.datetime.now(dt.UTC)
+        scopes: dict[str, dict[str, Any]] = {
+            partition_key_at(build_partitions(settings), now, now): (
+                {"prefix": prefix} if prefix else {"reconcile": True}
+            )
+        }
+    else:
+        version = {"version_id": version_id} if version_id else {}
+        by_partition = _by_partition(settings, keys, version_id)
+        scopes = {hour: {"objects": found, **version} for hour, found in by_partition.items()}
+    with _dagster(settings) as client:
+        for partition, scope in scopes.items():
+            run_id = client.submit_job_execution(
+                JOB_NAME,
+                run_config=run_config(**scope, force=force),
+                tags={"dagster/partition": partition},
+                asset_selection=[*renditions] or None,
+            )
+            yield Launched(run_id, partition, tuple(scope.get("objects", ())))
+
+
+def _by_partition(
+    settings: Settings, keys: Sequence[str], version_id: str
+) -> Mapping[str, list[str]]:
+    minio = MinioResource.from_settings(
+        settings,
+        access_key=_secret(settings, "minio_access_key"),
+        secret_key=_secret(settings, "minio_secret_key"),
+    )
+    bucket = settings.source_bucket
+    partitions = build_partitions(settings)
+    now = dt.datetime.now(dt.UTC)
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for key in dict.fromkeys(keys):
+        info = minio.stat(bucket, key)
+        if version_id:
+            named = minio.stat(bucket, key, version_id=version_id)
+            check_newest(bucket, key, version_id, info, named)
+        if info is None:
+            msg = f"no object {key!r} in bucket {bucket!r}: no run was launched"
+            raise UserError(msg)
+        found[partition_key_at(partitions, info.last_modified, now)].append(key)
+    return found
+
+
+def _secret(settings: Settings, name: str) -> str:
+    secret: SecretStr | None = getattr(settings, name)
+    if secret is None:
+        msg = f"{name.upper()} is not set: run `resize-pipeline provision`, or set it in .env"
+        raise UserError(msg)
+    return secret.get_secret_value()
+
+
+@contextmanager
+def _dagster(settings: Settings) -> Generator[DagsterGraphQLClient]:
+    if not is_listening((settings.ui_host, settings.ui_port)):
+        msg = (
+            f"no Dagster UI answers at {settings.ui_url}: start `resize-pipeline up` or "
+            "`dagster dev`, or set UI_HOST and UI_PORT"
+        )
+        raise UserError(msg)
+    try:
+        yield DagsterGraphQLClient(settings.ui_url.removeprefix("http://"))
+    except DagsterGraphQLClientError as error:
+        # Where the client did not understand the failure, it repeats the query and not the reason.
+        answer = one_line(str(error.__cause__ or error))
+        msg = f"Dagster at {settings.ui_url} did not take the run: {answer}"
+        raise UserError(msg) from error

@@ -1,0 +1,274 @@
+"""Makes the renditions of files on this machine, with no server: `resize-pipeline resize`."""
+
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from resize_pipeline.errors import PermanentError, UserError, one_line
+from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.renderer import Renderer
+from resize_pipeline.renditions.objects import Rendered
+from resize_pipeline.renditions.spec import Rendition
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to be rendered.
+
+    Attributes:
+        path: where it is.
+        key: the key that it would have in the source bucket: its path below the folder that was
+            named, or its name.
+    """
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A rendition that was written: its name, file, pixels, Pillow's name of its format, bytes."""
+
+    rendition: str
+    path: str
+    width: int
+    height: int
+    format: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a file.
+
+    Attributes:
+        source: the file.
+        reason: why it was rejected, None if it was rendered.
+        outputs: what was written.
+        smallest: the smallest rendition, None if it was rejected.
+    """
+
+    source: SourceFile
+    reason: str | None
+    outputs: tuple[Output, ...] = ()
+    smallest: Rendered | None = None
+
+    @property
+    def status(self) -> Literal["rendered", "rejected"]:
+        """How it ended."""
+        return "rendered" if self.reason is None else "rejected"
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as a line of JSON has it."""
+        return {
+            "path": str(self.source.path),
+            "status": self.status,
+            "reason": self.reason,
+            "outputs": [asdict(output) for output in self.outputs],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is below the paths that were named: files, folders that can't be read, links to some."""
+
+    files: tuple[SourceFile, ...]
+    unreadable: tuple[Outcome, ...]
+    links: tuple[Path, ...]
+
+
+def find_files(paths: Sequence[Path], *, recursive: bool) -> Found:
+    """Find what is to be rendered: all files, for content decides what is a picture.
+
+    Args:
+        paths: files, and with `recursive` folders.
+        recursive: whether to go into folders. Symbolic links to files are followed, those to
+            folders are not.
+
+    Raises:
+        UserError: a path is not there, or a folder without `recursive`.
+    """
+    files: dict[SourceFile, None] = {}
+    unreadable: list[Outcome] = []
+    links: list[Path] = []
+    for path in paths:
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except OSError as error:
+            msg = f"{_shown(path)}: cannot be read: {error.strerror}"
+            raise UserError(msg) from error
+        if not is_folder:
+            files[SourceFile(path, path.name)] = None
+        elif recursive:
+            files |= dict.fromkeys(_below(path, unreadable, links))
+        else:
+            msg = f"{_shown(path)} is a folder: add --recursive to render the files in it"
+            raise UserError(msg)
+    return Found(tuple(files), tuple(unreadable), tuple(links))
+
+
+def _below(folder: Path, unreadable: list[Outcome], links: list[Path]) -> Iterator[SourceFile]:
+    def fail(error: OSError) -> None:
+        path = Path(error.filename)
+        source = SourceFile(path, path.relative_to(folder).as_posix())
+        unreadable.append(Outcome(source, f"cannot be read: {error.strerror}"))
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders.sort()
+        links += [Path(place, name) for name in folders if Path(place, name).is_symlink()]
+        for name in sorted(names):
+            path = Path(place, name)
+            yield SourceFile(path, path.relative_to(folder).as_posix())
+
+
+def check_outputs(
+    paths: Sequence[Path], files: Sequence[SourceFile], renditions: Sequence[Rendition], out: Path
+) -> None:
+    """Check that no rendition would overwrite another, or a source, or be read as one next time.
+
+    Args:
+        paths: as given to `find_files`.
+        files: what it found.
+        renditions: what to make.
+        out: folder with a folder for each bucket.
+
+    Raises:
+        UserError: one would; the message names both.
+    """
+    if out.exists() and not out.is_dir():
+        msg = f"--out {_shown(out)} is no folder"
+        raise UserError(msg)
+    buckets = [_real(out / rendition.bucket) for rendition in renditions]
+    for folder, bucket in itertools.product((_real(path) for path in paths), buckets):
+        if folder.is_dir() and bucket.is_relative_to(folder):
+            msg = (
+                f"--out {_shown(out)}: renditions would go to {_shown(bucket)}, inside "
+                f"{_shown(folder)}, and be read as pictures next time: choose another folder"
+            )
+            raise UserError(msg)
+    targets: dict[Path, SourceFile] = {}
+    for file in files:
+        for rendition, bucket in zip(renditions, buckets, strict=True):
+            target = bucket / rendition.key_for(file.key)
+            other = targets.setdefault(target, file)
+            if other is not file:
+                msg = (
+                    f"{_shown(other.path)} and {_shown(file.path)} would both become "
+                    f"{_shown(target)}: render them with --out folders of their own"
+                )
+                raise UserError(msg)
+    _check_targets(targets, {_real(file.path): file.path for file in files})
+
+
+def _check_targets(targets: Mapping[Path, SourceFile], sources: Mapping[Path, Path]) -> None:
+    for target, file in targets.items():
+        if target in sources:
+            msg = (
+                f"{_shown(sources[target])} would be overwritten by a rendition of "
+                f"{_shown(file.path)}: choose another --out"
+            )
+            raise UserError(msg)
+        for parent in target.parents:
+            if parent in targets:
+                msg = (
+                    f"{_shown(targets[parent].path)} would become the file {_shown(parent)}, and "
+                    f"{_shown(file.path)} go into a folder of that name: render them with --out "
+                    "folders of their own"
+                )
+                raise UserError(msg)
+
+
+def resize_files(
+    files: Iterable[SourceFile],
+    renditions: Sequence[Rendition],
+    out: Path,
+    *,
+    limits: Limits,
+    max_bytes: int,
+    report: Callable[[Outcome], None],
+) -> None:
+    """Render files as a run of the job does, in child processes with limits.
+
+    Args:
+        files: what `find_files` found.
+        renditions: what to make.
+        out: folder with a folder for each bucket.
+        limits: of each picture.
+        max_bytes: a larger file is rejected, SOURCE_MAX_BYTES.
+        report: called for each file in turn.
+
+    Raises:
+        UserError: a rendition can't be written. Nothing more is rendered then.
+    """
+    renderer = Renderer(limits)
+
+    def work(file: SourceFile) -> Outcome:
+        try:
+            rendered = renderer.render(_read(file.path, max_bytes), renditions)
+            outputs = [
+                _write(out / spec.bucket / spec.key_for(file.key), made)
+                for spec, made in zip(renditions, rendered, strict=True)
+            ]
+        except PermanentError as error:
+            return Outcome(file, str(error))
+        smallest = min(rendered, key=lambda made: made.width * made.height)
+        return Outcome(file, None, tuple(outputs), smallest)
+
+    # One more than children, so that files are read and written while those render.
+    pool = ThreadPoolExecutor(renderer.workers + 1)
+    try:
+        for outcome in pool.map(work, files):
+            report(outcome)
+    except BaseException:
+        renderer.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        renderer.close()
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        # Without waiting for a writer, if it is a pipe.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                msg = "not a regular file"
+                raise PermanentError(msg)
+            data = b"" if status.st_size > max_bytes else file.read(max_bytes + 1)
+    except OSError as error:
+        msg = f"cannot be read: {error.strerror}"
+        raise PermanentError(msg) from error
+    size = max(status.st_size, len(data))
+    if size > max_bytes:
+        msg = f"{size} bytes, more than SOURCE_MAX_BYTES={max_bytes}"
+        raise PermanentError(msg)
+    return data
+
+
+def _write(path: Path, made: Rendered) -> Output:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(made.data)
+    except OSError as error:
+        msg = f"{_shown(path)} cannot be written: {error.strerror}"
+        if error.errno == errno.ENAMETOOLONG:
+            raise PermanentError(msg) from error
+        raise UserError(msg) from error
+    size = len(made.data)
+    return Output(made.rendition, str(path), made.width, made.height, made.format, size)
+
+
+def _real(path: Path) -> Path:
+    # `Path.resolve` raises for a link to itself, which is one file's problem.
+    return Path(os.path.realpath(path))
+
+
+def _shown(path: object) -> str:
+    return one_line(str(path))

@@ -1,0 +1,186 @@
+"""The steps of a run: plan, then download, resize and upload each batch, then publish.
+
+A picture that can't be decoded becomes a dead letter and fails none of its neighbours; a server
+that stays away fails the run with one line that says which, and Dagster repeats the run.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import dagster as dg
+
+from resize_pipeline.defs.runs import (
+    attempt_number,
+    in_words,
+    one_line_failures,
+    selected_renditions,
+)
+from resize_pipeline.delivery.batches import (
+    Batch,
+    Budget,
+    Downloaded,
+    Request,
+    Resized,
+    Settled,
+    Status,
+    Uploaded,
+)
+from resize_pipeline.delivery.converge import Converger, Outcome
+from resize_pipeline.delivery.events import notification
+from resize_pipeline.delivery.requests import (
+    letter_identity,
+    letter_key,
+)
+from resize_pipeline.kafka.dead_letters import DeadLetter
+from resize_pipeline.kafka.messages import Outgoing
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.resources.pipeline import PipelineResource
+from resize_pipeline.resources.renderer import RendererResource
+
+IO_THREADS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dg.op(out=dg.Out(list), tags={"dagster/priority": "1"})
+def download(
+    context: dg.OpExecutionContext,
+    batch: Batch,
+    minio: MinioResource,
+    renderer: RendererResource,
+    pipeline: PipelineResource,
+) -> list[Downloaded | Settled]:
+    """Read the originals of a batch into memory, but for those that need nothing."""
+    converger = _converger(context, minio, renderer, pipeline)
+    budget = Budget(pipeline.batch_max_bytes)
+
+    def read(request: Request) -> Downloaded | Settled:
+        return converger.download(request, budget)
+
+    with one_line_failures(context):
+        steps = _threads(IO_THREADS, read, batch.requests)
+    context.log.debug(f"{sum(isinstance(step, Downloaded) for step in steps)} downloaded")
+    return steps
+
+
+@dg.op(ins={"downloaded": dg.In(list)}, out=dg.Out(list), tags={"dagster/priority": "2"})
+def resize(
+    context: dg.OpExecutionContext,
+    downloaded: list[Downloaded | Settled],
+    minio: MinioResource,
+    renderer: RendererResource,
+    pipeline: PipelineResource,
+) -> list[Resized | Settled]:
+    """Make the renditions of a batch, in child processes."""
+    converger = _converger(context, minio, renderer, pipeline)
+
+    def make(step: Downloaded | Settled) -> Resized | Settled:
+        return converger.resize(step) if isinstance(step, Downloaded) else step
+
+    with one_line_failures(context):
+        return _threads(renderer.workers, make, downloaded)
+
+
+@dg.op(ins={"resized": dg.In(list)}, tags={"dagster/priority": "3"})
+def upload(
+    context: dg.OpExecutionContext,
+    resized: list[Resized | Settled],
+    kafka: KafkaResource,
+    minio: MinioResource,
+    renderer: RendererResource,
+    pipeline: PipelineResource,
+) -> Uploaded:
+    """Write the renditions of a batch, look at the sources again, and send dead letters."""
+    converger = _converger(context, minio, renderer, pipeline)
+
+    def put(step: Resized | Settled) -> Outcome:
+        written = step if isinstance(step, Resized) else None
+        settled = converger.upload(step) if isinstance(step, Resized) else step
+        settled, again = converger.confirm(settled)
+        return settled, again or written
+
+    def is_deferred(step: Resized | Settled) -> bool:
+        return isinstance(step, Settled) and step.status is Status.DEFERRED
+
+    def send(rejected: Sequence[Settled], taken_back: Sequence[Request]) -> None:
+        kafka.send_dead_letters(
+            pipeline.dead_letter_topic,
+            [_dead_letter(context, pipeline, settled) for settled in rejected],
+            taken_back=[letter_key(pipeline.source_bucket, one.key) for one in taken_back],
+        )
+
+    result = Uploaded()
+    with one_line_failures(context):
+        done = _threads(IO_THREADS, put, [step for step in resized if not is_deferred(step)])
+        # One after the other, because each may be as large as a batch.
+        done += [put(step) for step in resized if is_deferred(step)]
+        busy: list[Outgoing] = []
+        for settled, written in converger.answer(done, send):
+            result.settle(settled)
+            if written and settled.status is Status.RENDERED:
+                result.store(written)
+            if settled.status is Status.REJECTED:
+                context.log.warning(f"rejected {settled.request.key!r}: {settled.reason}")
+            if settled.status is Status.BUSY:
+                context.log.warning(
+                    f"busy {settled.request.key!r}: overwritten again and again while it was "
+                    f"rendered, so it goes back on {pipeline.kafka_topic} for a later run"
+                )
+                key = letter_key(pipeline.source_bucket, settled.request.key)
+                busy.append((key, _message(pipeline, settled), ()))
+        # The run of its last event may have ended already, ahead of what was written here.
+        if busy:
+            kafka.send(pipeline.kafka_topic, busy)
+    context.log.debug(in_words(result.statuses))
+    return result
+
+
+def _converger(
+    context: dg.OpExecutionContext,
+    minio: MinioResource,
+    renderer: RendererResource,
+    pipeline: PipelineResource,
+) -> Converger:
+    return Converger(
+        store=minio,
+        renderer=renderer,
+        renditions=selected_renditions(context, pipeline),
+        source_bucket=pipeline.source_bucket,
+        source_max_bytes=pipeline.source_max_bytes,
+        delete_renditions=pipeline.delete_renditions,
+        retry_s=pipeline.retry_s,
+    )
+
+
+def _dead_letter(
+    context: dg.OpExecutionContext, pipeline: PipelineResource, settled: Settled
+) -> DeadLetter:
+    request = settled.request
+    message = request.message
+    return DeadLetter(
+        key=letter_key(pipeline.source_bucket, request.key),
+        value=_message(pipeline, settled),
+        error_class=settled.error_class,
+        error_message=settled.reason,
+        identity=letter_identity(settled.etag, pipeline.spec_digest, settled.metadata_read),
+        run_id=context.run.run_id,
+        attempt=attempt_number(context),
+        topic=message.topic if message else "",
+        partition=message.partition if message else -1,
+        offset=message.offset if message else -1,
+    )
+
+
+def _message(pipeline: PipelineResource, settled: Settled) -> bytes:
+    request = settled.request
+    if request.message:
+        return request.message.value
+    return notification(pipeline.source_bucket, request.key, size=request.size, etag=settled.etag)
+
+
+def _threads(count: int, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, items))

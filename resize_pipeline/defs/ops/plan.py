@@ -1,0 +1,266 @@
+"""TODO."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import dagster as dg
+from pydantic import Field
+
+from resize_pipeline.defs.gaps import gap_observation
+from resize_pipeline.defs.names import LAG_TAG, RAW_IMAGES
+from resize_pipeline.defs.partitions import check_partition, window_of
+from resize_pipeline.defs.runs import (
+    attempt_number,
+    in_words,
+    one_line_failures,
+    selected_renditions,
+)
+from resize_pipeline.defs.sensors.follow_ups import left_tags
+from resize_pipeline.delivery.batches import (
+    Batch,
+    Covers,
+    Planned,
+    Request,
+    SourceMessage,
+    batches_of,
+)
+from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
+from resize_pipeline.delivery.requests import (
+    Read,
+    check_newest,
+    with_dead_letters,
+)
+from resize_pipeline.errors import PermanentError, UserError
+from resize_pipeline.kafka.dead_letters import DeadLetter, position_key
+from resize_pipeline.kafka.messages import Undecodable
+from resize_pipeline.kafka.offsets import OffsetRange, readable
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.resources.pipeline import PipelineResource
+
+LISTED_MAX_OBJECTS = 5_000
+"""Most objects that a run takes from a listing, so that its memory and its steps are bounded
+whatever the bucket holds; a follow-up run goes on where it ended."""
+
+
+class PlanConfig(dg.Config):
+    """What a run covers. Without any of it: every object of the run's partitions.
+
+    Of what is listed, that is without offset ranges and objects, only what lacks a current
+    rendition is made.
+
+    Attributes:
+        topic_id: id of the topic that the offset ranges belong to.
+        offset_ranges: each PARTITION:START-END, the end exclusive.
+        objects: keys in the source bucket.
+        version_id: refuse the run if this is not the newest version of its one object.
+        prefix: every object of the bucket whose key starts with it, whatever its hour.
+        reconcile: every object of the bucket, whatever its hour.
+        force: make renditions again that are current.
+        start_after: of what is listed, only keys after this one; for follow-up runs.
+        spec_digest: digest of the specs that the run was planned under.
+    """
+
+    topic_id: str = ""
+    # The Launchpad shows a default, and nothing of what a factory makes.
+    offset_ranges: list[str] = Field(default=[])
+    objects: list[str] = Field(default=[])
+    version_id: str = ""
+    prefix: str = ""
+    reconcile: bool = False
+    force: bool = False
+    start_after: str = ""
+    spec_digest: str = ""
+
+
+@dg.op(
+    ins={"source": dg.In(dg.Nothing)},
+    out={"planned": dg.Out(Planned), "batches": dg.DynamicOut(Batch)},
+    tags={"dagster/priority": "0"},
+)
+def plan(
+    context: dg.OpExecutionContext,
+    config: PlanConfig,
+    kafka: KafkaResource,
+    minio: MinioResource,
+    pipeline: PipelineResource,
+) -> Iterator[dg.Output[Planned] | dg.DynamicOutput[Batch]]:
+    """Find the objects that the run answers for and cut them into batches."""
+    # Steps hand pictures on in memory, so a run is repeated from its start. The tag is set here and
+    # not on the job, because runs of `Materialize` and of asset backfills have no tags of a job.
+    context.instance.add_run_tags(context.run.run_id, {"dagster/retry_strategy": "ALL_STEPS"})
+    for warning in pipeline.warnings:
+        context.log.warning(warning)
+    with one_line_failures(context):
+        _check_config(context, config, pipeline)
+        planned = Planned(started=time.time())
+        letters = kafka.dead_letters(pipeline.dead_letter_topic)
+        if config.offset_ranges:
+            found = _read_ranges(context, config, kafka, pipeline, planned)
+        elif config.objects:
+            found = _named(config, minio, pipeline)
+        else:
+            found = _listed(context, config, minio, pipeline, letters, planned)
+        requests = [
+            replace(request, force=config.force)
+            for request in with_dead_letters(found, pipeline.source_bucket, letters)
+        ]
+        planned.objects = len(requests)
+        if planned.left_after is not None:
+            context.log.info(f"more is left after {planned.left_after!r}: a follow-up run takes it")
+            context.instance.add_run_tags(context.run.run_id, left_tags(planned.left_after))
+        context.log.info(
+            f"objects: {planned.objects}; messages skipped: {in_words(planned.skipped) or 'none'}"
+        )
+        context.log_event(_observation(context, config, planned, requests))
+        yield dg.Output(planned, "planned")
+        batches = batches_of(
+            requests,
+            max_objects=pipeline.batch_max_objects,
+            max_bytes=pipeline.batch_max_bytes,
+        )
+        for index, batch in enumerate(batches):
+            yield dg.DynamicOutput(batch, mapping_key=str(index), output_name="batches")
+
+
+def _check_config(
+    context: dg.OpExecutionContext, config: PlanConfig, pipeline: PipelineResource
+) -> None:
+    check_partition(context)
+    scopes = (config.offset_ranges, config.objects, config.prefix, config.reconcile)
+    if sum(map(bool, scopes)) > 1:
+        msg = "a run covers one of offset_ranges, objects, prefix and reconcile: leave others out"
+        raise UserError(msg)
+    if config.version_id and len(config.objects) != 1:
+        msg = (
+            f"version_id {config.version_id!r} is of one object, but objects names "
+            f"{len(config.objects)}: name exactly one, or leave version_id out"
+        )
+        raise UserError(msg)
+    if config.spec_digest and config.spec_digest != pipeline.spec_digest:
+        msg = (
+            f"this run was planned under specs with the digest {config.spec_digest}, but "
+            f"{pipeline.renditions_file} here has {pipeline.spec_digest}: give all code locations "
+            "and workers the same file; reconciliation then makes what this run would have made"
+        )
+        raise UserError(msg)
+
+
+def _read_ranges(
+    context: dg.OpExecutionContext,
+    config: PlanConfig,
+    kafka: KafkaResource,
+    pipeline: PipelineResource,
+    planned: Planned,
+) -> Iterable[Request]:
+    topic = pipeline.kafka_topic
+    wanted = [OffsetRange.parse(text) for text in config.offset_ranges]
+    state = kafka.topic_state(topic)
+    read = Read()
+    for offsets in wanted:
+        part, gaps = readable(offsets, config.topic_id, state)
+        for gap in gaps:
+            context.log.warning(f"gap in {topic}: {gap}")
+            context.log_event(gap_observation(topic, config.topic_id, gap))
+            planned.skip(gap.reason, gap.end - gap.start)
+        for message in kafka.read_range(topic, part) if part else ():
+            if isinstance(message, Undecodable):
+                planned.skip("malformed")
+                place = SourceMessage(topic, message.partition, message.offset, None, b"")
+                read.malformed.append((place, message.reason))
+                continue
+            if message.value is None:
+                planned.skip("ignored, tombstone")
+                continue
+            source = SourceMessage(
+                topic, message.partition, message.offset, message.key, message.value
+            )
+            read.add(source, pipeline.source_bucket, planned)
+    kafka.send_dead_letters(
+        pipeline.dead_letter_topic,
+        [
+            DeadLetter(
+                key=position_key(message.topic, message.partition, message.offset),
+                value=message.value,
+                error_class="Malformed",
+                error_message=reason,
+                identity="",
+                run_id=context.run.run_id,
+                attempt=attempt_number(context),
+                topic=message.topic,
+                partition=message.partition,
+                offset=message.offset,
+            )
+            for message, reason in read.malformed
+        ],
+    )
+    return read.requests.values()
+
+
+def _named(
+    config: PlanConfig, minio: MinioResource, pipeline: PipelineResource
+) -> Iterator[Request]:
+    bucket = pipeline.source_bucket
+    for key in dict.fromkeys(config.objects):
+        info = named = None
+        # A key that is not there, or can't be, goes on: the run reports it.
+        with suppress(PermanentError):
+            info = minio.stat(bucket, key)
+            if config.version_id:
+                named = minio.stat(bucket, key, version_id=config.version_id)
+        if config.version_id:
+            check_newest(bucket, key, config.version_id, info, named)
+        yield Request(key, info.size if info else 0)
+
+
+def _listed(
+    context: dg.OpExecutionContext,
+    config: PlanConfig,
+    minio: MinioResource,
+    pipeline: PipelineResource,
+    letters: Mapping[bytes, DeadLetter],
+    planned: Planned,
+) -> Iterator[Request]:
+    is_everywhere = config.reconcile or bool(config.prefix)
+    scope = Scope(
+        prefix=config.prefix,
+        start_after=config.start_after,
+        window=None if is_everywhere else window_of(context, pipeline),
+        force=config.force,
+    )
+    renditions = selected_renditions(context, pipeline)
+    found = unreconciled_objects(minio, pipeline, letters, renditions, scope, planned.listed)
+    last = ""
+    for number, (item, _) in enumerate(found):
+        if number == LISTED_MAX_OBJECTS:
+            planned.left_after = last
+            return
+        last = item.key
+        yield Request(item.key, item.size)
+    # A follow-up run covers what those before it did, which succeeded.
+    if config.reconcile:
+        planned.covers = Covers.BUCKET
+    elif not config.prefix:
+        planned.covers = Covers.PARTITIONS
+
+
+def _observation(
+    context: dg.OpExecutionContext,
+    config: PlanConfig,
+    planned: Planned,
+    requests: Sequence[Request],
+) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        RAW_IMAGES,
+        partition=context.partition_key if context.has_partition_key else None,
+        metadata={
+            "objects": planned.objects,
+            **{f"objects {reason}": count for reason, count in planned.listed.items()},
+            "source bytes (as announced)": sum(request.size for request in requests),
+            "offsets": ", ".join(config.offset_ranges) or "none",
+            **({"lag": int(context.run.tags[LAG_TAG])} if LAG_TAG in context.run.tags else {}),
+            **{f"messages: {reason}": count for reason, count in planned.skipped.items()},
+        },
+    )

@@ -1,0 +1,104 @@
+"""TODO."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from resize_pipeline.defs.code_versions import code_version_of_part, refreshed, version_tags
+from resize_pipeline.defs.names import RAW_IMAGES
+from resize_pipeline.defs.runs import in_words
+from resize_pipeline.delivery.batches import (
+    Covers,
+    Planned,
+    Status,
+    Uploaded,
+)
+from resize_pipeline.delivery.reconciliation import CURRENT
+from resize_pipeline.imaging.contact_sheet import contact_sheet_markdown
+from resize_pipeline.renditions.spec import Rendition
+from resize_pipeline.resources.pipeline import PipelineResource
+
+REJECTED_SHOWN = 100
+
+
+def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
+    """Build the last step, which has an output for each rendition."""
+
+    @dg.op(
+        out={rendition.name: dg.Out(dg.Nothing, is_required=False) for rendition in renditions},
+        tags={"dagster/priority": "4"},
+    )
+    def publish(
+        context: dg.OpExecutionContext,
+        planned: Planned,
+        uploaded: list[Uploaded],
+        pipeline: PipelineResource,
+    ) -> Iterator[dg.Output[None]]:
+        """Record what was made as one materialization of each selected rendition."""
+        total = Uploaded()
+        for batch in uploaded:
+            total.add(batch)
+        seconds = time.time() - planned.started
+        context.log.info(f"{in_words(total.statuses) or 'nothing to do'} in {seconds:.1f} s")
+        names = [one.name for one in renditions]
+        selected = [one for one in renditions if one.name in context.selected_output_names]
+        # Dagster stores metadata several times over, and all renditions show the same pictures.
+        shown = min(selected, key=lambda one: one.width * one.height)
+        for rendition in selected:
+            sheet = _contact_sheet(total, pipeline) if rendition is shown else {}
+            metadata = _metadata(rendition, planned, total, seconds)
+            version = rendition.digest
+            if planned.covers is Covers.OBJECTS:
+                version = code_version_of_part(context.instance, rendition, context.partition_keys)
+            if planned.covers is Covers.BUCKET:
+                for event in refreshed(context, rendition, names, RAW_IMAGES):
+                    context.log_event(event)
+            yield dg.Output(
+                None,
+                rendition.name,
+                metadata={**sheet, **metadata},
+                tags=version_tags(version, context.run_id),
+            )
+
+    return publish
+
+
+def _metadata(
+    rendition: Rendition,
+    planned: Planned,
+    total: Uploaded,
+    seconds: float,
+) -> Mapping[str, Any]:
+    images = total.images[rendition.name]
+    metadata: dict[str, Any] = {
+        "images": images,
+        "smaller than asked": total.smaller[rendition.name],
+        "current already": total.statuses[Status.CURRENT] + planned.listed[CURRENT],
+        "rejected": total.statuses[Status.REJECTED],
+        "missing": total.statuses[Status.MISSING],
+        "busy": total.statuses[Status.BUSY],
+        "source bytes": total.bytes_in,
+        "rendition bytes": total.bytes_out[rendition.name],
+        "bytes saved": total.originals[rendition.name] - total.bytes_out[rendition.name],
+        "images/s": round(images / seconds, 2) if seconds else 0.0,
+        "uri": f"s3://{rendition.bucket}/{rendition.prefix}",
+    }
+    if planned.skipped:
+        metadata["messages skipped"] = sum(planned.skipped.values())
+    if total.rejected:
+        metadata["rejected objects"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord({"key": settled.request.key, "reason": settled.reason})
+                for settled in total.rejected[:REJECTED_SHOWN]
+            ]
+        )
+    return metadata
+
+
+def _contact_sheet(total: Uploaded, pipeline: PipelineResource) -> Mapping[str, Any]:
+    if not pipeline.contact_sheets:
+        return {}
+    sheet = contact_sheet_markdown(sorted(total.sheet), max_bytes=pipeline.contact_sheet_max_bytes)
+    return {"contact sheet": dg.MetadataValue.md(sheet)} if sheet else {}

@@ -1,0 +1,171 @@
+"""Sensors that tell a person, by the webhook, of what needs one."""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+
+import dagster as dg
+from dagster._core.definitions.run_request import DagsterRunReaction
+from dagster._core.events import JobFailureData
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+from dagster._core.storage.tags import (
+    AUTO_RETRY_RUN_ID_TAG,
+    BACKFILL_ID_TAG,
+    PARTITION_NAME_TAG,
+    WILL_RETRY_TAG,
+)
+
+from resize_pipeline.defs.sensors.notices import dead_letters_notice, failed_run_notice
+from resize_pipeline.errors import TransientError
+from resize_pipeline.kafka.dead_letters import newest
+from resize_pipeline.kafka.messages import Message
+from resize_pipeline.kafka.offsets import Cursor, starting_offsets
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.pipeline import PipelineResource
+from resize_pipeline.resources.webhook import WebhookResource
+
+FAILED_RUN_SENSOR_NAME = "failed_run_sensor"
+DEAD_LETTER_SENSOR_NAME = "dead_letter_sensor"
+FAILED_RUN_INTERVAL_S = 15
+"""Each tick tells of one run."""
+DEAD_LETTER_INTERVAL_S = 60
+MESSAGES_MOST = 10_000
+"""Most messages of the dead-letter topic that one notice is about."""
+READ_BUDGET_S = 15.0
+"""When a tick stops reading: with the post, well below the 60 s after which Dagster cuts it off."""
+STALL_TIMEOUT_S = 10.0
+
+
+class NotToldError(dg.DagsterError):
+    """Nobody could be told of a failed run.
+
+    An error of Dagster's own fails the tick and leaves the cursor. After any other one
+    `run_failure_sensor` goes on to the next run, and the notice would be lost.
+    """
+
+
+def build_failed_run_sensor(ui_url: str) -> dg.SensorDefinition:
+    """Build the sensor that tells of runs that failed for good.
+
+    Args:
+        ui_url: address of the Dagster UI.
+    """
+
+    @dg.run_failure_sensor(
+        name=FAILED_RUN_SENSOR_NAME,
+        minimum_interval_seconds=FAILED_RUN_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells the webhook of each run that failed and that Dagster does not repeat.",
+    )
+    def sensor(
+        context: dg.RunFailureSensorContext, webhook: WebhookResource
+    ) -> DagsterRunReaction | dg.SkipReason:
+        # Each way ends the tick, so that a run that was told of is told of once whatever becomes
+        # of the next one.
+        run = context.dagster_run
+        if will_be_repeated(context.instance, run):
+            return dg.SkipReason(f"Dagster repeats run {run.run_id}")
+        notice = failed_run_notice(
+            run_id=run.run_id,
+            job=run.job_name,
+            partition=run.tags.get(PARTITION_NAME_TAG),
+            error=_error(context),
+            url=f"{ui_url}/runs/{run.run_id}",
+        )
+        try:
+            webhook.post(notice)
+        except TransientError as error:
+            raise NotToldError(str(error)) from error
+        return DagsterRunReaction(run, run_status=dg.DagsterRunStatus.FAILURE)
+
+    return sensor
+
+
+def will_be_repeated(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Tell whether Dagster repeats a failed run, or has done so.
+
+    Raises:
+        NotToldError: it is not decided yet.
+    """
+    decided = run.tags.get(WILL_RETRY_TAG)
+    if decided is None and instance.run_retries_enabled:
+        # Dagster stores the failure first and the tag a moment later.
+        msg = f"whether Dagster repeats run {run.run_id} is not decided yet: the next tick asks"
+        raise NotToldError(msg)
+    if decided != "true" or AUTO_RETRY_RUN_ID_TAG in run.tags:
+        return decided == "true"
+    # Dagster repeats no run of a backfill that is over, and that of a job is over once all of its
+    # runs are launched.
+    if BACKFILL_ID_TAG not in run.tags:
+        return True
+    backfill = instance.get_backfill(run.tags[BACKFILL_ID_TAG])
+    return backfill is not None and backfill.status not in BULK_ACTION_TERMINAL_STATUSES
+
+
+def _error(context: dg.RunFailureSensorContext) -> str:
+    for event in context.get_step_failure_events():
+        failure = event.step_failure_data
+        if failure.user_failure_data and failure.user_failure_data.description:
+            return failure.user_failure_data.description
+        if failure.error:
+            # Dagster wraps what a step raised in an error of its own.
+            return (failure.error.cause or failure.error).message
+    event = context.failure_event
+    # Of a run that was marked as failed from outside there is no more than a message.
+    data = event.event_specific_data
+    error = data.error if isinstance(data, JobFailureData) else None
+    return error.message if error else event.message or "no step failed"
+
+
+def build_dead_letter_sensor() -> dg.SensorDefinition:
+    """Build the sensor that tells of new dead letters; its cursor is how far it has told."""
+
+    @dg.sensor(
+        name=DEAD_LETTER_SENSOR_NAME,
+        minimum_interval_seconds=DEAD_LETTER_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells the webhook of new dead letters: how many, first keys and reasons.",
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext,
+        kafka: KafkaResource,
+        pipeline: PipelineResource,
+        webhook: WebhookResource,
+    ) -> dg.SensorResult:
+        deadline = time.monotonic() + READ_BUDGET_S
+
+        def read(
+            start: Mapping[int, int], end: Mapping[int, int], position: dict[int, int]
+        ) -> Iterator[Message]:
+            messages = kafka.read(
+                state.topic, start, end, position=position, stall_timeout_s=STALL_TIMEOUT_S
+            )
+            for message in messages:
+                yield message
+                if time.monotonic() > deadline:
+                    return
+
+        state = kafka.topic_state(pipeline.dead_letter_topic)
+        first = {partition: first for partition, (first, _) in state.watermarks.items()}
+        end = {partition: end for partition, (_, end) in state.watermarks.items()}
+        start, _ = starting_offsets(Cursor.parse(context.cursor, DEAD_LETTER_SENSOR_NAME), state)
+        position: dict[int, int] = {}
+        letters = newest(itertools.islice(read(start, end, position), MESSAGES_MOST))
+        # A run that is repeated, or an event that comes again, writes the same letter again.
+        told = newest(read(first, start, {})) if letters else {}
+        new = [
+            letter
+            for letter in letters.values()
+            if letter.key not in told or letter.identity != told[letter.key].identity
+        ]
+        if new:
+            webhook.post(dead_letters_notice(new))
+        after = Cursor(topic=state.topic, topic_id=state.topic_id, next_offsets=position)
+        return dg.SensorResult(
+            cursor=after.model_dump_json(),
+            skip_reason=dg.SkipReason(
+                f"told of {len(new)} new dead letters" if new else "no new dead letters"
+            ),
+        )
+
+    return sensor

@@ -1,0 +1,211 @@
+"""What travels between the steps of a run, and how objects are cut into batches. Pure."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from resize_pipeline.imaging.contact_sheet import THUMBNAILS_MAX
+from resize_pipeline.renditions.objects import Original, Rendered
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMessage:
+    """The Kafka message that announced an object; its bytes go into the dead letter, if any."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An object to look at: make its renditions what the source asks for.
+
+    `size` in bytes is what an event or a listing claims; `has_dead_letter` tells that a letter is
+    to be taken back when it succeeds; `force` asks for renditions that are current already, too.
+    """
+
+    key: str
+    size: int
+    message: SourceMessage | None = None
+    has_dead_letter: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Objects that are downloaded, resized and uploaded together."""
+
+    requests: tuple[Request, ...]
+
+
+class Status(StrEnum):
+    """How an object ended: rendered, current already, gone from the source, or rejected.
+
+    A busy one never stayed as it was while it was rendered, and goes back on the topic. Deferred
+    is none of them: it is larger than its event said, and the batch is full.
+    """
+
+    DEFERRED = "deferred"
+    RENDERED = "rendered"
+    CURRENT = "current"
+    MISSING = "missing"
+    REJECTED = "rejected"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An object that needs nothing more, as far as this step saw.
+
+    `etag` is the source's at that time, None if it was missing or not seen; `reason` says why it
+    was rejected, `error_class` names the error; `metadata_read` is what the specs read of its user
+    metadata.
+    """
+
+    request: Request
+    status: Status
+    etag: str | None = None
+    reason: str = ""
+    error_class: str = ""
+    metadata_read: str = ""
+
+
+class Budget:
+    """Bytes of originals that may be in memory at once; many threads may take of it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._left = size
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Take bytes; False when they are not there. The first object always gets its own."""
+        with self._lock:
+            if size > self._left and self._left < self._size:
+                return False
+            self._left -= size
+            return True
+
+    def give_back(self, size: int) -> None:
+        """Give back bytes that were taken for nothing."""
+        with self._lock:
+            self._left += size
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """An original in memory, and the names of the renditions that are not current."""
+
+    request: Request
+    original: Original
+    needed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """An original's renditions in memory; of the original itself only what identifies it."""
+
+    request: Request
+    original: Original
+    size: int
+    renditions: tuple[Rendered, ...]
+
+
+@dataclass(slots=True)
+class Uploaded:
+    """What became of a batch, without the pictures: counts, bytes and a few small renditions.
+
+    `originals` are the bytes of the originals that each rendition was made of.
+    """
+
+    statuses: Counter[str] = field(default_factory=Counter[str])
+    rejected: list[Settled] = field(default_factory=list[Settled])
+    bytes_in: int = 0
+    originals: Counter[str] = field(default_factory=Counter[str])
+    images: Counter[str] = field(default_factory=Counter[str])
+    smaller: Counter[str] = field(default_factory=Counter[str])
+    bytes_out: Counter[str] = field(default_factory=Counter[str])
+    sheet: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+
+    def settle(self, settled: Settled) -> None:
+        """Count how an object ended."""
+        self.statuses[settled.status] += 1
+        if settled.status is Status.REJECTED:
+            self.rejected.append(settled)
+
+    def store(self, resized: Resized) -> None:
+        """Count renditions that were written."""
+        self.bytes_in += resized.size
+        for rendered in resized.renditions:
+            self.images[rendered.rendition] += 1
+            self.originals[rendered.rendition] += resized.size
+            self.smaller[rendered.rendition] += rendered.smaller
+            self.bytes_out[rendered.rendition] += len(rendered.data)
+        if len(self.sheet) < THUMBNAILS_MAX:
+            smallest = min(resized.renditions, key=lambda made: made.width * made.height)
+            self.sheet.append((resized.request.key, smallest.data))
+
+    def add(self, other: "Uploaded") -> None:
+        """Add another batch's counts to these."""
+        self.statuses += other.statuses
+        self.rejected += other.rejected
+        self.bytes_in += other.bytes_in
+        self.originals += other.originals
+        self.images += other.images
+        self.smaller += other.smaller
+        self.bytes_out += other.bytes_out
+        self.sheet = (self.sheet + other.sheet)[:THUMBNAILS_MAX]
+
+
+class Covers(StrEnum):
+    """What a run answers for: some objects, all of its partitions, or the whole bucket."""
+
+    OBJECTS = "objects"
+    PARTITIONS = "partitions"
+    BUCKET = "bucket"
+
+
+@dataclass(slots=True)
+class Planned:
+    """What a run was asked to do.
+
+    `skipped` counts messages that ask for no rendition, by reason; `started` is a Unix time.
+    Of a listing, `listed` counts pictures that need nothing, by why; `left_after` is the last key
+    that was taken if more is left, which then is not covered.
+    """
+
+    started: float
+    covers: Covers = Covers.OBJECTS
+    objects: int = 0
+    listed: Counter[str] = field(default_factory=Counter[str])
+    left_after: str | None = None
+    skipped: Counter[str] = field(default_factory=Counter[str])
+
+    def skip(self, reason: str, messages: int = 1) -> None:
+        """Count messages that ask for no rendition."""
+        self.skipped[reason] += messages
+
+
+def batches_of(requests: Iterable[Request], *, max_objects: int, max_bytes: int) -> Iterator[Batch]:
+    """Cut objects into batches that fit into memory.
+
+    Args:
+        requests: the objects.
+        max_objects: most objects of a batch.
+        max_bytes: most bytes of a batch; a larger object gets a batch of its own.
+    """
+    batch: list[Request] = []
+    total = 0
+    for request in requests:
+        if batch and (len(batch) >= max_objects or total + request.size > max_bytes):
+            yield Batch(tuple(batch))
+            batch, total = [], 0
+        batch.append(request)
+        total += request.size
+    if batch:
+        yield Batch(tuple(batch))

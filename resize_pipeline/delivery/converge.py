@@ -1,0 +1,322 @@
+"""Makes the renditions of one object what its source asks for, whatever happens meanwhile.
+
+Runs overlap: an object can be overwritten or removed while its renditions are made, and another run
+can be at it already. So every write and every removal of a rendition is followed by a look at the
+source, and if the source has moved on, all is done again. The last one to touch a rendition has
+looked afterwards, so any interleaving of runs ends right. The same holds for an object's dead
+letter: whoever writes it or takes it back looks at the source afterwards.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from resize_pipeline.delivery.batches import Budget, Downloaded, Request, Resized, Settled, Status
+from resize_pipeline.errors import PermanentError, TransientError
+from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered, identity, is_current
+from resize_pipeline.renditions.spec import Rendition, metadata_read
+
+ROUNDS_MAX = 10
+"""A source that moves on this often while it is rendered is busy, and left to a later run."""
+WAIT_MAX_S = 5.0
+"""Longest pause between two tries."""
+
+T = TypeVar("T")
+
+Outcome = tuple[Settled, Resized | None]
+"""How an object ended, and what was written last if anything was written."""
+SendLetters = Callable[[Sequence[Settled], Sequence[Request]], None]
+"""Writes the dead letters of rejected objects, and takes back those of others."""
+
+
+class Store(Protocol):
+    """What is asked of `MinioResource`."""
+
+    def stat(self, bucket: str, key: str) -> ObjectInfo | None:
+        """Look at an object."""
+        ...
+
+    def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
+        """Read an object."""
+        ...
+
+    def upload(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        cache_control: str | None = None,
+        metadata: dict[str, str],
+    ) -> None:
+        """Write an object."""
+        ...
+
+    def remove(self, bucket: str, key: str) -> None:
+        """Remove an object."""
+        ...
+
+
+class Render(Protocol):
+    """What is asked of `Renderer`."""
+
+    def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+        """Make renditions."""
+        ...
+
+
+@dataclass(frozen=True)
+class Converger:
+    """Makes renditions current; may be used by many threads at once.
+
+    Attributes:
+        store: source and renditions.
+        renderer: makes renditions.
+        renditions: those that are wanted.
+        source_bucket: the only bucket that is read from.
+        source_max_bytes: a larger source is rejected.
+        delete_renditions: whether renditions of a source that is gone are removed.
+        retry_s: seconds for which a server that is away is tried again.
+    """
+
+    store: Store
+    renderer: Render
+    renditions: Sequence[Rendition]
+    source_bucket: str
+    source_max_bytes: int
+    delete_renditions: bool
+    retry_s: float
+
+    def download(self, request: Request, budget: Budget | None = None) -> Downloaded | Settled:
+        """Read the original, unless it is gone or all its renditions are current.
+
+        Args:
+            request: the object.
+            budget: of the batch, because what an event says of a size need not be so.
+
+        Raises:
+            TransientError: the server stays away.
+            UserError: it refuses access.
+        """
+        source: ObjectInfo | None = None
+        try:
+            first = self.renditions[0]
+            is_announced = bool(request.message) and 0 < request.size <= self.source_max_bytes
+            seen = {first.name: self._look(first, request.key)} if is_announced else {}
+            if is_announced and not seen[first.name] and (new := self._new(request, budget)):
+                return new
+            source = self._retry(lambda: self.store.stat(self.source_bucket, request.key))
+            if source is None:
+                return self._gone(request)
+            needed = [
+                spec
+                for spec in self.renditions
+                if request.force
+                or not is_current(
+                    seen.get(spec.name) or self._look(spec, request.key), source, spec
+                )
+            ]
+            if not needed:
+                return Settled(request, Status.CURRENT, source.etag)
+            size = min(source.size, self.source_max_bytes)
+            if budget and not budget.take(size):
+                return Settled(request, Status.DEFERRED)
+            try:
+                original = self._read(request, size if budget else self.source_max_bytes)
+            except PermanentError:
+                if budget is None or size == self.source_max_bytes:
+                    raise
+                # By now, or decoded, it is larger than what it took of the budget.
+                return Settled(request, Status.DEFERRED)
+        except PermanentError as error:
+            return self._rejected(request, source, error)
+        if original is None:
+            return self._gone(request)
+        return Downloaded(request, original, frozenset(spec.name for spec in needed))
+
+    def _new(self, request: Request, budget: Budget | None) -> Downloaded | Settled | None:
+        """Read an original that was announced and has not the first rendition, as most have not.
+
+        Renditions are written in order, so without the first there are none, unless it was removed
+        or its spec is newer than theirs. Then they are made once more, at no harm.
+
+        Returns:
+            As `download`; None if the object is not as it was announced.
+        """
+        if budget and not budget.take(request.size):
+            return Settled(request, Status.DEFERRED)
+        try:
+            original = self._read(request, request.size)
+        except PermanentError:
+            if budget:
+                budget.give_back(request.size)
+            return None
+        if original is None:
+            return self._gone(request)
+        return Downloaded(request, original, frozenset(spec.name for spec in self.renditions))
+
+    def _read(self, request: Request, max_bytes: int) -> Original | None:
+        return self._retry(
+            lambda: self.store.download(self.source_bucket, request.key, max_bytes=max_bytes)
+        )
+
+    def resize(self, downloaded: Downloaded) -> Resized | Settled:
+        """Make the renditions that are needed."""
+        original = downloaded.original
+        needed = [spec for spec in self.renditions if spec.name in downloaded.needed]
+        try:
+            resolved = [spec.resolved(original.metadata) for spec in needed]
+            rendered = self.renderer.render(original.data, resolved)
+        except PermanentError as error:
+            return self._rejected(downloaded.request, original, error)
+        return Resized(
+            downloaded.request,
+            replace(original, data=b""),
+            len(original.data),
+            tuple(rendered),
+        )
+
+    def upload(self, resized: Resized) -> Settled:
+        """Write the renditions.
+
+        Raises:
+            TransientError: the server stays away.
+            UserError: it refuses access.
+        """
+        specs = {spec.name: spec for spec in self.renditions}
+        original = resized.original
+        try:
+            for rendered in resized.renditions:
+                spec = specs[rendered.rendition]
+                self._retry(
+                    lambda spec=spec, rendered=rendered: self.store.upload(
+                        spec.bucket,
+                        spec.key_for(original.key),
+                        rendered.data,
+                        content_type=rendered.content_type,
+                        cache_control=spec.cache_control,
+                        metadata=identity(original, spec),
+                    )
+                )
+        except PermanentError as error:
+            return self._rejected(resized.request, original, error)
+        read = self._metadata_read(original)
+        return Settled(resized.request, Status.RENDERED, original.etag, metadata_read=read)
+
+    def confirm(self, settled: Settled) -> Outcome:
+        """Look at the source once more, and do all again for as long as it has moved on.
+
+        Raises:
+            TransientError: the server stays away.
+            UserError: the server refuses access.
+        """
+        written: Resized | None = None
+        rounds = 0
+        while not self._is_confirmed(settled):
+            # Only here, because the last one to touch a rendition must have looked afterwards.
+            if rounds == ROUNDS_MAX:
+                return Settled(settled.request, Status.BUSY), written
+            rounds += 1
+            step = self.download(settled.request)
+            if isinstance(step, Downloaded):
+                step = self.resize(step)
+            if isinstance(step, Resized):
+                written = step
+                step = self.upload(step)
+            settled = step
+        return settled, written
+
+    def answer(self, outcomes: Sequence[Outcome], send: SendLetters) -> list[Outcome]:
+        """Send the dead letters of objects, and look at their sources after each sending.
+
+        Args:
+            outcomes: as `confirm` gives them.
+            send: returns when the letters can't be lost any more.
+
+        Returns:
+            How the objects ended; those whose source had moved on were done again.
+
+        Raises:
+            TransientError: a server stays away.
+            UserError: it refuses access.
+        """
+        answered: list[Outcome] = []
+        left = list(outcomes)
+        rounds = 0
+        while left:
+            answered += [one for one in left if not _changes_letter(one[0])]
+            changing = [one for one in left if _changes_letter(one[0])]
+            rejected = [settled for settled, _ in changing if settled.status is Status.REJECTED]
+            others = [settled for settled, _ in changing if settled.status is not Status.REJECTED]
+            send(rejected, [settled.request for settled in others])
+            rounds += 1
+            left = []
+            for settled, written in changing:
+                has_letter = settled.status is Status.REJECTED
+                request = replace(settled.request, has_dead_letter=has_letter)
+                if self._is_unchanged(settled):
+                    answered.append((replace(settled, request=request), written))
+                elif rounds == ROUNDS_MAX:
+                    answered.append((Settled(request, Status.BUSY), written))
+                else:
+                    ended, again = self.confirm(Settled(request, Status.DEFERRED))
+                    left.append((ended, again or written))
+        return answered
+
+    def _is_confirmed(self, settled: Settled) -> bool:
+        if settled.status is Status.DEFERRED:
+            return False
+        # What was current was not touched.
+        if settled.status is Status.CURRENT:
+            return True
+        return self._is_unchanged(settled)
+
+    def _is_unchanged(self, settled: Settled) -> bool:
+        # What has no etag can't be looked at.
+        if settled.status is Status.REJECTED and settled.etag is None:
+            return True
+        source = self._retry(lambda: self.store.stat(self.source_bucket, settled.request.key))
+        etag = source.etag if source else None
+        return (etag, self._metadata_read(source)) == (settled.etag, settled.metadata_read)
+
+    def _look(self, spec: Rendition, key: str) -> ObjectInfo | None:
+        return self._retry(lambda: self.store.stat(spec.bucket, spec.key_for(key)))
+
+    def _metadata_read(self, source: ObjectInfo | Original | None) -> str:
+        return metadata_read(self.renditions, (source and source.metadata) or {})
+
+    def _gone(self, request: Request) -> Settled:
+        if self.delete_renditions:
+            for spec in self.renditions:
+                # A key that no object can have needs no removal.
+                with suppress(PermanentError):
+                    self._retry(
+                        lambda spec=spec: self.store.remove(spec.bucket, spec.key_for(request.key))
+                    )
+        return Settled(request, Status.MISSING)
+
+    def _rejected(
+        self, request: Request, source: ObjectInfo | Original | None, error: PermanentError
+    ) -> Settled:
+        etag = source.etag if source else None
+        read = self._metadata_read(source)
+        return Settled(request, Status.REJECTED, etag, str(error), type(error).__name__, read)
+
+    def _retry(self, work: Callable[[], T]) -> T:
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_delay(self.retry_s),
+            wait=wait_exponential_jitter(multiplier=0.1, max=WAIT_MAX_S),
+            reraise=True,
+        )
+        return retrying(work)
+
+
+def _changes_letter(settled: Settled) -> bool:
+    if settled.status is Status.BUSY:
+        return False
+    return settled.status is Status.REJECTED or settled.request.has_dead_letter

@@ -1,0 +1,230 @@
+"""Finds where source, renditions and dead letters disagree: the second layer, and backfills.
+
+S3 can't list by time, so looking at everything costs the same as looking at one hour; and
+last-modified is not arrival time, so looking at one hour only would miss replicated objects.
+"""
+
+import datetime as dt
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from resize_pipeline.delivery.requests import letter_identity, letter_key
+from resize_pipeline.errors import PermanentError
+from resize_pipeline.kafka.dead_letters import DeadLetter
+from resize_pipeline.renditions.objects import ObjectInfo, is_current, is_ours
+from resize_pipeline.renditions.spec import Rendition, metadata_read, reads_metadata
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.resources.pipeline import PipelineResource
+
+CURRENT = "current"
+ANSWERED = "answered by a dead letter"
+OLDER = "older than PARTITIONS_START"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which objects of the source bucket are looked at.
+
+    Attributes:
+        prefix: only keys that start with it.
+        start_after: only keys after this one, in the order of a listing.
+        window: only objects last modified from the first time on and before the second; None for
+            all, whatever their time.
+        force: all of them, whether they lack anything or not.
+    """
+
+    prefix: str = ""
+    start_after: str = ""
+    window: tuple[dt.datetime, dt.datetime] | None = None
+    force: bool = False
+
+
+def unreconciled_objects(
+    minio: MinioResource,
+    pipeline: PipelineResource,
+    letters: Mapping[bytes, DeadLetter],
+    renditions: Sequence[Rendition],
+    scope: Scope,
+    listed: Counter[str],
+) -> Iterator[tuple[ObjectInfo, list[str]]]:
+    """List the source and each rendition once, as streams, and give what a run has to look at.
+
+    That is an object that lacks a rendition and has no dead letter, or has a dead letter and lacks
+    nothing, because the run that wrote the letter was killed before it looked again. Over all
+    times, with DELETE_RENDITIONS, it is a rendition without a source, too.
+
+    Args:
+        minio: holds the objects.
+        pipeline: the settings.
+        letters: all dead letters.
+        renditions: those that are wanted; only their buckets are listed.
+        scope: which objects.
+        listed: counts the pictures that need nothing, by why, and those that are old.
+
+    Returns:
+        Each such object with the names of the renditions that it lacks.
+
+    Raises:
+        TransientError: the server can't be reached.
+        UserError: a bucket is missing or refused.
+    """
+
+    def is_open(item: ObjectInfo, lacking: Sequence[str]) -> bool:
+        letter = letters.get(letter_key(pipeline.source_bucket, item.key))
+        if not pipeline.is_picture(item.key):
+            return letter is not None and not lacking
+        if scope.force:
+            return True
+        if not lacking:
+            listed[CURRENT] += letter is None
+            return letter is not None
+        read = metadata_read(pipeline.renditions, item.metadata or {})
+        identity = letter_identity(item.etag, pipeline.spec_digest, read)
+        if letter is not None and letter.identity == identity:
+            listed[ANSWERED] += 1
+            return False
+        return True
+
+    def look_up(rendition: Rendition, key: str) -> ObjectInfo | None:
+        return minio.stat(rendition.bucket, key)
+
+    listings = [
+        (
+            spec,
+            minio.list_objects(
+                spec.bucket,
+                spec.prefix + scope.prefix,
+                start_after=spec.prefix + scope.start_after if scope.start_after else "",
+                with_metadata=True,
+            ),
+        )
+        for spec in renditions
+    ]
+    return unreconciled(
+        _source(minio, pipeline, scope, listed),
+        listings,
+        is_open,
+        look_up,
+        # An hour's listing leaves out the sources of others' renditions.
+        find_source=(lambda key: minio.stat(pipeline.source_bucket, key))
+        if pipeline.delete_renditions and scope.window is None
+        else None,
+    )
+
+
+def _source(
+    minio: MinioResource, pipeline: PipelineResource, scope: Scope, listed: Counter[str]
+) -> Iterator[ObjectInfo]:
+    bucket = pipeline.source_bucket
+    with_metadata = reads_metadata(pipeline.renditions)
+    for item in minio.list_objects(
+        bucket, scope.prefix, start_after=scope.start_after, with_metadata=with_metadata
+    ):
+        if scope.window and not scope.window[0] <= item.last_modified < scope.window[1]:
+            continue
+        if item.last_modified < pipeline.first_partition and pipeline.is_picture(item.key):
+            listed[OLDER] += 1
+        # Only MinIO's listing tells; elsewhere each object is looked at, unless it is gone by now.
+        found = minio.stat(bucket, item.key) if with_metadata and item.metadata is None else item
+        if found:
+            yield found
+
+
+Lookup = Callable[[Rendition, str], ObjectInfo | None]
+
+
+def unreconciled(
+    source: Iterable[ObjectInfo],
+    listings: Sequence[tuple[Rendition, Iterable[ObjectInfo]]],
+    is_open: Callable[[ObjectInfo, Sequence[str]], bool],
+    look_up: Lookup,
+    *,
+    find_source: Callable[[str], ObjectInfo | None] | None,
+) -> Iterator[tuple[ObjectInfo, list[str]]]:
+    """Find what is not as it should be, in one pass over all listings.
+
+    Args:
+        source: a listing of the source, in order of keys.
+        listings: for each rendition a listing below its prefix, in order of keys; both orders are
+            those of the keys' UTF-8 bytes, as S3 lists (Amazon S3 API, ListObjectsV2).
+        is_open: tells whether an object that lacks these renditions, maybe none, is not as it
+            should be.
+        look_up: stats a rendition; asked when a listing has no metadata, as only MinIO's does.
+        find_source: stats a source object; None to leave out renditions of ours without a source.
+
+    Returns:
+        Each such object with the names of the renditions that it lacks; an orphan under the key
+        that its source had.
+    """
+    walks = [_Walk(rendition, iter(listing), look_up) for rendition, listing in listings]
+    for item in source:
+        yield from _orphans([walk.up_to(item) for walk in walks], look_up, find_source)
+        lacking = [walk.rendition.name for walk in walks if not walk.has_current(item)]
+        if is_open(item, lacking):
+            yield item, lacking
+    yield from _orphans([walk.up_to(None) for walk in walks], look_up, find_source)
+
+
+_Passed = tuple[str, Rendition, ObjectInfo]
+"""A rendition that belongs to no source listed so far, with the key that its source has."""
+
+
+def _orphans(
+    passed: Sequence[Iterator[_Passed]],
+    look_up: Lookup,
+    find_source: Callable[[str], ObjectInfo | None] | None,
+) -> Iterator[tuple[ObjectInfo, list[str]]]:
+    in_order = heapq.merge(*passed, key=lambda one: one[0].encode())
+    for key, group in itertools.groupby(in_order, key=lambda one: one[0]):
+        if find_source is None:
+            continue
+        found = [
+            info if info.metadata is not None else look_up(rendition, info.key)
+            for _, rendition, info in group
+        ]
+        ours = next((one for one in found if one and is_ours(one)), None)
+        # One whose source comes later in the listing is none.
+        if ours and find_source(key) is None:
+            yield replace(ours, key=key), []
+
+
+class _Walk:
+    """A rendition's listing, walked along with the source's."""
+
+    def __init__(
+        self, rendition: Rendition, listing: Iterator[ObjectInfo], look_up: Lookup
+    ) -> None:
+        self.rendition = rendition
+        self._listing = listing
+        self._look_up = look_up
+        self._head = next(listing, None)
+        self._furthest = b""
+
+    def up_to(self, source: ObjectInfo | None) -> Iterator[_Passed]:
+        """Walk to the place of this object's rendition, or to the end, and give what is passed."""
+        wanted = self.rendition.key_for(source.key).encode() if source else None
+        while self._head and (wanted is None or self._head.key.encode() < wanted):
+            yield self.rendition.source_key_of(self._head.key), self.rendition, self._head
+            self._head = next(self._listing, None)
+
+    def has_current(self, source: ObjectInfo) -> bool:
+        """Tell whether the object has its rendition, once walked up to it."""
+        wanted = self.rendition.key_for(source.key)
+        # An extension that is appended changes the order: `a` comes before `a!`, `a!.webp` before
+        # `a.webp`. What lies behind is looked up.
+        is_behind = wanted.encode() < self._furthest
+        self._furthest = max(self._furthest, wanted.encode())
+        listed = self._head if self._head and self._head.key == wanted else None
+        if listed:
+            # Its source is here, so it is passed by nobody.
+            self._head = next(self._listing, None)
+        found = listed
+        if is_behind or (listed and listed.metadata is None):
+            found = self._look_up(self.rendition, wanted)
+        try:
+            return is_current(found, source, self.rendition)
+        except PermanentError:
+            return False

@@ -1,0 +1,205 @@
+"""Frames in memory to the bytes of a picture file."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from resize_pipeline.renditions.spec import Rendition
+
+CONTENT_TYPES = {
+    "AVIF": "image/avif",
+    "GIF": "image/gif",
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "TIFF": "image/tiff",
+    "WEBP": "image/webp",
+}
+"""The formats that are decoded and encoded, by Pillow's names, with their media types."""
+
+ANIMATED = frozenset({"AVIF", "GIF", "WEBP"})
+"""Formats that are read and written as animations."""
+
+OPAQUE_FROM = 128
+"""GIF knows no half transparency: from this alpha on a pixel is opaque."""
+
+UNTIMED_MS = 100
+"""What browsers make of a GIF's frame without a duration; other formats would show it for 0 ms."""
+
+DURATION_MAX_MS = 655_350
+"""Longest time of a GIF's frame, 16 bits of hundredths of a second."""
+PLAYS_MAX = 65_535
+"""Most plays of a WebP, 16 bits."""
+
+PNG_EFFORT = 2
+"""zlib's level when a spec has none. Pillow's 6 takes 4 times as long on a photograph of 1280
+pixels, for 7 % fewer bytes, and 1.6 times as long on a page of text, for 13 %."""
+
+_ALPHA = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
+_COPYRIGHT_TAGS = (ExifTags.Base.Artist, ExifTags.Base.Copyright)
+_WEBP_METHOD_MAX = 6
+_WEBP_FLAGS_AT, _WEBP_ALPHA = 20, 0x10
+"""Where an animation's flags are, and the one for transparency (RFC 9649, 2.7)."""
+_EFFORT_MAX = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How an animation runs: milliseconds of each frame, and how often it is shown (0: for ever).
+
+    Pillow can't tell for AVIF and writes all AVIF to be shown for ever.
+    """
+
+    durations: tuple[int, ...]
+    plays: int
+
+
+def copyright_of(exif: Image.Exif) -> Image.Exif | None:
+    """Give the EXIF tags Artist and Copyright alone; None if there are none."""
+    kept = Image.Exif()
+    for tag in _COPYRIGHT_TAGS:
+        if isinstance(value := exif.get(tag), str) and value:
+            # Pillow reads these bytes as Latin-1 and would write ASCII; most are UTF-8.
+            kept[tag] = value.encode("latin-1", "replace")
+    return kept or None
+
+
+def fit_for_format(image: Image.Image, picture_format: str, background: str) -> Image.Image:
+    """Flatten transparency onto the background where the format has none."""
+    if "A" not in image.getbands() or picture_format in _ALPHA:
+        return image
+    colour = background[:7]
+    below = Image.new("RGBA", image.size, colour)
+    below.alpha_composite(image.convert("RGBA"))
+    return below.convert("L" if image.mode == "LA" and _is_grey(colour) else "RGB")
+
+
+def padded(
+    image: Image.Image, size: tuple[int, int], picture_format: str, background: str
+) -> Image.Image:
+    """Put an image in the middle of a canvas of the background's colour.
+
+    The colour's transparency counts where the format has any; the image keeps its own.
+    """
+    image = fit_for_format(image, picture_format, background)
+    is_clear = len(background) > len("#rrggbb") and picture_format in _ALPHA
+    colour = background if is_clear else background[:7]
+    if is_clear or "A" in image.getbands():
+        image = image.convert("RGBA")
+    elif image.mode == "L" and not _is_grey(colour):
+        image = image.convert("RGB")
+    canvas = Image.new("RGBA", size, colour)
+    if image.mode != "RGBA":
+        canvas = canvas.convert("RGB").convert(image.mode)
+    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return canvas
+
+
+def _is_grey(colour: str) -> bool:
+    return colour[1:3] == colour[3:5] == colour[5:7]
+
+
+def encode(
+    frames: Sequence[Image.Image],
+    picture_format: str,
+    rendition: Rendition,
+    *,
+    timing: Timing | None = None,
+    icc_profile: bytes | None = None,
+    exif: Image.Exif | None = None,
+) -> bytes:
+    """Encode frames that are as the format wants them.
+
+    Args:
+        frames: at least one, without `info`: writers would take comments and more from there.
+        picture_format: Pillow's name of the format.
+        rendition: the spec that has the encoder's settings.
+        timing: of more than one frame.
+        icc_profile: to be embedded.
+        exif: likewise.
+    """
+    options = _options(picture_format, rendition)
+    if icc_profile is not None:
+        options["icc_profile"] = icc_profile
+    if exif is not None and picture_format != "GIF":
+        options["exif"] = exif
+    if timing is not None:
+        options |= _pace(timing, picture_format)
+        if any("A" in frame.getbands() for frame in frames):
+            frames = [_with_alpha(frame) for frame in frames]
+    if picture_format == "GIF":
+        frames = [_paletted(frame) for frame in frames]
+        if "transparency" in frames[0].info:
+            options |= {"transparency": frames[0].info["transparency"], "disposal": 2}
+    if timing is not None:
+        options |= {"save_all": True, "append_images": frames[1:]}
+    file = io.BytesIO()
+    frames[0].save(file, picture_format, **options)
+    if timing is not None and picture_format == "WEBP" and "A" in frames[0].getbands():
+        # Without this flag decoders show black for what no frame covers, and libwebp leaves it out
+        # when the part that changes is opaque in every frame.
+        file.getbuffer()[_WEBP_FLAGS_AT] |= _WEBP_ALPHA
+    return file.getvalue()
+
+
+def _pace(timing: Timing, picture_format: str) -> dict[str, Any]:
+    if picture_format != "GIF":
+        durations = [duration or UNTIMED_MS for duration in timing.durations]
+        return {"duration": durations, "loop": timing.plays}
+    # Absent is once, and a number says how often it is shown again.
+    loop = {} if timing.plays == 1 else {"loop": max(timing.plays - 1, 0)}
+    return {"duration": list(timing.durations), **loop}
+
+
+def timing_of(durations: Sequence[int], loop: object, source_format: str) -> Timing:
+    """Say how an animation runs.
+
+    Args:
+        durations: of each frame, in milliseconds.
+        loop: Pillow's `info["loop"]`: for GIF how often it is shown again, absent is not at all;
+            for WebP how often it is shown; 0 is for ever in both.
+        source_format: Pillow's name of the format.
+    """
+    if source_format == "GIF":
+        plays = 1 if loop is None else 0 if loop == 0 else int(str(loop)) + 1
+    else:
+        plays = int(str(loop or 0))
+    return Timing(
+        tuple(min(duration, DURATION_MAX_MS) for duration in durations), min(plays, PLAYS_MAX)
+    )
+
+
+def _options(picture_format: str, rendition: Rendition) -> dict[str, Any]:
+    effort = rendition.effort
+    match picture_format:
+        case "JPEG":
+            return {"quality": rendition.quality, "progressive": rendition.progressive}
+        case "PNG":
+            return {"compress_level": PNG_EFFORT if effort is None else effort}
+        case "WEBP":
+            method = {} if effort is None else {"method": effort * _WEBP_METHOD_MAX // _EFFORT_MAX}
+            return {"quality": rendition.quality, "lossless": rendition.lossless, **method}
+        case "AVIF":
+            speed = {} if effort is None else {"speed": _EFFORT_MAX - effort}
+            return {"quality": rendition.quality, **speed}
+        case "TIFF":
+            return {"compression": "tiff_lzw"}
+        case _:
+            return {}
+
+
+def _with_alpha(frame: Image.Image) -> Image.Image:
+    return frame if "A" in frame.getbands() else frame.convert("RGBA")
+
+
+def _paletted(frame: Image.Image) -> Image.Image:
+    if "A" not in frame.getbands():
+        return frame
+    # The GIF writer would make several transparent colours, of which GIF has one.
+    transparent = frame.getchannel("A").point([255 * (alpha < OPAQUE_FROM) for alpha in range(256)])
+    paletted = frame.convert("RGB").quantize(255)
+    paletted.paste(255, mask=transparent)
+    paletted.info["transparency"] = 255
+    return paletted

@@ -1,0 +1,79 @@
+"""TODO."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Condition, Lock
+from typing import TYPE_CHECKING, Self
+
+from resize_pipeline.errors import (
+    PermanentError,
+    UserError,
+)
+from resize_pipeline.renditions.objects import Rendered
+
+if TYPE_CHECKING:  # A child reads no settings.
+    from resize_pipeline.settings import Settings
+
+
+GRACE_S = 5.0
+"""Seconds after the time limit when a child ends itself, for its parent may have been killed."""
+
+
+Answer = list[Rendered] | PermanentError | UserError | MemoryError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one picture, or all that are rendered at once, may take.
+
+    Attributes:
+        timeout_s: seconds for one picture, RENDER_TIMEOUT_S.
+        memory_bytes: address space of a child, RENDER_MEMORY_BYTES.
+        source_pixels: most pixels of a picture, SOURCE_MAX_PIXELS.
+        output_pixels: most pixels of a rendition, OUTPUT_MAX_PIXELS.
+        pixels_at_once: most decoded pixels in all children together, RENDER_MAX_PIXELS.
+    """
+
+    timeout_s: float
+    memory_bytes: int
+    source_pixels: int
+    output_pixels: int
+    pixels_at_once: int
+
+    @classmethod
+    def from_settings(cls, settings: "Settings") -> Self:
+        """Take them from the settings."""
+        return cls(
+            timeout_s=settings.render_timeout_s,
+            memory_bytes=settings.render_memory_bytes,
+            source_pixels=settings.source_max_pixels,
+            output_pixels=settings.output_max_pixels,
+            pixels_at_once=settings.render_max_pixels,
+        )
+
+
+class PixelBudget:
+    """How many decoded pixels there may be at once; shared by threads, which are served in turn."""
+
+    def __init__(self, pixels: int) -> None:
+        """Start with all of them free."""
+        self.pixels = pixels
+        self.free = pixels
+        self._changed = Condition()
+        self._turn = Lock()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Generator[None]:
+        """Wait until so many are free and hold them; more than there are is all there are."""
+        pixels = min(pixels, self.pixels)
+        # Who waits holds up those who come after, or small pictures would keep a large one out.
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.free += pixels
+                self._changed.notify_all()

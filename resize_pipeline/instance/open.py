@@ -1,0 +1,87 @@
+"""The Dagster instance of this project: where it is, and access to it from the command line."""
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import yaml
+from dotenv import dotenv_values
+from sqlalchemy.exc import SQLAlchemyError
+
+from resize_pipeline.errors import UserError
+from resize_pipeline.settings import Settings
+
+INSTANCE_FILE = "instance.env"
+"""In LOCAL_DIR while `up --workers` runs: where its instance is. It has a password."""
+MESSAGE_MAX = 300
+"""Characters of an error of Dagster's that are shown."""
+
+
+def dagster_environment(settings: Settings) -> dict[str, str]:
+    """Give the variables by which Dagster finds the instance.
+
+    An exported DAGSTER_HOME wins: it is the instance of somebody who runs Dagster already. Then
+    comes that of `up --workers`, while it runs in LOCAL_DIR.
+
+    Raises:
+        UserError: there is no instance here.
+    """
+    running = settings.local_dir.absolute() / INSTANCE_FILE
+    if not os.environ.get("DAGSTER_HOME") and running.is_file():
+        return {name: value for name, value in dotenv_values(running).items() if value}
+    home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd()).absolute()
+    if not (home / "dagster.yaml").is_file():
+        msg = (
+            f"no dagster.yaml in {home}: run this in the project's folder, or set DAGSTER_HOME to "
+            "the folder of your Dagster instance"
+        )
+        raise UserError(msg)
+    storage = os.environ.get("DAGSTER_STORAGE_DIR") or settings.local_dir.absolute() / "dagster"
+    return {"DAGSTER_HOME": str(home), "DAGSTER_STORAGE_DIR": str(storage)}
+
+
+@contextmanager
+def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
+    """Open the instance; its storage is made when it is not there.
+
+    Raises:
+        UserError: there is no instance here, dagster.yaml is wrong, or its storage can't be used.
+    """
+    environment = dagster_environment(settings)
+    os.environ.update(environment)
+    try:
+        instance = dg.DagsterInstance.get()
+    except (dg.DagsterError, yaml.YAMLError, SQLAlchemyError, OSError) as error:
+        msg = f"the Dagster instance can't be opened: {_problem(error)}; {_places(environment)}"
+        raise UserError(msg) from error
+    except Exception as error:
+        # dagster-postgres, which may not be installed, has an error of its own around it.
+        if not isinstance(error.__cause__, SQLAlchemyError):
+            raise
+        problem = _problem(error.__cause__)
+        msg = f"the Dagster instance can't be opened: {problem}; {_places(environment)}"
+        raise UserError(msg) from error
+    with instance:
+        try:
+            yield instance
+        except SQLAlchemyError as error:
+            msg = f"Dagster's storage can't be used: {_problem(error)}; {_places(environment)}"
+            raise UserError(msg) from error
+
+
+def _problem(error: Exception) -> str:
+    # Dagster's errors go on with everything that would be allowed.
+    text = " ".join(str(error).split()).partition(" Expected: ")[0]
+    if unset := re.search(r'environment variable "(\w+)" which is not set', text):
+        return f"dagster.yaml takes a value from {unset[1]}, which is not set: export it"
+    return text if len(text) <= MESSAGE_MAX else f"{text[:MESSAGE_MAX]}..."
+
+
+def _places(environment: dict[str, str]) -> str:
+    return (
+        f"look at {environment['DAGSTER_HOME']}/dagster.yaml and at DAGSTER_STORAGE_DIR, "
+        f"{environment['DAGSTER_STORAGE_DIR']}"
+    )

@@ -1,0 +1,138 @@
+"""Which finished runs are no longer needed, and deleting them with all that they left.
+
+Dagster keeps runs for ever, and `DagsterInstance.delete_run` leaves things behind: in SQLite the
+run's tags, whose foreign key is not enforced there, and the run's own database file; everywhere the
+results of its checks and its captured output. Dagster has no interface for most of that, so this
+module works on the tables of its SQL storages, which are the same for SQLite and PostgreSQL.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunTagsTable
+
+from resize_pipeline.instance.event_log import (
+    ASKED_AT_ONCE,
+    latest_materializations,
+    sql_event_log_storage,
+)
+
+CHECK_RESULTS = ("SUCCEEDED", "FAILED")
+"""Statuses of a check that has ended (AssetCheckExecutionRecordStatus)."""
+
+
+def deletable_runs(
+    instance: dg.DagsterInstance,
+    *,
+    jobs: Sequence[str],
+    assets: AbstractSet[dg.AssetKey],
+    before: dt.datetime,
+    keep: AbstractSet[str],
+) -> Iterator[str]:
+    """Find finished runs that nothing refers to any more.
+
+    Runs that hold the latest materialization of a partition of an asset, or the latest result of a
+    check for a partition, are left out.
+
+    Args:
+        instance: its storages are SQL storages.
+        jobs: names of the jobs whose runs are ours; the instance may be shared with others.
+        assets: a run of Dagster's implicit asset job is ours if all its assets are among these.
+        before: aware; runs that changed since then are left out.
+        keep: ids of further runs to leave out.
+
+    Yields:
+        Their ids, of each job the oldest first.
+
+    Raises:
+        UserError: the storage is of another kind.
+    """
+    holding = _holding_runs(sql_event_log_storage(instance)) | keep
+    for job in (*jobs, IMPLICIT_ASSET_JOB_NAME):
+        filters = dg.RunsFilter(job_name=job, statuses=FINISHED_STATUSES, updated_before=before)
+        # Ids only, which is cheap: after a year most of them are of runs that hold something.
+        found = [one for one in reversed(instance.get_run_ids(filters)) if one not in holding]
+        yield from found if job in jobs else _only_of(instance, found, assets)
+
+
+def _only_of(
+    instance: dg.DagsterInstance, run_ids: Sequence[str], assets: AbstractSet[dg.AssetKey]
+) -> Iterator[str]:
+    for start in range(0, len(run_ids), ASKED_AT_ONCE):
+        some = run_ids[start : start + ASKED_AT_ONCE]
+        for run in instance.get_runs(dg.RunsFilter(run_ids=some)):
+            if run.asset_selection and run.asset_selection <= assets:
+                yield run.run_id
+
+
+def _holding_runs(storage: SqlEventLogStorage) -> set[str]:
+    events, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
+    latest_checks = sa.select(sa.func.max(checks.id)).group_by(
+        checks.asset_key, checks.check_name, checks.partition
+    )
+    # The latest one may have been planned by a run that never came to it.
+    latest_results = latest_checks.where(checks.execution_status.in_(CHECK_RESULTS))
+    with storage.index_connection() as connection:
+        return {
+            row[0]
+            for query in (
+                sa.select(events.run_id).where(events.id.in_(latest_materializations())),
+                sa.select(checks.run_id).where(checks.id.in_(latest_checks)),
+                sa.select(checks.run_id).where(checks.id.in_(latest_results)),
+            )
+            for row in connection.execute(query.distinct())
+        }
+
+
+def delete_runs(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> int:
+    """Delete finished runs with their events, check results, tags, captured output and files.
+
+    What finds a run goes last, so that one whose deletion was cut off is found again.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        UserError: the storage is of another kind.
+    """
+    events, runs = sql_event_log_storage(instance), instance.run_storage
+    count = 0
+    for run_id in run_ids:
+        # It becomes a part of paths.
+        uuid.UUID(run_id)
+        with events.index_connection() as connection:
+            # Not `delete_events`, which prepares the database file of the run first.
+            events.delete_events_for_run(connection, run_id)
+            checks = AssetCheckExecutionsTable
+            connection.execute(checks.delete().where(checks.c.run_id == run_id))
+        _delete_files(instance, events, run_id)
+        if isinstance(runs, SqlRunStorage):
+            with runs.connect() as connection:
+                connection.execute(RunTagsTable.delete().where(RunTagsTable.c.run_id == run_id))
+        runs.delete_run(run_id)
+        count += 1
+    return count
+
+
+def _delete_files(instance: dg.DagsterInstance, events: SqlEventLogStorage, run_id: str) -> None:
+    # Output that is captured elsewhere has the rules of that place.
+    if isinstance(instance.compute_log_manager, LocalComputeLogManager):
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
+    if isinstance(events, SqliteEventLogStorage):
+        database = events.path_for_shard(run_id)
+        for suffix in ("-wal", "-shm", ""):
+            Path(database + suffix).unlink(missing_ok=True)

@@ -1,0 +1,178 @@
+"""TODO."""
+
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from resize_pipeline.kafka.offsets import OffsetRange
+
+WEIGHT_MAX = 2**63 - 1
+"""What an array's signed 64 bits hold; a heavier message counts as this heavy."""
+
+
+class Waiting:
+    """The messages of one partition that wait to be planned, in order.
+
+    Groups never go back: a message of an earlier group rides with the current one, because a few
+    late events would otherwise cost a run each.
+
+    A million messages may wait, so each takes two numbers in an array and no object.
+    """
+
+    def __init__(self) -> None:
+        self._offsets = array("q")
+        self._weights = array("q")
+        # Of each group the index of its first message.
+        self._groups: list[str] = []
+        self._firsts: list[int] = []
+        self.weight = 0
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def add(self, offset: int, group: str, weight: int) -> None:
+        """Add the next message: its offset, what it is grouped by, and its weight (0 or more)."""
+        if not self._groups or group > self._groups[-1]:
+            self._groups.append(group)
+            self._firsts.append(len(self._offsets))
+        self._offsets.append(offset)
+        self._weights.append(min(weight, WEIGHT_MAX))
+        self.weight += weight
+
+    def offset(self, index: int) -> int:
+        """Give the offset of a message."""
+        return self._offsets[index]
+
+    def group(self, index: int) -> str:
+        """Give the group that a message rides with."""
+        return self._groups[bisect_right(self._firsts, index) - 1]
+
+    def left(self, first: int) -> int:
+        """Count the messages from one on that are of its group."""
+        following = bisect_right(self._firsts, first)
+        end = self._firsts[following] if following < len(self._firsts) else len(self)
+        return end - first
+
+    def weights(self, first: int, most: int) -> Sequence[int]:
+        """Give the weights of at most so many messages, of the group of the first one."""
+        return self._weights[first : first + min(self.left(first), most)]
+
+
+@dataclass(slots=True)
+class Plan:
+    """The ranges of one run, all of one group, with the sums of their messages and weights."""
+
+    group: str
+    ranges: list[OffsetRange] = field(default_factory=list[OffsetRange])
+    messages: int = 0
+    weight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one planning: messages and weight of a plan, and number of plans."""
+
+    messages: int
+    weight: int
+    plans: int
+
+
+def plan_ranges(
+    start: Mapping[int, int],
+    waiting: Mapping[int, Waiting],
+    position: Mapping[int, int],
+    limits: Limits,
+) -> tuple[list[Plan], dict[int, int]]:
+    """Cut what waits into plans, each of one group.
+
+    Those of one group have as many messages each, as far as weights allow: they run side by side,
+    and the last one to end is what counts.
+
+    Args:
+        start: the next offset of each partition.
+        waiting: the messages that were read from there on, by partition.
+        position: where reading stopped, by partition. It can lie beyond the last message + 1,
+            because transaction markers and compaction leave offsets without a message.
+        limits: a message heavier than `limits.weight` gets a plan of its own.
+
+    Returns:
+        The plans, earliest group first, and the next offset of each partition after them.
+    """
+    taken = dict.fromkeys(waiting, 0)
+    next_offsets = dict(start)
+    plans: list[Plan] = []
+    while len(plans) < limits.plans:
+        heads = {
+            partition: queue.group(taken[partition])
+            for partition, queue in sorted(waiting.items())
+            if taken[partition] < len(queue)
+        }
+        if not heads:
+            break
+        plan = Plan(group=min(heads.values()))
+        members = [partition for partition, group in heads.items() if group == plan.group]
+        left = sum(waiting[partition].left(taken[partition]) for partition in members)
+        parts = min(math.ceil(left / limits.messages), limits.plans - len(plans))
+        share = min(math.ceil(left / parts), limits.messages)
+        for partition in members:
+            queue, first = waiting[partition], taken[partition]
+            index = first + _fill(plan, queue.weights(first, share - plan.messages), limits.weight)
+            if index > first:
+                end = queue.offset(index) if index < len(queue) else position[partition]
+                plan.ranges.append(
+                    OffsetRange(partition=partition, start=next_offsets[partition], end=end)
+                )
+                next_offsets[partition] = end
+                taken[partition] = index
+        plans.append(plan)
+    for partition, queue in waiting.items():
+        if taken[partition] == len(queue):
+            next_offsets[partition] = position[partition]
+    return plans, next_offsets
+
+
+def _fill(plan: Plan, weights: Iterable[int], limit: int) -> int:
+    """Add messages of these weights to a plan while they fit; give how many did."""
+    count = 0
+    for weight in weights:
+        if plan.messages and plan.weight + weight > limit:
+            break
+        plan.messages += 1
+        plan.weight += weight
+        count += 1
+    return count
+
+
+def held_back_s(
+    requested_at: float | None,
+    waiting: Mapping[int, Waiting],
+    now: float,
+    min_interval_s: float,
+    full: Limits,
+) -> float:
+    """Tell how long messages wait for more to share a run with.
+
+    A run costs seconds and hundreds of kilobytes, however little it does.
+
+    Args:
+        requested_at: Unix time at which runs were last requested; None if never.
+        waiting: the messages that were read, by partition.
+        now: Unix time.
+        min_interval_s: the shortest time between runs that are not full.
+        full: the messages and the weight from which on a run is full and goes at once.
+
+    Returns:
+        Seconds, at most `min_interval_s`; 0 if the messages go now.
+    """
+    messages = sum(map(len, waiting.values()))
+    if (
+        requested_at is None
+        # The clock was set back.
+        or requested_at > now
+        or messages >= full.messages
+        or sum(queue.weight for queue in waiting.values()) >= full.weight
+    ):
+        return 0.0
+    return max(requested_at + min_interval_s - now, 0.0) if messages else 0.0

@@ -1,0 +1,66 @@
+"""TODO."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Outgoing = tuple[bytes | None, bytes | None, Iterable[tuple[str, bytes]]]
+"""Key, value and headers of a message to send; a value of None is a tombstone."""
+
+
+class Message(Protocol):
+    """What this package reads of kafka-python's `ConsumerRecord`."""
+
+    @property
+    def partition(self) -> int:
+        """Partition that holds the message."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Offset of the message in its partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """Key as it was sent."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """Value as it was sent; None for a tombstone."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Headers as they were sent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """What `KafkaResource.read` gives for an offset whose message this client can't decode.
+
+    Attributes:
+        partition: partition that holds the message.
+        offset: its offset.
+        reason: what the client says.
+        timestamp: milliseconds since 1970, of now: that of the message is not known.
+        key: likewise not known.
+        value: likewise.
+        headers: likewise.
+    """
+
+    partition: int
+    offset: int
+    reason: str
+    timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
+    key: None = None
+    value: None = None
+    headers: tuple[()] = ()

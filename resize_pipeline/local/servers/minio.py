@@ -1,0 +1,206 @@
+"""MinIO: found on this machine, or built from source by its documented `go install`."""
+
+import http.client
+import os
+import platform
+import re
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from resize_pipeline.errors import UserError
+from resize_pipeline.local.processes.guarded import GuardedProcess
+from resize_pipeline.local.processes.supervisor import Service, tail
+from resize_pipeline.local.servers.cache import cache_dir, cached
+from resize_pipeline.local.servers.packages import clean_environment, package_dir
+from resize_pipeline.local.servers.progress import Update, progress
+from resize_pipeline.local.servers.versions import (
+    MINIO_COMMIT,
+    MINIO_COMMIT_TIME,
+    MINIO_MODULE,
+    MINIO_PACKAGES,
+    MINIO_RELEASE_TAG,
+    MINIO_VERSION,
+)
+from resize_pipeline.settings import Settings, host_port
+
+PROBE_TIMEOUT_S = 1.0
+VERSION_TIMEOUT_S = 20.0
+BUILD_POLL_S = 1.0
+
+
+def minio_service(settings: Settings) -> Service:
+    """Prepare MinIO: find its program, or build it.
+
+    Raises:
+        UserError: MINIO_BIN is wrong, the build failed, or the extra `stack` is missing.
+    """
+    program = minio_program(settings)
+    local_dir = settings.local_dir.absolute()
+    data = local_dir / "minio"
+    data.mkdir(parents=True, exist_ok=True)
+    environment = clean_environment() | {
+        "MINIO_ROOT_USER": settings.minio_root_user.get_secret_value(),
+        "MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
+        "MINIO_REGION": settings.minio_region,
+        # The console would want a second port, and asking for updates the internet.
+        "MINIO_BROWSER": "off",
+        "MINIO_UPDATE": "off",
+    }
+    return Service(
+        name="minio",
+        argv=[
+            *(str(program), "server"),
+            f"--address={host_port(settings.minio_address)}",
+            # Not the certificates that some other MinIO has in the home folder.
+            f"--certs-dir={local_dir / 'minio-certs'}",
+            str(data),
+        ],
+        env=environment,
+        cwd=local_dir,
+        log_file=local_dir / "logs" / "minio.log",
+        ready=lambda: minio_answers(settings.minio_address),
+        address=settings.minio_address,
+        setting="MINIO_ENDPOINT",
+        version=_version_of(program),
+    )
+
+
+def minio_program(settings: Settings) -> Path:
+    """Give MINIO_BIN, else `minio` on PATH, else the cached build, built first when missing.
+
+    Raises:
+        UserError: MINIO_BIN cannot be run, the build failed, or the extra `stack` is missing.
+    """
+    if settings.minio_bin:
+        chosen = settings.minio_bin.absolute()
+        if not chosen.is_file():
+            msg = f"MINIO_BIN is {chosen}, and there is no such file"
+            raise UserError(msg)
+        if not os.access(chosen, os.X_OK):
+            msg = f"MINIO_BIN is {chosen}, which is not executable: chmod +x {chosen}"
+            raise UserError(msg)
+        return chosen
+    installed = shutil.which("minio")
+    if installed:
+        return Path(installed).absolute()
+    system = f"{platform.system()}-{platform.machine()}".lower()
+    return cached(cache_dir() / "minio" / f"{MINIO_VERSION}-{system}", _build) / "minio"
+
+
+def minio_answers(address: tuple[str, int], *, tls: ssl.SSLContext | None = None) -> bool:
+    """Tell whether the server says that it is ready for requests, over TLS if it has to be."""
+    connection = (
+        http.client.HTTPConnection(*address, timeout=PROBE_TIMEOUT_S)
+        if tls is None
+        else http.client.HTTPSConnection(*address, timeout=PROBE_TIMEOUT_S, context=tls)
+    )
+    try:
+        connection.request("GET", "/minio/health/ready")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _version_of(program: Path) -> str:
+    """Ask a MinIO for its version; empty when it does not say."""
+    try:
+        result = subprocess.run(
+            [program, "--version"],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=VERSION_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"version (\S+)", result.stdout)
+    return found[1] if found else ""
+
+
+def _build(scratch: Path) -> Path:
+    """Build MinIO in a scratch folder and return the folder that holds nothing but `minio`.
+
+    Raises:
+        UserError: the build failed; the message names the log.
+    """
+    # Outside the scratch folder, for that is removed.
+    log_file = cache_dir() / "minio" / "build.log"
+    # The guard has a failed or interrupted build leave no compilers behind.
+    with log_file.open("wb") as log, progress("building MinIO (once)") as update:
+        build = GuardedProcess(
+            _go_install(), env=_go_environment(scratch), cwd=scratch, output=log, grace_s=2.0
+        )
+        try:
+            code = _watch(build, log_file, update)
+        finally:
+            build.stop()
+        program = scratch / "bin" / "minio"
+        if code != 0 or not program.is_file():
+            said = next(reversed([line for line in tail(log_file) if line.strip()]), "no output")
+            msg = f"MinIO could not be built (exit code {code}): {said.strip()}; log: {log_file}"
+            raise UserError(msg)
+    return program.parent
+
+
+def _go_install() -> list[str]:
+    go = package_dir("go") / "bin" / "go"
+    stamps = {
+        "Version": MINIO_COMMIT_TIME,
+        "ReleaseTag": MINIO_RELEASE_TAG,
+        "CommitID": MINIO_COMMIT,
+        "ShortCommitID": MINIO_COMMIT,
+    }
+    stamp_flags = [f"-X {MINIO_MODULE}/cmd.{name}={value}" for name, value in stamps.items()]
+    return [
+        *(str(go), "install", "-v", "-trimpath"),
+        f"-ldflags=-s -w {' '.join(stamp_flags)}",
+        f"{MINIO_MODULE}@{MINIO_VERSION}",
+    ]
+
+
+def _go_environment(scratch: Path) -> dict[str, str]:
+    """Take the user's environment, which may hold proxies and certificates, and go's folders."""
+    return os.environ | {
+        "GOROOT": str(package_dir("go")),
+        "GOPATH": str(scratch / "gopath"),
+        "GOCACHE": str(scratch / "gocache"),
+        "GOTMPDIR": str(scratch),
+        "GOBIN": str(scratch / "bin"),
+        # Modules are read-only otherwise, and the scratch folder could not be removed.
+        "GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip(),
+        "GOTOOLCHAIN": "local",
+        "GOTELEMETRY": "off",
+        "CGO_ENABLED": "0",
+    }
+
+
+def _watch(build: GuardedProcess, log_file: Path, update: Update) -> int:
+    """Report how far the build is until it ends; return its exit code."""
+    with log_file.open(errors="replace") as log:
+        downloaded = compiled = 0
+        while (code := build.wait(BUILD_POLL_S)) is None:
+            downloads, packages = count_go_lines(log)
+            downloaded += downloads
+            compiled += packages
+            if compiled:
+                update(f"{compiled} of about {MINIO_PACKAGES} packages compiled")
+            else:
+                update(f"{downloaded} modules downloaded")
+    return code
+
+
+def count_go_lines(lines: Iterable[str]) -> tuple[int, int]:
+    """Count the modules downloaded and the packages compiled in what `go install -v` prints."""
+    downloads = packages = 0
+    for line in lines:
+        if line.startswith("go: downloading "):
+            downloads += 1
+        elif not line.startswith("go: "):
+            packages += 1
+    return downloads, packages
