@@ -245,7 +245,7 @@ class CodeServer:
         """Let the last events of a topic be planned, tick after tick."""
         (self._proc / "clear_refs").write_text("5")  # Resets the peak (Linux, proc_pid_clear_refs).
         cursor = cursor_before_end(state, lag)
-        ends = {partition: end for partition, (_, end) in state.watermarks.items()}
+        ends = state.ends
         ticks: list[float] = []
         planned = runs = 0
         while cursor.next_offsets != ends:

@@ -9,7 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from resize_pipeline.commands.resize_files import Outcome, check_outputs, find_files, resize_files
+from resize_pipeline.commands.resize_files import (
+    FileResult,
+    check_outputs,
+    find_files,
+    resize_files,
+)
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import UserError, one_line
 from resize_pipeline.imaging.contact_sheet import (
@@ -19,7 +24,7 @@ from resize_pipeline.imaging.contact_sheet import (
     contact_sheet_picture,
     thumbnail,
 )
-from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.renditions.file import load_renditions
 
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -38,7 +43,7 @@ class _Report:
     rejected: int = 0
     entries: list[Entry] = field(default_factory=list[Entry])
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: FileResult) -> None:
         self.rendered += outcome.status == "rendered"
         self.rejected += outcome.status == "rejected"
         name = one_line(str(outcome.source.path))
@@ -118,7 +123,7 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
     with progress:
         task = progress.add_task("", total=len(found.files))
 
-        def add(outcome: Outcome) -> None:
+        def add(outcome: FileResult) -> None:
             report.add(outcome)
             progress.advance(task)
 
@@ -126,7 +131,7 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
             found.files,
             renditions,
             out,
-            limits=Limits.from_settings(settings),
+            limits=RenderLimits.from_settings(settings),
             max_bytes=settings.source_max_bytes,
             report=add,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resize_pipeline.errors import PermanentError, UserError, one_line
-from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -44,7 +44,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FileResult:
     """What became of a file.
 
     Attributes:
@@ -79,7 +79,7 @@ class Found:
     """What is below the paths that were named: files, folders that can't be read, links to some."""
 
     files: tuple[SourceFile, ...]
-    unreadable: tuple[Outcome, ...]
+    unreadable: tuple[FileResult, ...]
     links: tuple[Path, ...]
 
 
@@ -95,7 +95,7 @@ def find_files(paths: Sequence[Path], *, recursive: bool) -> Found:
         UserError: a path is not there, or a folder without `recursive`.
     """
     files: dict[SourceFile, None] = {}
-    unreadable: list[Outcome] = []
+    unreadable: list[FileResult] = []
     links: list[Path] = []
     for path in paths:
         try:
@@ -113,11 +113,11 @@ def find_files(paths: Sequence[Path], *, recursive: bool) -> Found:
     return Found(tuple(files), tuple(unreadable), tuple(links))
 
 
-def _below(folder: Path, unreadable: list[Outcome], links: list[Path]) -> Iterator[SourceFile]:
+def _below(folder: Path, unreadable: list[FileResult], links: list[Path]) -> Iterator[SourceFile]:
     def fail(error: OSError) -> None:
         path = Path(error.filename)
         source = SourceFile(path, path.relative_to(folder).as_posix())
-        unreadable.append(Outcome(source, f"cannot be read: {error.strerror}"))
+        unreadable.append(FileResult(source, f"cannot be read: {error.strerror}"))
 
     for place, folders, names in os.walk(folder, onerror=fail):
         folders.sort()
@@ -189,9 +189,9 @@ def resize_files(
     renditions: Sequence[Rendition],
     out: Path,
     *,
-    limits: Limits,
+    limits: RenderLimits,
     max_bytes: int,
-    report: Callable[[Outcome], None],
+    report: Callable[[FileResult], None],
 ) -> None:
     """Render files as a run of the job does, in child processes with limits.
 
@@ -208,7 +208,7 @@ def resize_files(
     """
     renderer = Renderer(limits)
 
-    def work(file: SourceFile) -> Outcome:
+    def work(file: SourceFile) -> FileResult:
         try:
             rendered = renderer.render(_read(file.path, max_bytes), renditions)
             outputs = [
@@ -216,9 +216,9 @@ def resize_files(
                 for spec, made in zip(renditions, rendered, strict=True)
             ]
         except PermanentError as error:
-            return Outcome(file, str(error))
+            return FileResult(file, str(error))
         smallest = min(rendered, key=lambda made: made.width * made.height)
-        return Outcome(file, None, tuple(outputs), smallest)
+        return FileResult(file, None, tuple(outputs), smallest)
 
     # One more than children, so that files are read and written while those render.
     pool = ThreadPoolExecutor(renderer.workers + 1)

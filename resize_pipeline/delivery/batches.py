@@ -171,7 +171,7 @@ class Covers(StrEnum):
 
 
 @dataclass(slots=True)
-class Planned:
+class Plan:
     """What a run was asked to do.
 
     `skipped` counts messages that ask for no rendition, by reason; `started` is a Unix time.

@@ -26,7 +26,7 @@ WAIT_MAX_S = 5.0
 
 T = TypeVar("T")
 
-Outcome = tuple[Settled, Resized | None]
+Confirmed = tuple[Settled, Resized | None]
 """How an object ended, and what was written last if anything was written."""
 SendLetters = Callable[[Sequence[Settled], Sequence[Request]], None]
 """Writes the dead letters of rejected objects, and takes back those of others."""
@@ -207,7 +207,7 @@ class Converger:
         read = self._metadata_read(original)
         return Settled(resized.request, Status.RENDERED, original.etag, metadata_read=read)
 
-    def confirm(self, settled: Settled) -> Outcome:
+    def confirm(self, settled: Settled) -> Confirmed:
         """Look at the source once more, and do all again for as long as it has moved on.
 
         Raises:
@@ -230,7 +230,7 @@ class Converger:
             settled = step
         return settled, written
 
-    def answer(self, outcomes: Sequence[Outcome], send: SendLetters) -> list[Outcome]:
+    def answer(self, outcomes: Sequence[Confirmed], send: SendLetters) -> list[Confirmed]:
         """Send the dead letters of objects, and look at their sources after each sending.
 
         Args:
@@ -244,7 +244,7 @@ class Converger:
             TransientError: a server stays away.
             UserError: it refuses access.
         """
-        answered: list[Outcome] = []
+        answered: list[Confirmed] = []
         left = list(outcomes)
         rounds = 0
         while left:

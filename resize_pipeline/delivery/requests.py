@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from resize_pipeline.delivery.batches import Planned, Request, SourceMessage
+from resize_pipeline.delivery.batches import Plan, Request, SourceMessage
 from resize_pipeline.delivery.events import (
     Ignored,
     Malformed,
@@ -17,7 +17,7 @@ from resize_pipeline.renditions.objects import ObjectInfo
 
 
 @dataclass
-class Read:
+class Requested:
     """What messages ask for: the newest request for each key, and those that can't be parsed."""
 
     requests: dict[str, Request] = field(default_factory=dict[str, Request])
@@ -25,7 +25,7 @@ class Read:
         default_factory=list[tuple[SourceMessage, str]]
     )
 
-    def add(self, message: SourceMessage, source_bucket: str, planned: Planned) -> None:
+    def add(self, message: SourceMessage, source_bucket: str, planned: Plan) -> None:
         """Parse a message.
 
         A removal asks to look at the key, as a creation does: what is removed may be the newest

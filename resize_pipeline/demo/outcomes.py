@@ -108,7 +108,7 @@ class Observer:
         return [record.dagster_run.run_id for record in self._instance.get_run_records(failed)]
 
     def _read_events(self, by_key: Mapping[str, Outcome]) -> None:
-        end = {p: end for p, (_, end) in self._kafka.topic_state(self._topic).watermarks.items()}
+        end = self._kafka.topic_state(self._topic).ends
         for message in self._kafka.read(self._topic, dict(self._next), end, position=self._next):
             for event in parse_message(message.value, source_bucket=self._source_bucket):
                 outcome = by_key.get(event.key) if isinstance(event, ObjectCreated) else None

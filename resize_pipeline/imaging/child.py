@@ -23,7 +23,7 @@ from resize_pipeline.renditions.spec import Rendition
 
 if TYPE_CHECKING:  # A child reads no settings.
     pass
-from resize_pipeline.imaging.limits import GRACE_S, Answer, Limits
+from resize_pipeline.imaging.limits import GRACE_S, Answer, RenderLimits
 
 
 def serve(pipe: Connection, memory_bytes: int) -> None:
@@ -48,7 +48,7 @@ def serve(pipe: Connection, memory_bytes: int) -> None:
 
 
 def _answer(
-    pipe: Connection, data: bytes, renditions: Sequence[Rendition], limits: Limits
+    pipe: Connection, data: bytes, renditions: Sequence[Rendition], limits: RenderLimits
 ) -> Answer:
     seconds = limits.timeout_s + GRACE_S
 

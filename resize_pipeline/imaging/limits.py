@@ -24,7 +24,7 @@ Answer = list[Rendered] | PermanentError | UserError | MemoryError
 
 
 @dataclass(frozen=True)
-class Limits:
+class RenderLimits:
     """What one picture, or all that are rendered at once, may take.
 
     Attributes:

@@ -22,7 +22,7 @@ from resize_pipeline.errors import (
     TransientError,
     UserError,
 )
-from resize_pipeline.imaging.limits import Answer, Limits, PixelBudget
+from resize_pipeline.imaging.limits import Answer, PixelBudget, RenderLimits
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
 
@@ -52,7 +52,7 @@ class ChildLostError(TransientError):
 class Renderer:
     """Persistent child processes that render; may be used by many threads at once."""
 
-    def __init__(self, limits: Limits, *, workers: int | None = None) -> None:
+    def __init__(self, limits: RenderLimits, *, workers: int | None = None) -> None:
         """Start the children.
 
         Args:
@@ -163,7 +163,11 @@ class _Child:
         other.close()
 
     def ask(
-        self, data: bytes, renditions: Sequence[Rendition], limits: Limits, budget: PixelBudget
+        self,
+        data: bytes,
+        renditions: Sequence[Rendition],
+        limits: RenderLimits,
+        budget: PixelBudget,
     ) -> Answer:
         """Have a picture rendered.
 

@@ -12,7 +12,7 @@ WEIGHT_MAX = 2**63 - 1
 """What an array's signed 64 bits hold; a heavier message counts as this heavy."""
 
 
-class Waiting:
+class Backlog:
     """The messages of one partition that wait to be planned, in order.
 
     Groups never go back: a message of an earlier group rides with the current one, because a few
@@ -61,7 +61,7 @@ class Waiting:
 
 
 @dataclass(slots=True)
-class Plan:
+class RunRanges:
     """The ranges of one run, all of one group, with the sums of their messages and weights."""
 
     group: str
@@ -71,21 +71,21 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one planning: messages and weight of a plan, and number of plans."""
+class RunLimits:
+    """Bounds of what one tick requests: messages and weight of a run, and number of runs."""
 
     messages: int
     weight: int
-    plans: int
+    runs: int
 
 
-def plan_ranges(
+def cut_into_runs(
     start: Mapping[int, int],
-    waiting: Mapping[int, Waiting],
+    waiting: Mapping[int, Backlog],
     position: Mapping[int, int],
-    limits: Limits,
-) -> tuple[list[Plan], dict[int, int]]:
-    """Cut what waits into plans, each of one group.
+    limits: RunLimits,
+) -> tuple[list[RunRanges], dict[int, int]]:
+    """Cut what waits into runs, each of one group.
 
     Those of one group have as many messages each, as far as weights allow: they run side by side,
     and the last one to end is what counts.
@@ -95,15 +95,15 @@ def plan_ranges(
         waiting: the messages that were read from there on, by partition.
         position: where reading stopped, by partition. It can lie beyond the last message + 1,
             because transaction markers and compaction leave offsets without a message.
-        limits: a message heavier than `limits.weight` gets a plan of its own.
+        limits: a message heavier than `limits.weight` gets a run of its own.
 
     Returns:
-        The plans, earliest group first, and the next offset of each partition after them.
+        The runs, earliest group first, and the next offset of each partition after them.
     """
     taken = dict.fromkeys(waiting, 0)
     next_offsets = dict(start)
-    plans: list[Plan] = []
-    while len(plans) < limits.plans:
+    runs: list[RunRanges] = []
+    while len(runs) < limits.runs:
         heads = {
             partition: queue.group(taken[partition])
             for partition, queue in sorted(waiting.items())
@@ -111,46 +111,46 @@ def plan_ranges(
         }
         if not heads:
             break
-        plan = Plan(group=min(heads.values()))
-        members = [partition for partition, group in heads.items() if group == plan.group]
+        run = RunRanges(group=min(heads.values()))
+        members = [partition for partition, group in heads.items() if group == run.group]
         left = sum(waiting[partition].left(taken[partition]) for partition in members)
-        parts = min(math.ceil(left / limits.messages), limits.plans - len(plans))
+        parts = min(math.ceil(left / limits.messages), limits.runs - len(runs))
         share = min(math.ceil(left / parts), limits.messages)
         for partition in members:
             queue, first = waiting[partition], taken[partition]
-            index = first + _fill(plan, queue.weights(first, share - plan.messages), limits.weight)
+            index = first + _fill(run, queue.weights(first, share - run.messages), limits.weight)
             if index > first:
                 end = queue.offset(index) if index < len(queue) else position[partition]
-                plan.ranges.append(
+                run.ranges.append(
                     OffsetRange(partition=partition, start=next_offsets[partition], end=end)
                 )
                 next_offsets[partition] = end
                 taken[partition] = index
-        plans.append(plan)
+        runs.append(run)
     for partition, queue in waiting.items():
         if taken[partition] == len(queue):
             next_offsets[partition] = position[partition]
-    return plans, next_offsets
+    return runs, next_offsets
 
 
-def _fill(plan: Plan, weights: Iterable[int], limit: int) -> int:
-    """Add messages of these weights to a plan while they fit; give how many did."""
+def _fill(run: RunRanges, weights: Iterable[int], limit: int) -> int:
+    """Add messages of these weights to a run while they fit; give how many did."""
     count = 0
     for weight in weights:
-        if plan.messages and plan.weight + weight > limit:
+        if run.messages and run.weight + weight > limit:
             break
-        plan.messages += 1
-        plan.weight += weight
+        run.messages += 1
+        run.weight += weight
         count += 1
     return count
 
 
 def held_back_s(
     requested_at: float | None,
-    waiting: Mapping[int, Waiting],
+    waiting: Mapping[int, Backlog],
     now: float,
     min_interval_s: float,
-    full: Limits,
+    full: RunLimits,
 ) -> float:
     """Tell how long messages wait for more to share a run with.
 

@@ -91,6 +91,16 @@ class TopicState:
     topic_id: str
     watermarks: Mapping[int, tuple[int, int]]
 
+    @property
+    def starts(self) -> dict[int, int]:
+        """First offset of each partition."""
+        return {partition: start for partition, (start, _) in self.watermarks.items()}
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Next offset of each partition."""
+        return {partition: end for partition, (_, end) in self.watermarks.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -126,7 +136,7 @@ def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int
                 for partition, offset in cursor.next_offsets.items()
             ]
         )
-        return {partition: first for partition, (first, _) in state.watermarks.items()}, gaps
+        return state.starts, gaps
     offsets: dict[int, int] = {}
     gaps = []
     for partition, (first, end) in state.watermarks.items():

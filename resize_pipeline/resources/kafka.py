@@ -389,8 +389,8 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             TransientError: Kafka can't be reached.
         """
         if start == "earliest":
-            return {partition: first for partition, (first, _) in state.watermarks.items()}
-        ends = {partition: end for partition, (_, end) in state.watermarks.items()}
+            return state.starts
+        ends = state.ends
         if start == "latest":
             return ends
         timestamp = int(dt.datetime.fromisoformat(start).timestamp() * 1000)
@@ -408,8 +408,8 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             UserError: there is no such topic.
         """
         state = self.topic_state(topic)
-        start = {partition: first for partition, (first, _) in state.watermarks.items()}
-        end = {partition: end for partition, (_, end) in state.watermarks.items()}
+        start = state.starts
+        end = state.ends
         return self.read(topic, start, end, position={})
 
     def send(self, topic: str, messages: Iterable[Outgoing]) -> None:

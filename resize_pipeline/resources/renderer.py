@@ -12,7 +12,7 @@ from typing import Self
 import dagster as dg
 from pydantic import PrivateAttr
 
-from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -28,7 +28,7 @@ class Kept:
         self._lock = Lock()
         self._renderer: Renderer | None = None
 
-    def take(self, limits: Limits) -> Renderer:
+    def take(self, limits: RenderLimits) -> Renderer:
         """Give the one that is kept if it has these limits, or a new one."""
         with self._lock:
             found, self._renderer = self._renderer, None
@@ -69,11 +69,11 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Build the resource."""
-        return cls(**asdict(Limits.from_settings(settings)))
+        return cls(**asdict(RenderLimits.from_settings(settings)))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """Start the children, if the run before has left none."""
-        limits = Limits(
+        limits = RenderLimits(
             timeout_s=self.timeout_s,
             memory_bytes=self.memory_bytes,
             source_pixels=self.source_pixels,

@@ -412,7 +412,7 @@ class Cluster:
 
     def note_topic(self) -> dict[int, int]:
         """Give the end of each partition."""
-        return {partition: end for partition, (_, end) in self.topic_state().watermarks.items()}
+        return self.topic_state().ends
 
     def messages(self) -> int:
         """Count the messages that were ever sent to this incarnation of the topic."""

@@ -7,8 +7,7 @@ import pytest
 import pyvips
 from PIL import ExifTags, Image, ImageChops
 
-from resize_pipeline.imaging import colour
-from resize_pipeline.imaging import scaling
+from resize_pipeline.imaging import colour, scaling
 from resize_pipeline.imaging.metadata import stripped
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.spec import Rendition

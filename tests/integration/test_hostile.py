@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -22,7 +22,7 @@ from tests.support.pictures import decoded
 
 MUTATIONS = 1500
 PIXELS = 10**7
-LIMITS = Limits(
+LIMITS = RenderLimits(
     timeout_s=60,
     memory_bytes=512 * MIB,
     source_pixels=PIXELS,

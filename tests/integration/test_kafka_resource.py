@@ -88,8 +88,8 @@ def read_all(
 ) -> tuple[dict[int, list[bytes | None]], dict[int, int]]:
     position: dict[int, int] = {}
     found: dict[int, list[bytes | None]] = {partition: [] for partition in state.watermarks}
-    begin = start or {partition: first for partition, (first, _) in state.watermarks.items()}
-    end = {partition: end for partition, (_, end) in state.watermarks.items()}
+    begin = start or state.starts
+    end = state.ends
     for message in kafka.read(state.topic, begin, end, position=position):
         found[message.partition].append(message.value)
     return found, position

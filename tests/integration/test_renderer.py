@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from resize_pipeline.errors import PermanentError, TransformError, UserError
-from resize_pipeline.imaging.limits import Limits
+from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -41,7 +41,7 @@ PNG = encoded(detailed(200, 100), "PNG")
 # Long enough for a busy machine; nothing here waits for it when all is well.
 PATIENCE_S = 120.0
 
-LIMITS = Limits(
+LIMITS = RenderLimits(
     timeout_s=PATIENCE_S,
     memory_bytes=1024 * MIB,
     source_pixels=10**8,
@@ -541,8 +541,8 @@ def parent(mark: Path, what: str) -> Iterator[subprocess.Popen[bytes]]:
     program = f"""
         import dataclasses, sys, time
         from pathlib import Path
-        from resize_pipeline.imaging.renderer import Limits, Renderer
-        limits = Limits(600, 2**30, 10**8, 10**8, 10**8)
+        from resize_pipeline.imaging.renderer import RenderLimits, Renderer
+        limits = RenderLimits(600, 2**30, 10**8, 10**8, 10**8)
         renderer = Renderer(limits, workers=1)
         renderer.render(b"say", [])
         if {what!r} == "hang":

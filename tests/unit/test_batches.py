@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from resize_pipeline.delivery.batches import (
     Batch,
     Budget,
-    Planned,
+    Plan,
     Request,
     Resized,
     Settled,
@@ -107,7 +107,7 @@ def test_only_as_many_thumbnails_are_kept_as_a_sheet_shows() -> None:
 
 
 def test_skipped_messages_are_counted_by_reason() -> None:
-    planned = Planned(started=0.0)
+    planned = Plan(started=0.0)
     planned.skip("removals")
     planned.skip("removals")
     planned.skip("gone", 5)

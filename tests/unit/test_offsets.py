@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.kafka.backlog import Limits, Plan, Waiting, held_back_s, plan_ranges
+from resize_pipeline.kafka.backlog import Backlog, RunLimits, RunRanges, cut_into_runs, held_back_s
 from resize_pipeline.kafka.offsets import (
     Cursor,
     OffsetRange,
@@ -19,7 +19,7 @@ from resize_pipeline.kafka.offsets import (
     starting_offsets,
 )
 
-PLENTY = Limits(messages=1000, weight=10**9, plans=1000)
+PLENTY = RunLimits(messages=1000, weight=10**9, runs=1000)
 
 
 def state(watermarks: dict[int, tuple[int, int]], topic_id: str = "id-1") -> TopicState:
@@ -38,14 +38,14 @@ class Sent(NamedTuple):
     weight: int
 
 
-def waiting_of(*messages: Sent | tuple[int, str, int]) -> Waiting:
-    result = Waiting()
+def waiting_of(*messages: Sent | tuple[int, str, int]) -> Backlog:
+    result = Backlog()
     for message in messages:
         result.add(*message)
     return result
 
 
-def queue(groups: str, start: int = 0, weight: int = 1) -> Waiting:
+def queue(groups: str, start: int = 0, weight: int = 1) -> Backlog:
     """One message for each letter, at consecutive offsets."""
     return waiting_of(*((start + index, group, weight) for index, group in enumerate(groups)))
 
@@ -142,71 +142,71 @@ class TestReadable:
 
 class TestPlanRanges:
     def test_nothing_waits(self) -> None:
-        assert plan_ranges({0: 3}, {0: Waiting()}, {0: 3}, PLENTY) == ([], {0: 3})
+        assert cut_into_runs({0: 3}, {0: Backlog()}, {0: 3}, PLENTY) == ([], {0: 3})
 
     def test_offsets_without_a_message_are_passed_without_a_run(self) -> None:
-        assert plan_ranges({0: 3}, {0: Waiting()}, {0: 9}, PLENTY) == ([], {0: 9})
+        assert cut_into_runs({0: 3}, {0: Backlog()}, {0: 9}, PLENTY) == ([], {0: 9})
 
-    def test_one_plan_for_each_group_over_all_partitions(self) -> None:
-        plans, after = plan_ranges(
+    def test_one_run_for_each_group_over_all_partitions(self) -> None:
+        runs, after = cut_into_runs(
             {0: 0, 1: 10}, {0: queue("aab"), 1: queue("ab", 10)}, {0: 3, 1: 12}, PLENTY
         )
-        assert [(plan.group, [*map(str, plan.ranges)]) for plan in plans] == [
+        assert [(run.group, [*map(str, run.ranges)]) for run in runs] == [
             ("a", ["0:0-2", "1:10-11"]),
             ("b", ["0:2-3", "1:11-12"]),
         ]
         assert after == {0: 3, 1: 12}
 
     def test_a_late_event_rides_along(self) -> None:
-        plans, _ = plan_ranges({0: 0}, {0: queue("bab")}, {0: 3}, PLENTY)
-        assert [(plan.group, plan.messages) for plan in plans] == [("b", 3)]
+        runs, _ = cut_into_runs({0: 0}, {0: queue("bab")}, {0: 3}, PLENTY)
+        assert [(run.group, run.messages) for run in runs] == [("b", 3)]
 
     def test_a_range_covers_the_holes_around_its_messages(self) -> None:
         waiting = waiting_of((4, "a", 1), (8, "b", 1))
-        plans, after = plan_ranges({0: 2}, {0: waiting}, {0: 12}, PLENTY)
-        assert [str(plan.ranges[0]) for plan in plans] == ["0:2-8", "0:8-12"]
+        runs, after = cut_into_runs({0: 2}, {0: waiting}, {0: 12}, PLENTY)
+        assert [str(run.ranges[0]) for run in runs] == ["0:2-8", "0:8-12"]
         assert after == {0: 12}
 
-    def test_a_full_plan_is_followed_by_another_of_its_group(self) -> None:
-        limits = Limits(messages=2, weight=10**9, plans=10)
-        plans, _ = plan_ranges({0: 0}, {0: queue("aaaaa")}, {0: 5}, limits)
-        assert [plan.messages for plan in plans] == [2, 2, 1]
+    def test_a_full_run_is_followed_by_another_of_its_group(self) -> None:
+        limits = RunLimits(messages=2, weight=10**9, runs=10)
+        runs, _ = cut_into_runs({0: 0}, {0: queue("aaaaa")}, {0: 5}, limits)
+        assert [run.messages for run in runs] == [2, 2, 1]
 
     @pytest.mark.parametrize(
         ("messages", "shares"), [(6, [3, 3]), (10, [5, 5]), (11, [4, 4, 3]), (16, [4, 4, 4, 4])]
     )
-    def test_plans_of_a_group_take_as_much_each(self, messages: int, shares: list[int]) -> None:
-        limits = Limits(messages=5, weight=10**9, plans=10)
+    def test_runs_of_a_group_take_as_much_each(self, messages: int, shares: list[int]) -> None:
+        limits = RunLimits(messages=5, weight=10**9, runs=10)
         waiting = {0: queue("a" * (messages - 2) + "b"), 1: queue("aa")}
-        plans, _ = plan_ranges({0: 0, 1: 0}, waiting, {0: messages - 1, 1: 2}, limits)
-        assert [plan.messages for plan in plans] == [*shares, 1]
+        runs, _ = cut_into_runs({0: 0, 1: 0}, waiting, {0: messages - 1, 1: 2}, limits)
+        assert [run.messages for run in runs] == [*shares, 1]
 
     def test_a_tick_hands_out_as_much_as_it_may(self) -> None:
-        """What its last plans can't take all of is not shared among more of them."""
-        limits = Limits(messages=5, weight=10**9, plans=4)
+        """What its last runs can't take all of is not shared among more of them."""
+        limits = RunLimits(messages=5, weight=10**9, runs=4)
         waiting = {0: queue("a" * 9 + "b" * 11)}
-        plans, after = plan_ranges({0: 0}, waiting, {0: 20}, limits)
-        assert [plan.messages for plan in plans] == [5, 4, 5, 5]
+        runs, after = cut_into_runs({0: 0}, waiting, {0: 20}, limits)
+        assert [run.messages for run in runs] == [5, 4, 5, 5]
         assert after == {0: 19}
 
-    def test_a_plan_is_bounded_by_weight(self) -> None:
-        limits = Limits(messages=100, weight=10, plans=10)
-        plans, _ = plan_ranges({0: 0}, {0: queue("aaaa", weight=5)}, {0: 4}, limits)
-        assert [plan.weight for plan in plans] == [10, 10]
+    def test_a_run_is_bounded_by_weight(self) -> None:
+        limits = RunLimits(messages=100, weight=10, runs=10)
+        runs, _ = cut_into_runs({0: 0}, {0: queue("aaaa", weight=5)}, {0: 4}, limits)
+        assert [run.weight for run in runs] == [10, 10]
 
-    def test_a_message_over_the_weight_has_a_plan_of_its_own(self) -> None:
-        limits = Limits(messages=100, weight=10, plans=10)
+    def test_a_message_over_the_weight_has_a_run_of_its_own(self) -> None:
+        limits = RunLimits(messages=100, weight=10, runs=10)
         waiting = waiting_of((0, "a", 1), (1, "a", 99), (2, "a", 1))
-        plans, after = plan_ranges({0: 0}, {0: waiting}, {0: 3}, limits)
-        assert [plan.weight for plan in plans] == [1, 99, 1]
+        runs, after = cut_into_runs({0: 0}, {0: waiting}, {0: 3}, limits)
+        assert [run.weight for run in runs] == [1, 99, 1]
         assert after == {0: 3}
 
-    def test_what_no_plan_takes_waits_for_the_next_tick(self) -> None:
-        limits = Limits(messages=2, weight=10**9, plans=1)
-        plans, after = plan_ranges(
+    def test_what_no_run_takes_waits_for_the_next_tick(self) -> None:
+        limits = RunLimits(messages=2, weight=10**9, runs=1)
+        runs, after = cut_into_runs(
             {0: 0, 1: 0}, {0: queue("aaaa"), 1: queue("aa")}, {0: 4, 1: 2}, limits
         )
-        assert [str(one) for one in plans[0].ranges] == ["0:0-2"]
+        assert [str(one) for one in runs[0].ranges] == ["0:0-2"]
         assert after == {0: 2, 1: 0}
 
 
@@ -216,7 +216,7 @@ class TestWaiting:
         count, largest = 100_000, 2**63 - 1
         tracemalloc.start()
         try:
-            waiting = Waiting()
+            waiting = Backlog()
             for offset in range(largest - count, largest):
                 # What a message brings is an object of its own.
                 waiting.add(offset, f"{2026 + len(waiting) // 50_000}", largest - offset)
@@ -231,19 +231,19 @@ class TestWaiting:
     def test_a_weight_that_no_number_holds(self) -> None:
         """A message may have many records, each as large as a size can be."""
         waiting = waiting_of((0, "a", 1), (1, "a", 2**70), (2, "a", 1))
-        plans, _ = plan_ranges({0: 0}, {0: waiting}, {0: 3}, PLENTY)
-        assert [plan.messages for plan in plans] == [1, 1, 1]
+        runs, _ = cut_into_runs({0: 0}, {0: waiting}, {0: 3}, PLENTY)
+        assert [run.messages for run in runs] == [1, 1, 1]
 
     def test_many_partitions_and_groups_are_planned_in_one_go(self) -> None:
         waiting = {
             partition: waiting_of(*((hour, f"{hour:03}", 1) for hour in range(300)))
             for partition in range(12)
         }
-        plans, after = plan_ranges(
+        runs, after = cut_into_runs(
             dict.fromkeys(waiting, 0), waiting, dict.fromkeys(waiting, 300), PLENTY
         )
-        assert [plan.group for plan in plans] == [f"{hour:03}" for hour in range(300)]
-        assert {plan.messages for plan in plans} == {12}
+        assert [run.group for run in runs] == [f"{hour:03}" for hour in range(300)]
+        assert {run.messages for run in runs} == {12}
         assert after == dict.fromkeys(waiting, 300)
 
 
@@ -261,10 +261,10 @@ def situations(draw: st.DrawFn):
             offset += 1
         waiting[partition] = messages
         position[partition] = offset + draw(st.integers(0, 3))
-    limits = Limits(
+    limits = RunLimits(
         messages=draw(st.integers(1, 5)),
         weight=draw(st.integers(1, 20)),
-        plans=draw(st.integers(1, 8)),
+        runs=draw(st.integers(1, 8)),
     )
     return start, waiting, position, limits
 
@@ -273,20 +273,20 @@ def planned(
     start: dict[int, int],
     waiting: dict[int, list[Sent]],
     position: dict[int, int],
-    limits: Limits,
-) -> tuple[list[Plan], dict[int, int]]:
+    limits: RunLimits,
+) -> tuple[list[RunRanges], dict[int, int]]:
     queues = {partition: waiting_of(*messages) for partition, messages in waiting.items()}
-    return plan_ranges(start, queues, position, limits)
+    return cut_into_runs(start, queues, position, limits)
 
 
 @given(situations())
 def test_every_offset_is_in_exactly_one_range(situation) -> None:
     start, waiting, position, limits = situation
-    plans, after = planned(start, waiting, position, limits)
+    runs, after = planned(start, waiting, position, limits)
 
     reached = dict(start)
-    for plan in plans:
-        for offsets in plan.ranges:
+    for run in runs:
+        for offsets in run.ranges:
             assert offsets.start == reached[offsets.partition], "a hole or an overlap"
             assert offsets.end > offsets.start
             reached[offsets.partition] = offsets.end
@@ -300,26 +300,26 @@ def test_every_offset_is_in_exactly_one_range(situation) -> None:
 
 
 @given(situations())
-def test_plans_keep_their_limits_and_their_order(situation) -> None:
+def test_runs_keep_their_limits_and_their_order(situation) -> None:
     start, waiting, position, limits = situation
-    plans, _ = planned(start, waiting, position, limits)
-    assert len(plans) <= limits.plans
-    assert all(one.group <= two.group for one, two in itertools.pairwise(plans))
-    for plan in plans:
-        partitions = [offsets.partition for offsets in plan.ranges]
+    runs, _ = planned(start, waiting, position, limits)
+    assert len(runs) <= limits.runs
+    assert all(one.group <= two.group for one, two in itertools.pairwise(runs))
+    for run in runs:
+        partitions = [offsets.partition for offsets in run.ranges]
         assert len(partitions) == len(set(partitions))
         inside = [
             message
-            for offsets in plan.ranges
+            for offsets in run.ranges
             for message in waiting[offsets.partition]
             if offsets.start <= message.offset < offsets.end
         ]
-        assert plan.messages == len(inside) >= 1
-        assert plan.weight == sum(message.weight for message in inside)
-        assert plan.messages <= limits.messages
-        assert plan.weight <= limits.weight or plan.messages == 1
-        # Only a late event is in a plan of another group, and that group is a later one.
-        assert max(message.group for message in inside) <= plan.group
+        assert run.messages == len(inside) >= 1
+        assert run.weight == sum(message.weight for message in inside)
+        assert run.messages <= limits.messages
+        assert run.weight <= limits.weight or run.messages == 1
+        # Only a late event is in a run of another group, and that group is a later one.
+        assert max(message.group for message in inside) <= run.group
 
 
 @given(situations())
@@ -331,8 +331,8 @@ def test_planning_on_reaches_the_end(situation) -> None:
             partition: [message for message in messages if message.offset >= offsets[partition]]
             for partition, messages in waiting.items()
         }
-        plans, offsets = planned(offsets, left, position, limits)
-        if not plans:
+        runs, offsets = planned(offsets, left, position, limits)
+        if not runs:
             break
     assert offsets == position
 
@@ -362,10 +362,10 @@ class TestOffsetRange:
 
 
 class TestHeldBack:
-    FULL = Limits(messages=4, weight=100, plans=1)
+    FULL = RunLimits(messages=4, weight=100, runs=1)
     NOW = 1_000_000.0
 
-    def held_back(self, requested_at: float | None, waiting: dict[int, Waiting]) -> float:
+    def held_back(self, requested_at: float | None, waiting: dict[int, Backlog]) -> float:
         return held_back_s(requested_at, waiting, self.NOW, 60.0, self.FULL)
 
     @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ class TestHeldBack:
         assert self.held_back(None, {0: queue("a")}) == 0
 
     def test_nothing_does_not(self) -> None:
-        assert self.held_back(self.NOW, {0: Waiting(), 1: Waiting()}) == 0
+        assert self.held_back(self.NOW, {0: Backlog(), 1: Backlog()}) == 0
 
     @pytest.mark.parametrize(
         ("waiting", "expected"),
@@ -393,7 +393,7 @@ class TestHeldBack:
         ],
     )
     def test_as_many_or_as_heavy_as_a_full_run_do_not(
-        self, waiting: dict[int, Waiting], expected: float
+        self, waiting: dict[int, Backlog], expected: float
     ) -> None:
         assert self.held_back(self.NOW, waiting) == expected
 

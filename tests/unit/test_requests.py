@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resize_pipeline.delivery.batches import Planned, Request, SourceMessage
+from resize_pipeline.delivery.batches import Plan, Request, SourceMessage
 from resize_pipeline.delivery.reconciliation import unreconciled
 from resize_pipeline.delivery.requests import (
-    Read,
+    Requested,
     check_newest,
     letter_identity,
     letter_key,
@@ -268,8 +268,8 @@ def message(value: bytes, offset: int = 0) -> SourceMessage:
     return SourceMessage("events", 0, offset, b"k", value)
 
 
-def read(*values: bytes) -> tuple[Read, Planned]:
-    result, planned = Read(), Planned(started=0.0)
+def read(*values: bytes) -> tuple[Requested, Plan]:
+    result, planned = Requested(), Plan(started=0.0)
     for offset, value in enumerate(values):
         result.add(message(value, offset), "images", planned)
     return result, planned

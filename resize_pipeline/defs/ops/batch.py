@@ -26,7 +26,7 @@ from resize_pipeline.delivery.batches import (
     Status,
     Uploaded,
 )
-from resize_pipeline.delivery.converge import Converger, Outcome
+from resize_pipeline.delivery.converge import Confirmed, Converger
 from resize_pipeline.delivery.events import notification
 from resize_pipeline.delivery.requests import (
     letter_identity,
@@ -96,7 +96,7 @@ def upload(
     """Write the renditions of a batch, look at the sources again, and send dead letters."""
     converger = _converger(context, minio, renderer, pipeline)
 
-    def put(step: Resized | Settled) -> Outcome:
+    def put(step: Resized | Settled) -> Confirmed:
         written = step if isinstance(step, Resized) else None
         settled = converger.upload(step) if isinstance(step, Resized) else step
         settled, again = converger.confirm(settled)

@@ -21,14 +21,14 @@ from resize_pipeline.defs.sensors.follow_ups import left_tags
 from resize_pipeline.delivery.batches import (
     Batch,
     Covers,
-    Planned,
+    Plan,
     Request,
     SourceMessage,
     batches_of,
 )
 from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
 from resize_pipeline.delivery.requests import (
-    Read,
+    Requested,
     check_newest,
     with_dead_letters,
 )
@@ -77,7 +77,7 @@ class PlanConfig(dg.Config):
 
 @dg.op(
     ins={"source": dg.In(dg.Nothing)},
-    out={"planned": dg.Out(Planned), "batches": dg.DynamicOut(Batch)},
+    out={"planned": dg.Out(Plan), "batches": dg.DynamicOut(Batch)},
     tags={"dagster/priority": "0"},
 )
 def plan(
@@ -86,7 +86,7 @@ def plan(
     kafka: KafkaResource,
     minio: MinioResource,
     pipeline: PipelineResource,
-) -> Iterator[dg.Output[Planned] | dg.DynamicOutput[Batch]]:
+) -> Iterator[dg.Output[Plan] | dg.DynamicOutput[Batch]]:
     """Find the objects that the run answers for and cut them into batches."""
     # Steps hand pictures on in memory, so a run is repeated from its start. The tag is set here and
     # not on the job, because runs of `Materialize` and of asset backfills have no tags of a job.
@@ -95,7 +95,7 @@ def plan(
         context.log.warning(warning)
     with one_line_failures(context):
         _check_config(context, config, pipeline)
-        planned = Planned(started=time.time())
+        planned = Plan(started=time.time())
         letters = kafka.dead_letters(pipeline.dead_letter_topic)
         if config.offset_ranges:
             found = _read_ranges(context, config, kafka, pipeline, planned)
@@ -153,12 +153,12 @@ def _read_ranges(
     config: PlanConfig,
     kafka: KafkaResource,
     pipeline: PipelineResource,
-    planned: Planned,
+    planned: Plan,
 ) -> Iterable[Request]:
     topic = pipeline.kafka_topic
     wanted = [OffsetRange.parse(text) for text in config.offset_ranges]
     state = kafka.topic_state(topic)
-    read = Read()
+    read = Requested()
     for offsets in wanted:
         part, gaps = readable(offsets, config.topic_id, state)
         for gap in gaps:
@@ -221,7 +221,7 @@ def _listed(
     minio: MinioResource,
     pipeline: PipelineResource,
     letters: Mapping[bytes, DeadLetter],
-    planned: Planned,
+    planned: Plan,
 ) -> Iterator[Request]:
     is_everywhere = config.reconcile or bool(config.prefix)
     scope = Scope(
@@ -249,7 +249,7 @@ def _listed(
 def _observation(
     context: dg.OpExecutionContext,
     config: PlanConfig,
-    planned: Planned,
+    planned: Plan,
     requests: Sequence[Request],
 ) -> dg.AssetObservation:
     return dg.AssetObservation(

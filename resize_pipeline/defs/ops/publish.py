@@ -11,7 +11,7 @@ from resize_pipeline.defs.names import RAW_IMAGES
 from resize_pipeline.defs.runs import in_words
 from resize_pipeline.delivery.batches import (
     Covers,
-    Planned,
+    Plan,
     Status,
     Uploaded,
 )
@@ -32,7 +32,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
     )
     def publish(
         context: dg.OpExecutionContext,
-        planned: Planned,
+        planned: Plan,
         uploaded: list[Uploaded],
         pipeline: PipelineResource,
     ) -> Iterator[dg.Output[None]]:
@@ -67,7 +67,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
 
 def _metadata(
     rendition: Rendition,
-    planned: Planned,
+    planned: Plan,
     total: Uploaded,
     seconds: float,
 ) -> Mapping[str, Any]:

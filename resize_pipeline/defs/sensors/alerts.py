@@ -146,8 +146,8 @@ def build_dead_letter_sensor() -> dg.SensorDefinition:
                     return
 
         state = kafka.topic_state(pipeline.dead_letter_topic)
-        first = {partition: first for partition, (first, _) in state.watermarks.items()}
-        end = {partition: end for partition, (_, end) in state.watermarks.items()}
+        first = state.starts
+        end = state.ends
         start, _ = starting_offsets(Cursor.parse(context.cursor, DEAD_LETTER_SENSOR_NAME), state)
         position: dict[int, int] = {}
         letters = newest(itertools.islice(read(start, end, position), MESSAGES_MOST))

@@ -18,7 +18,7 @@ from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import unfinished_runs
 from resize_pipeline.delivery.events import ObjectCreated, ObjectRemoved, parse_message
 from resize_pipeline.errors import TransientError, UserError
-from resize_pipeline.kafka.backlog import Limits, Plan, Waiting, held_back_s, plan_ranges
+from resize_pipeline.kafka.backlog import Backlog, RunLimits, RunRanges, cut_into_runs, held_back_s
 from resize_pipeline.kafka.messages import Message
 from resize_pipeline.kafka.offsets import Cursor, TopicState, lag, starting_offsets
 from resize_pipeline.resources.kafka import KafkaResource
@@ -83,8 +83,8 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         now = dt.datetime.now(dt.UTC)
         position: dict[int, int] = {}
         key_at = partition_keys(partitions, now)
-        waiting = {partition: Waiting() for partition in start}
-        end = {partition: end for partition, (_, end) in state.watermarks.items()}
+        waiting = {partition: Backlog() for partition in start}
+        end = state.ends
         messages = kafka.read(
             state.topic, start, end, position=position, stall_timeout_s=STALL_TIMEOUT_S
         )
@@ -97,7 +97,7 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
             if room <= 0 or time.monotonic() > started + TICK_BUDGET_S:
                 break
         requested_at = cursor.requested_at if cursor else None
-        full = Limits(
+        full = RunLimits(
             min(pipeline.batch_max_objects, pipeline.run_max_objects),
             min(pipeline.batch_max_bytes, pipeline.run_max_bytes),
             1,
@@ -105,22 +105,22 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         held_back = held_back_s(
             requested_at, waiting, now.timestamp(), pipeline.run_min_interval_s, full
         )
-        limits = Limits(pipeline.run_max_objects, pipeline.run_max_bytes, free)
-        plans, next_offsets = (
-            ([], start) if held_back else plan_ranges(start, waiting, position, limits)
+        limits = RunLimits(pipeline.run_max_objects, pipeline.run_max_bytes, free)
+        runs, next_offsets = (
+            ([], start) if held_back else cut_into_runs(start, waiting, position, limits)
         )
         after = Cursor(
             topic=state.topic,
             topic_id=state.topic_id,
             next_offsets=next_offsets,
-            requested_at=now.timestamp() if plans else requested_at,
+            requested_at=now.timestamp() if runs else requested_at,
         )
         left = lag(next_offsets, state)
         context.log.info(
-            f"{state.topic}: {sum(plan.messages for plan in plans)} messages in "
-            f"{len(plans)} runs, lag {left}"
+            f"{state.topic}: {sum(run.messages for run in runs)} messages in "
+            f"{len(runs)} runs, lag {left}"
         )
-        requests = [_request(plan, state, left, pipeline.spec_digest) for plan in plans]
+        requests = [_request(run, state, left, pipeline.spec_digest) for run in runs]
         return dg.SensorResult(
             run_requests=requests,
             cursor=after.model_dump_json(),
@@ -176,10 +176,10 @@ def _mirror(
         context.log.warning(f"consumer group {group} does not show the position: {error}")
 
 
-def _request(plan: Plan, state: TopicState, left: int, spec_digest: str) -> dg.RunRequest:
-    ranges = [str(offsets) for offsets in plan.ranges]
+def _request(run: RunRanges, state: TopicState, left: int, spec_digest: str) -> dg.RunRequest:
+    ranges = [str(offsets) for offsets in run.ranges]
     return dg.RunRequest(
-        partition_key=plan.group,
+        partition_key=run.group,
         run_config=run_config(
             topic_id=state.topic_id, offset_ranges=ranges, spec_digest=spec_digest
         ),
