@@ -44,7 +44,7 @@ lint: $(STAMP) ## Check format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-audit: $(STAMP) ## Ask whether the pinned decoders have known holes
+audit: $(STAMP) ## Ask for known vulnerabilities of every pinned dependency
 	@$(BIN)/python .ci/audit.py $(UV)
 
 format: $(STAMP) ## Format the code
