@@ -1,52 +1,45 @@
-"""The command line, `resize-pipeline`: each command calls the module that does the work."""
+"""The command line, `resize-pipeline`: signatures and help texts; other modules do the work.
 
-import json
+Each command imports what it runs, so that `--help` and the other commands start without it.
+"""
+
 import sys
-import time
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from resize_pipeline.commands.console import errors
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import ResizePipelineError, UserError
-from resize_pipeline.kafka.dead_letters import escaped, find_letters
-from resize_pipeline.settings import Settings
-
-if TYPE_CHECKING:
-    from resize_pipeline.commands.removed_renditions import RemovedRendition
-    from resize_pipeline.resources.kafka import KafkaResource
-    from resize_pipeline.resources.minio import MinioResource
 
 app = typer.Typer(
-    help="Resized renditions of every image in a MinIO bucket, driven by Kafka events.",
+    help="Make resized renditions of every image in a MinIO bucket, driven by Kafka events.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 stack_app = typer.Typer(
-    help="Real Kafka and real MinIO on this machine, without Docker.", no_args_is_help=True
+    help="Run a real Kafka and a real MinIO on this machine, without Docker.", no_args_is_help=True
 )
 app.add_typer(stack_app, name="stack")
 letters_app = typer.Typer(
-    help="Messages that can never succeed, kept with the reason.", no_args_is_help=True
+    help="Inspect and replay messages that can never succeed, kept with the reason.",
+    no_args_is_help=True,
 )
 app.add_typer(letters_app, name="dead-letters")
 removed_app = typer.Typer(
-    help="Objects of renditions that are no longer in the spec file.", no_args_is_help=True
+    help="List and delete objects of renditions that are no longer in the spec file.",
+    no_args_is_help=True,
 )
 app.add_typer(removed_app, name="removed-renditions")
 
-PIPED_WIDTH = 10_000
-"""Columns of a table that nobody looks at; more than keys (1024 bytes) and errors take together."""
-
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each.")]
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer passes it by position.
     if wanted:
         sys.stdout.write(f"resize-pipeline {metadata.version('resize-pipeline')}\n")
         raise typer.Exit
@@ -60,7 +53,7 @@ def options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Hold the options of the program itself."""
+    """Declare the options of the program itself."""
 
 
 @app.command()
@@ -72,277 +65,117 @@ def up(
             "--workers",
             min=0,
             metavar="N",
-            help="Execute runs on N warm workers, with PostgreSQL and Valkey started too.",
+            help="Execute runs on N warm workers; also starts PostgreSQL and Valkey.",
         ),
     ] = 0,
 ) -> None:
     """Run the local stack and Dagster until Ctrl-C or `down`."""
-    from resize_pipeline.local.pipeline import running_pipeline
+    from resize_pipeline.local.pipeline import run_pipeline
 
-    started = time.monotonic()
-    with running_pipeline(load_settings(), errors.print, workers=workers) as pipeline:
-        settings = pipeline.settings
-        errors.print(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
-        errors.print(f"Dagster  {settings.ui_url}")
-        errors.print(f"MinIO    {settings.minio_endpoint}, bucket {settings.source_bucket}")
-        errors.print(f"Kafka    {settings.kafka_bootstrap_servers}, topic {settings.kafka_topic}")
-        pipeline.supervisor.wait()
-        errors.print("stopping")
+    run_pipeline(load_settings(), errors.print, workers=workers)
 
 
 @app.command()
 def demo(
     *,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep everything running afterwards.")
+    ] = False,
 ) -> None:
-    """Upload sample pictures and show what becomes of each.
+    """Upload sample images and show the outcome of each.
 
-    Uses what `up` runs with this LOCAL_DIR, or starts it for as long as the demonstration lasts,
-    then with RUN_MIN_INTERVAL_S=0. Exit code 0 if every picture ended as it must.
+    Uses the pipeline that runs in LOCAL_DIR, or starts one for the demonstration, with
+    RUN_MIN_INTERVAL_S=0. Exit code 0 if every image ended as expected.
     """
     from resize_pipeline.demo import run_demo
-    from resize_pipeline.local.pipeline import is_running, running_pipeline
 
-    output = Console(highlight=False)
-    settings = load_settings()
-    if is_running(settings):
-        is_well = run_demo(settings, output)
-        output.print(f"Dagster  {settings.ui_url}")
-    else:
-        # Somebody looks on.
-        settings = settings.model_copy(update={"run_min_interval_s": 0.0})
-        with running_pipeline(settings, errors.print) as pipeline:
-            is_well = run_demo(pipeline.settings, output)
-            if keep:
-                output.print(f"Dagster  {settings.ui_url}; Ctrl-C stops it")
-                pipeline.supervisor.wait()
-            else:
-                output.print(
-                    "stopping; `resize-pipeline up` (`make up`) brings it back with this history"
-                )
-    if not is_well:
+    if not run_demo(load_settings(), errors.print, keep=keep):
         raise typer.Exit(1)
 
 
 @letters_app.command("list")
-def letters_list(
-    *, as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False
-) -> None:
-    """List the dead letters that were not taken back."""
-    from rich.table import Table
+def letters_list(*, as_json: AsJsonLines = False) -> None:
+    """List the current dead letters."""
+    from resize_pipeline.commands.dead_letters import list_letters
 
-    kafka, settings = _kafka()
-    letters = kafka.dead_letters(settings.dead_letter_topic)
-    if as_json:
-        for letter in letters.values():
-            sys.stdout.write(json.dumps(letter.as_json()) + "\n")
-        return
-    table = Table(box=None)
-    for heading in ("key", "position", "error", "run", "attempt"):
-        table.add_column(heading, overflow="fold")
-    for letter in letters.values():
-        table.add_row(
-            escaped(letter.key),
-            letter.position,
-            escaped(letter.error_message.encode()),
-            letter.run_id[:8],
-            str(letter.attempt),
-        )
-    output = Console(markup=False, highlight=False)
-    if not output.is_terminal:
-        # A program reads lines, and a key is to be found in one.
-        output.width = PIPED_WIDTH
-    output.print(table if letters else "no dead letters")
+    list_letters(load_settings(), as_json=as_json)
 
 
 @letters_app.command("show")
 def letters_show(
-    key: Annotated[str, typer.Argument(help="As `list` shows it, or without the bucket.")],
+    key: Annotated[str, typer.Argument(help="The key as `list` prints it, or without the bucket.")],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one dead letter with the original message."""
-    kafka, settings = _kafka()
-    letters = kafka.dead_letters(settings.dead_letter_topic)
-    (letter,) = find_letters(letters, [key], settings.source_bucket)
-    if as_json:
-        sys.stdout.write(json.dumps(letter.as_json()) + "\n")
-        return
-    for name, value in letter.as_json().items():
-        if value is not None:
-            sys.stdout.write(f"{name}: {escaped(str(value).encode())}\n")
+    from resize_pipeline.commands.dead_letters import show_letter
+
+    show_letter(load_settings(), key, as_json=as_json)
 
 
 @letters_app.command("replay")
 def letters_replay(
     keys: Annotated[
-        list[str] | None, typer.Argument(help="As `list` shows them, or without the bucket.")
+        list[str] | None,
+        typer.Argument(help="Keys as `list` prints them, or without the bucket."),
     ] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Replay all dead letters.")] = False,
+    as_json: AsJsonLines = False,
 ) -> None:
-    """Put original messages back on the topic.
+    """Send original messages to the topic again.
 
-    The sensor finds them there. A letter about an object stays until the object succeeds; one about
-    a message that could not be parsed is taken back, because it is judged anew.
+    The sensor reads them there. The dead letter of an object stays until the object succeeds; the
+    dead letter of a message that could not be parsed is removed at once, because the message is
+    parsed again.
     """
     if bool(keys) == everything:
         msg = "name the dead letters to replay, or use --all"
         raise UserError(msg)
-    kafka, settings = _kafka()
-    letters = kafka.dead_letters(settings.dead_letter_topic)
-    chosen = (
-        list(letters.values())
-        if everything
-        else find_letters(letters, keys or [], settings.source_bucket)
-    )
-    kafka.replay(settings.kafka_topic, settings.dead_letter_topic, chosen)
-    for letter in chosen:
-        line = json.dumps(letter.as_json()) if as_json else f"replayed {escaped(letter.key)}"
-        sys.stdout.write(line + "\n")
-    if not chosen and not as_json:
-        sys.stdout.write("no dead letters\n")
+    from resize_pipeline.commands.dead_letters import replay_letters
 
-
-def _kafka() -> tuple["KafkaResource", Settings]:
-    from resize_pipeline.instance.open import dagster_environment
-    from resize_pipeline.resources.kafka import KafkaResource
-
-    settings = load_settings()
-    if "kafka_bootstrap_servers" not in settings.model_fields_set:
-        # Another folder's default may be another pipeline's topic.
-        dagster_environment(settings)
-    return KafkaResource.from_settings(settings), settings
+    replay_letters(load_settings(), None if everything else keys, as_json=as_json)
 
 
 @removed_app.command("list")
-def removed_list(
-    *, as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False
-) -> None:
-    """List removed renditions that left objects, and those that were moved.
+def removed_list(*, as_json: AsJsonLines = False) -> None:
+    """List removed and moved renditions that left objects behind.
 
-    Dagster's history tells where they were; only objects that the pipeline wrote count.
+    Dagster's history says where they were written. Objects that the pipeline did not write are
+    not counted.
     """
-    from rich.table import Table
+    from resize_pipeline.commands.removed_renditions import list_removed
 
-    from resize_pipeline.commands.removed_renditions import left_objects
-
-    found, minio = _removed(load_settings())
-    table = Table("rendition", "place", "objects", "bytes", "in the spec file", box=None)
-    for one in found:
-        objects = size = 0
-        for item in left_objects(minio, one):
-            objects += 1
-            size += item.size
-        if not objects:
-            continue
-        if as_json:
-            line = {
-                "rendition": one.place.rendition,
-                "bucket": one.place.bucket,
-                "prefix": one.place.prefix,
-                "objects": objects,
-                "bytes": size,
-                "moved": one.is_moved,
-            }
-            sys.stdout.write(json.dumps(line) + "\n")
-        table.add_row(
-            one.place.rendition,
-            escaped(one.place.uri.encode()),
-            str(objects),
-            str(size),
-            "elsewhere" if one.is_moved else "no",
-        )
-    if not as_json:
-        output = Console(markup=False, highlight=False)
-        output.print(table if table.row_count else "no removed renditions")
+    list_removed(load_settings(), as_json=as_json)
 
 
 @removed_app.command("delete")
 def removed_delete(
-    name: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    name: Annotated[str, typer.Argument(help="The rendition as `list` prints it.")],
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")
     ] = False,
 ) -> None:
-    """Delete the objects that a removed rendition left.
+    """Delete the objects that a removed rendition left behind.
 
-    Asks nothing. What the pipeline did not write stays, and what is a current rendition's.
+    Does not ask for confirmation. Keeps what the pipeline did not write and what belongs to a
+    current rendition.
     """
-    from resize_pipeline.commands.removed_renditions import delete_objects, left_objects, places_of
+    from resize_pipeline.commands.removed_renditions import delete_removed
 
-    settings = load_settings()
-    found, minio = _removed(settings)
-    for one in places_of(found, name, settings.renditions_file):
-        if dry_run:
-            gone = ((1, item.size) for item in left_objects(minio, one))
-        else:
-            gone = delete_objects(minio, one)
-        _delete(gone, "would delete" if dry_run else "deleted", escaped(one.place.uri.encode()))
-
-
-def _delete(gone: Iterable[tuple[int, int]], what: str, place: str) -> None:
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    objects = size = 0
-
-    def said() -> str:
-        return f"{what} {objects} objects, {size} bytes, below {place}"
-
-    # How many there will be, nobody knows before the listing is over.
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    try:
-        with Progress(
-            *columns, console=errors, transient=True, disable=not errors.is_terminal
-        ) as bar:
-            task = bar.add_task(said())
-            for some, their_size in gone:
-                objects += some
-                size += their_size
-                bar.update(task, description=said())
-    finally:
-        # What is gone is gone, also when the rest can't be.
-        sys.stdout.write(said() + "\n")
-
-
-def _removed(settings: Settings) -> tuple[list["RemovedRendition"], "MinioResource"]:
-    from resize_pipeline.commands.removed_renditions import removed_renditions, written_places
-    from resize_pipeline.instance.open import open_instance
-    from resize_pipeline.provisioning.admin import Server
-    from resize_pipeline.renditions.file import load_renditions
-
-    renditions = load_renditions(settings.renditions_file, settings.source_bucket)
-    with open_instance(settings) as instance:
-        places = written_places(instance, renditions)
-    found = removed_renditions(places, renditions, settings.source_bucket)
-    return found, Server(settings).s3()
+    delete_removed(load_settings(), name, dry_run=dry_run)
 
 
 @app.command()
-def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def status(*, as_json: AsJson = False) -> None:
     """Show lag, gaps, dead letters and runs.
 
     Exit code 1 if Kafka can't be read.
     """
-    from rich.text import Text
+    from resize_pipeline.commands.status import print_status
 
-    from resize_pipeline.commands.status import as_tables, pipeline_status
-    from resize_pipeline.instance.open import open_instance
-    from resize_pipeline.resources.kafka import KafkaResource
-
-    settings = load_settings()
-    with open_instance(settings) as instance:
-        found = pipeline_status(settings, instance, KafkaResource.from_settings(settings))
-    if as_json:
-        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
-    else:
-        output = Console(highlight=False)
-        for part in as_tables(found):
-            # Lines are left whole, so that they can be searched for and copied.
-            output.print(part, soft_wrap=isinstance(part, Text))
-    if found.error:
+    if not print_status(load_settings(), as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -353,78 +186,62 @@ def reprocess(
     prefix: Annotated[
         str | None,
         typer.Option(
-            help="All objects whose key starts with it, whatever their hour; '' for everything."
+            help="All objects whose key starts with this, of any hour; '' for everything."
         ),
     ] = None,
     version_id: Annotated[
-        str, typer.Option(help="Refuse if this is not the newest version of the one key.")
+        str, typer.Option(help="Refuse unless this is the newest version of the one key.")
     ] = "",
     rendition: Annotated[
         list[str] | None, typer.Option(help="Only this rendition; may be repeated.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Current ones, too.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make current renditions again, too.")
+    ] = False,
 ) -> None:
     """Launch runs for named objects or a prefix.
 
-    Makes the renditions that are not current. Dagster's UI has to be running: it launches the runs.
+    Makes the renditions that are not current. The Dagster UI launches the runs, so it must be
+    running.
     """
     if bool(keys) == (prefix is not None):
         msg = "name either keys or a --prefix, which is '' for everything"
         raise typer.BadParameter(msg)
     if version_id and len(keys or ()) != 1:
-        msg = "--version-id is of one object: name exactly one key"
+        msg = "--version-id needs exactly one key"
         raise typer.BadParameter(msg)
+    from resize_pipeline.commands.reprocess import describe
     from resize_pipeline.commands.reprocess import reprocess as launch
 
-    settings = load_settings()
     for run in launch(
-        settings,
+        load_settings(),
         keys=keys or [],
         prefix=prefix,
         version_id=version_id,
         renditions=rendition or [],
         force=force,
     ):
-        if run.keys:
-            what = "1 object" if len(run.keys) == 1 else f"{len(run.keys)} objects"
-        else:
-            what = f"prefix {escaped(prefix.encode())}" if prefix else "everything"
-        sys.stdout.write(f"run {run.run_id}, partition {run.partition}: {what}\n")
+        sys.stdout.write(f"{describe(run, prefix)}\n")
 
 
 @stack_app.command("up")
 def stack_up() -> None:
     """Run Kafka and MinIO until Ctrl-C or `stack down`."""
-    from resize_pipeline.local.stack import local_servers, running_stack
+    from resize_pipeline.local.stack import run_stack
 
-    settings = load_settings()
-    servers = local_servers(settings)
-    if not servers:
-        errors.print("nothing to start: Kafka and MinIO are both elsewhere")
-        return
-    started = time.monotonic()
-    with running_stack(settings) as supervisor:
-        for service in supervisor.services:
-            host, port = service.address or ("", 0)
-            errors.print(f"{service.name} {service.version} answers on {host}:{port}")
-        errors.print(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
-        supervisor.wait()
-        errors.print("stopping")
+    run_stack(load_settings(), errors.print)
 
 
 @app.command()
 @stack_app.command("down")
 def down() -> None:
-    """Stop what `up` or `stack up` started.
-
-    Waits until all of it is gone; LOCAL_DIR says which is meant.
-    """
+    """Stop what `up` or `stack up` started in LOCAL_DIR, and wait until all of it has ended."""
     from resize_pipeline.local.stack import stop_stack
 
     settings = load_settings()
     was_running = stop_stack(settings)
     errors.print(
-        "stopped" if was_running else f"nothing of {settings.local_dir.absolute()} was running"
+        "stopped" if was_running else f"nothing was running in {settings.local_dir.absolute()}"
     )
 
 
@@ -434,17 +251,9 @@ def stack_status() -> None:
 
     Exit code 1 if one does not.
     """
-    from rich.table import Table
+    from resize_pipeline.local.status import print_stack_status
 
-    from resize_pipeline.local.status import stack_status as statuses_of
-
-    statuses = statuses_of(load_settings())
-    table = Table("server", "state", "address", "pid", "version", box=None)
-    for status in statuses:
-        pid = str(status.pid) if status.pid else ""
-        table.add_row(status.name, status.state, status.address, pid, status.version)
-    Console(markup=False, highlight=False).print(table)
-    if not all(status.answers for status in statuses):
+    if not print_stack_status(load_settings()):
         raise typer.Exit(1)
 
 
@@ -455,13 +264,14 @@ def provision(
         bool, typer.Option("--dry-run", help="Show what would be changed, and change nothing.")
     ] = False,
     credentials_file: Annotated[
-        Path | None, typer.Option(help="Where a new MinIO user's credentials go, with mode 0600.")
+        Path | None,
+        typer.Option(help="File for the credentials of a new MinIO user, written with mode 0600."),
     ] = None,
 ) -> None:
-    """Set up topics, buckets, notifications and MinIO user.
+    """Set up topics, buckets, notifications and the MinIO user.
 
-    Changes only what differs, so it can be run at any time. Exit code 1 if something is left that
-    needs an administrator.
+    Changes only what differs, so it can be run at any time. Exit code 1 if a step needs an
+    administrator.
     """
     from resize_pipeline.provisioning import provision as run_provision
 
@@ -476,28 +286,28 @@ def provision(
 
 
 @app.command()
-def resize(  # noqa: PLR0913  As many as there are options.
+def resize(  # noqa: PLR0913 - one parameter for each option.
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
     *,
-    out: Annotated[Path, typer.Option(help="Folder that gets a folder for each bucket.")],
+    out: Annotated[Path, typer.Option(help="Output folder; gets one subfolder for each bucket.")],
     recursive: Annotated[
-        bool, typer.Option("--recursive", help="Render all files in folders, and in theirs.")
+        bool, typer.Option("--recursive", help="Render all files in folders and their subfolders.")
     ] = False,
     spec: Annotated[
-        Path | None, typer.Option(help="The rendition specs, if not RENDITIONS_FILE.")
+        Path | None, typer.Option(help="Spec file to use instead of RENDITIONS_FILE.")
     ] = None,
     allow_transforms: Annotated[
-        bool, typer.Option("--allow-transforms", help="Let that file name code to be run.")
+        bool, typer.Option("--allow-transforms", help="Let that file name code to run.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each.")] = False,
+    as_json: AsJsonLines = False,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(
-            help="Show all of them on a page (.html) or in a picture (.png, .jpg, .webp)."
+            help="Write a contact sheet, as a page (.html) or an image (.png, .jpg, .webp)."
         ),
     ] = None,
 ) -> None:
-    """Make the renditions of files on this machine, as the job would, without any server.
+    """Render local files exactly as the job renders objects, without any server.
 
     Exit code 0 if all were rendered, 1 if some were rejected, 2 for wrong use.
     """
@@ -521,14 +331,14 @@ def resize(  # noqa: PLR0913  As many as there are options.
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one line and exit code 1."""
+    """Run the command line; report an error that the user can fix in one line, with exit code 1."""
     try:
         app()
     except ResizePipelineError as error:
         errors.print(f"resize-pipeline: {error}", style="red")
         sys.exit(1)
     except OSError as error:
-        # A file or folder that can't be read or written; anything else is a fault of ours.
+        # With a file name, the user can fix the file or folder; without one, it is a bug.
         if error.filename is None:
             raise
         errors.print(f"resize-pipeline: {error.filename}: {error.strerror}", style="red")

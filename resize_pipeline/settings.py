@@ -5,9 +5,7 @@ provision` left in `LOCAL_DIR`. Nothing else in the package reads the environmen
 """
 
 import datetime as dt
-import ipaddress
 import re
-from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -23,6 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from resize_pipeline.addresses import host_port, is_loopback
 from resize_pipeline.validators import (
     DEAD_LETTERS,
     checked_bucket,
@@ -387,26 +386,3 @@ class Settings(BaseSettings):
             if value is not None:
                 environment[name.upper()] = str(value)
         return environment
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine itself."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def how_to_start(hosts: Iterable[str]) -> str:
-    """Say how a server that is away is started, by the hosts that it is looked for on."""
-    if all(map(is_loopback, hosts)):
-        return "start it (`resize-pipeline up` starts a local one)"
-    return "start it"
-
-
-def host_port(address: tuple[str, int]) -> str:
-    """Write an address as HOST:PORT, with brackets around an IPv6 address."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -5,6 +5,8 @@ where they are. Dagster remembers where they went: each materialization has that
 """
 
 import itertools
+import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,11 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
+from resize_pipeline.commands.console import errors
 from resize_pipeline.defs.names import JOB_NAME
 from resize_pipeline.errors import MissingBucketError, RefusedError, UserError
 from resize_pipeline.instance.event_log import (
@@ -21,9 +27,14 @@ from resize_pipeline.instance.event_log import (
     latest_materializations,
     sql_event_log_storage,
 )
+from resize_pipeline.instance.open import open_instance
+from resize_pipeline.kafka.dead_letters import escaped
+from resize_pipeline.provisioning.admin import Server
+from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.objects import ObjectInfo, is_ours
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.minio import REMOVED_AT_ONCE, MinioResource
+from resize_pipeline.settings import Settings
 from resize_pipeline.validators import checked_bucket
 
 JOBS = frozenset({JOB_NAME, IMPLICIT_ASSET_JOB_NAME})
@@ -223,3 +234,93 @@ def _refused(minio: MinioResource, place: Place) -> UserError:
         "MINIO_ROOT_PASSWORD to an administrator's, or let that user list the bucket and read and "
         "delete its objects"
     )
+
+
+def list_removed(settings: Settings, *, as_json: bool) -> None:
+    """Print the removed renditions that left objects, as a table or as one line of JSON each.
+
+    Raises:
+        UserError: the spec file or a setting is wrong, or a bucket is refused.
+        TransientError: MinIO can't be reached.
+    """
+    found, minio = _find_removed(settings)
+    table = Table("rendition", "place", "objects", "bytes", "in the spec file", box=None)
+    for one in found:
+        objects = size = 0
+        for item in left_objects(minio, one):
+            objects += 1
+            size += item.size
+        if not objects:
+            continue
+        if as_json:
+            line = {
+                "rendition": one.place.rendition,
+                "bucket": one.place.bucket,
+                "prefix": one.place.prefix,
+                "objects": objects,
+                "bytes": size,
+                "moved": one.is_moved,
+            }
+            sys.stdout.write(json.dumps(line) + "\n")
+        table.add_row(
+            one.place.rendition,
+            escaped(one.place.uri.encode()),
+            str(objects),
+            str(size),
+            "elsewhere" if one.is_moved else "no",
+        )
+    if not as_json:
+        output = Console(markup=False, highlight=False)
+        output.print(table if table.row_count else "no removed renditions")
+
+
+def delete_removed(settings: Settings, name: str, *, dry_run: bool) -> None:
+    """Delete the objects of one removed rendition, and print how many there were in each place.
+
+    Args:
+        settings: where the spec file, Dagster's history and MinIO are.
+        name: the removed rendition.
+        dry_run: print what would be deleted, and delete nothing.
+
+    Raises:
+        UserError: no removed rendition has this name, or its bucket is refused.
+        TransientError: MinIO can't be reached, or did not delete everything.
+    """
+    found, minio = _find_removed(settings)
+    for one in places_of(found, name, settings.renditions_file):
+        if dry_run:
+            deleted = ((1, item.size) for item in left_objects(minio, one))
+        else:
+            deleted = delete_objects(minio, one)
+        verb = "would delete" if dry_run else "deleted"
+        _count(deleted, verb, escaped(one.place.uri.encode()))
+
+
+def _count(deleted: Iterable[tuple[int, int]], verb: str, place: str) -> None:
+    objects = size = 0
+
+    def summary() -> str:
+        return f"{verb} {objects} objects, {size} bytes, below {place}"
+
+    # The total is unknown until the listing ends, so the progress has no bar.
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    try:
+        with Progress(
+            *columns, console=errors, transient=True, disable=not errors.is_terminal
+        ) as progress:
+            task = progress.add_task(summary())
+            for more_objects, more_bytes in deleted:
+                objects += more_objects
+                size += more_bytes
+                progress.update(task, description=summary())
+    finally:
+        # After an error, too: what is already deleted stays deleted.
+        sys.stdout.write(summary() + "\n")
+
+
+def _find_removed(settings: Settings) -> tuple[list[RemovedRendition], MinioResource]:
+    renditions = load_renditions(settings.renditions_file, settings.source_bucket)
+    with open_instance(settings) as instance:
+        places = written_places(instance, renditions)
+    found = removed_renditions(places, renditions, settings.source_bucket)
+    return found, Server(settings).s3()

@@ -13,12 +13,13 @@ from typing import Any
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 from pydantic import SecretStr
 
+from resize_pipeline.addresses import is_listening
 from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.names import JOB_NAME
 from resize_pipeline.defs.partitions import build_partitions, partition_key_at
 from resize_pipeline.delivery.requests import check_newest
 from resize_pipeline.errors import UserError, one_line
-from resize_pipeline.local.processes.ports import is_listening
+from resize_pipeline.kafka.dead_letters import escaped
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
@@ -139,3 +140,17 @@ def _dagster(settings: Settings) -> Generator[DagsterGraphQLClient]:
         answer = one_line(str(error.__cause__ or error))
         msg = f"Dagster at {settings.ui_url} did not take the run: {answer}"
         raise UserError(msg) from error
+
+
+def describe(run: Launched, prefix: str | None) -> str:
+    """Return the line that the command prints for a launched run.
+
+    Args:
+        run: the run.
+        prefix: the prefix that was asked for; empty or None for everything, if the run has no keys.
+    """
+    if run.keys:
+        what = "1 object" if len(run.keys) == 1 else f"{len(run.keys)} objects"
+    else:
+        what = f"prefix {escaped(prefix.encode())}" if prefix else "everything"
+    return f"run {run.run_id}, partition {run.partition}: {what}"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from resize_pipeline.commands.console import errors
 from resize_pipeline.commands.resize_files import (
     FileResult,
     check_outputs,
@@ -26,8 +26,6 @@ from resize_pipeline.imaging.contact_sheet import (
 )
 from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.renditions.file import load_renditions
-
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 PAGES = (".html", ".htm")
 PICTURES = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -11,6 +12,7 @@ from dagster._core.scheduler.instigation import TickStatus as InstigatorTickStat
 from dagster._core.storage.tags import PARTITION_NAME_TAG, WILL_RETRY_TAG
 from dagster._daemon.daemon import SensorDaemon
 from pydantic import BaseModel
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +21,7 @@ from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.names import JOB_NAME, SENSOR_NAME
 from resize_pipeline.defs.runs import UNFINISHED, sensor_state
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.instance.open import open_instance
 from resize_pipeline.kafka.offsets import Cursor, TopicState, starting_offsets
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
@@ -301,3 +304,21 @@ def _without_daemon(status: PipelineStatus) -> str:
         f"Dagster's daemon is not running, so nothing is done (last heartbeat: {last}): "
         "start it with `resize-pipeline up` or `dagster dev`"
     )
+
+
+def print_status(settings: Settings, *, as_json: bool) -> bool:
+    """Print the status, and return whether Kafka could be read.
+
+    Raises:
+        UserError: there is no Dagster instance in this folder, or the spec file is wrong.
+    """
+    with open_instance(settings) as instance:
+        found = pipeline_status(settings, instance, KafkaResource.from_settings(settings))
+    if as_json:
+        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+    else:
+        output = Console(highlight=False)
+        for part in as_tables(found):
+            # Lines of text are not wrapped, so that they can be searched for and copied.
+            output.print(part, soft_wrap=isinstance(part, Text))
+    return found.error is None

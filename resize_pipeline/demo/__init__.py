@@ -1,13 +1,12 @@
-"""The demonstration: draw pictures, upload them, and show what became of each.
+"""The demonstration: draws pictures, uploads them, and shows the outcome of each.
 
-Every word of its table is looked up: events are read from the topic, renditions are downloaded
-and measured, reasons come from the runs' metadata.
+Everything in its table is observed: events are read from the topic, renditions are downloaded and
+measured, reasons come from the metadata of runs.
 """
 
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +23,7 @@ from rich.text import Text
 from resize_pipeline.demo.outcomes import Observer, Outcome, upload
 from resize_pipeline.demo.samples import draw_samples
 from resize_pipeline.instance.open import open_instance
+from resize_pipeline.local.pipeline import is_running, running_pipeline
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
@@ -32,25 +32,60 @@ from resize_pipeline.settings import Settings
 
 DEADLINE_S = 240.0
 LOOK_EVERY_S = 0.5
-# Together with offset and run, and a rendition in a line, what fits into 80 columns.
+# With offset and run, and one rendition in a line, these fit into 80 columns.
 KEY_WIDTH, EVENT_WIDTH, OUTCOME_WIDTH = 20, 10, 28
 EVENT_WORDS = {"CompleteMultipartUpload": "Multipart"}
 
 
-def run_demo(settings: Settings, console: Console) -> bool:
-    """Upload the samples to a running pipeline and show what becomes of them.
+def run_demo(settings: Settings, say: Callable[[str], None], *, keep: bool) -> bool:
+    """Run the demonstration on the pipeline in LOCAL_DIR, or on one that is started for it.
 
     Args:
-        settings: of the running pipeline; the administrator's keys upload, because the
-            pipeline's own user may only read the source bucket.
-        console: where progress and table go.
+        settings: where the pipeline runs, or is started.
+        say: called with each line about the start.
+        keep: leave a pipeline that was started for it running until Ctrl-C.
 
     Returns:
-        Whether every object ended as it must.
+        Whether every object ended as expected.
+
+    Raises:
+        UserError: a port is taken, a file is missing, or a server refuses a necessary request.
+        ServiceError: a service ended or was not ready in time.
+        TransientError: a server can't be reached.
+    """
+    console = Console(highlight=False)
+    if is_running(settings):
+        is_well = demonstrate(settings, console)
+        console.print(f"Dagster  {settings.ui_url}")
+        return is_well
+    # Somebody is watching and should not have to wait for the interval.
+    settings = settings.model_copy(update={"run_min_interval_s": 0.0})
+    with running_pipeline(settings, say) as pipeline:
+        is_well = demonstrate(pipeline.settings, console)
+        if keep:
+            console.print(f"Dagster  {settings.ui_url}; Ctrl-C stops it")
+            pipeline.supervisor.wait()
+        else:
+            console.print(
+                "stopping; `resize-pipeline up` (`make up`) starts it again with this history"
+            )
+    return is_well
+
+
+def demonstrate(settings: Settings, console: Console) -> bool:
+    """Upload the samples to a running pipeline and show the outcome of each.
+
+    Args:
+        settings: of the running pipeline. The administrator's keys upload, because the pipeline's
+            own user may only read the source bucket.
+        console: shows the progress and the table.
+
+    Returns:
+        Whether every object ended as expected.
 
     Raises:
         TransientError: a server can't be reached.
-        UserError: a server refuses what is needed.
+        UserError: a server refuses a necessary request.
     """
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
     minio = MinioResource.from_settings(
@@ -58,47 +93,43 @@ def run_demo(settings: Settings, console: Console) -> bool:
         access_key=settings.minio_root_user.get_secret_value(),
         secret_key=settings.minio_root_password.get_secret_value(),
     )
-    kafka = KafkaResource.from_settings(settings)
-    # Uploads of each demonstration are objects of their own.
+    # Each demonstration uploads objects of its own.
     prefix = f"demo/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}/"
-    with ExitStack() as stack:
-        instance = stack.enter_context(open_instance(settings))
+    with open_instance(settings) as instance:
         observer = Observer(
-            kafka=kafka,
+            kafka=KafkaResource.from_settings(settings),
             topic=settings.kafka_topic,
             minio=minio,
             source_bucket=settings.source_bucket,
             renditions=renditions,
             instance=instance,
         )
-        samples = list(draw_samples())
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-        progress = stack.enter_context(Progress(*columns, TimeElapsedColumn(), console=console))
-        uploads = progress.add_task(
-            f"uploading to {settings.source_bucket}/{prefix}", total=len(samples)
-        )
-        outcomes: list[Outcome] = []
-        for sample in samples:
-            with minio.errors(settings.source_bucket):
-                etag = upload(
-                    minio.client,
-                    settings.source_bucket,
-                    sample,
-                    prefix + sample.key,
-                    prefix + (sample.copy_of or ""),
-                )
-            outcomes.append(Outcome(sample, prefix + sample.key, etag))
-            progress.advance(uploads)
-        _watch(observer, outcomes, renditions, progress)
+        with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+            outcomes = _upload_samples(minio, settings.source_bucket, prefix, progress)
+            _watch(observer, outcomes, renditions, progress)
     console.print(_table(outcomes, renditions, prefix))
     wrong = sum(bool(outcome.problems(renditions)) for outcome in outcomes)
-    console.print(f"{len(outcomes) - wrong} of {len(outcomes)} objects ended as they must")
+    console.print(f"{len(outcomes) - wrong} of {len(outcomes)} objects ended as expected")
     for outcome in outcomes:
         if outcome.reason:
             console.print(
                 f"{outcome.sample.key} left a dead letter: `resize-pipeline dead-letters list`"
             )
     return not wrong
+
+
+def _upload_samples(
+    minio: MinioResource, bucket: str, prefix: str, progress: Progress
+) -> list[Outcome]:
+    samples = list(draw_samples())
+    task = progress.add_task(f"uploading to {bucket}/{prefix}", total=len(samples))
+    outcomes: list[Outcome] = []
+    for sample in samples:
+        etag = upload(minio, bucket, sample, prefix)
+        outcomes.append(Outcome(sample, prefix + sample.key, etag))
+        progress.advance(task)
+    return outcomes
 
 
 def _watch(
@@ -139,7 +170,7 @@ def _has_run(outcome: Outcome) -> bool:
 
 
 def _table(outcomes: Sequence[Outcome], renditions: Sequence[Rendition], prefix: str) -> Table:
-    table = Table(title=f"what became of {prefix}", box=None, pad_edge=False)
+    table = Table(title=f"outcomes below {prefix}", box=None, pad_edge=False)
     table.add_column("object", overflow="fold", max_width=KEY_WIDTH)
     table.add_column("event", overflow="fold", max_width=EVENT_WIDTH)
     table.add_column("offset", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What became of the demonstration's objects: looked up in the topic, the buckets and the runs."""
+"""The outcomes of the demonstration's objects, found in the topic, the buckets and the runs."""
 
 import io
 import json
@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
-from minio import Minio
-from minio.commonconfig import CopySource
 from PIL import Image
 
 from resize_pipeline.defs.names import JOB_NAME
@@ -25,7 +23,7 @@ MATERIALIZATIONS_MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A rendition as it is in its bucket: size in pixels, length in bytes."""
+    """A rendition as stored in its bucket: size in pixels, length in bytes."""
 
     size: tuple[int, int]
     length: int
@@ -33,7 +31,7 @@ class Made:
 
 @dataclass(slots=True)
 class Outcome:
-    """What is known of one object so far."""
+    """What is known about one object so far."""
 
     sample: Sample
     key: str
@@ -45,13 +43,13 @@ class Outcome:
     made: dict[str, Made] = field(default_factory=dict[str, Made])
 
     def is_over(self, renditions: Sequence[Rendition]) -> bool:
-        """Tell whether nothing more is to be expected."""
+        """Return whether nothing more will happen to the object."""
         return self.run_id is not None and (
             self.reason is not None or len(self.made) == len(renditions)
         )
 
     def problems(self, renditions: Sequence[Rendition]) -> list[str]:
-        """List what is not as it must be; empty when all is well."""
+        """Return what differs from the expected outcome; empty if nothing does."""
         if self.sample.size is None:
             return [] if self.reason else ["it was not rejected"]
         if self.reason:
@@ -68,7 +66,7 @@ class Outcome:
 
 
 class Observer:
-    """Looks up what became of objects, starting where the topic ended when it was made."""
+    """Observes objects, from the end that the topic had when the observer was created."""
 
     def __init__(
         self,
@@ -90,7 +88,7 @@ class Observer:
         self._next = {partition: end for partition, (_, end) in watermarks.items()}
 
     def look(self, outcomes: Sequence[Outcome]) -> None:
-        """Find out what is new about the objects."""
+        """Update the outcomes of the objects."""
         by_key = {outcome.key: outcome for outcome in outcomes}
         self._read_events(by_key)
         self._read_runs([one for one in outcomes if one.run_id is None])
@@ -100,7 +98,7 @@ class Observer:
         self._read_rejections(by_key)
 
     def failed_runs(self, outcomes: Sequence[Outcome]) -> list[str]:
-        """Give the ids of failed runs among those of the objects."""
+        """Return the ids of those runs of the objects that failed."""
         ids = list({one.run_id for one in outcomes if one.run_id})
         if not ids:
             return []
@@ -140,7 +138,7 @@ class Observer:
             if rendition.name in outcome.made:
                 continue
             found = self._minio.stat(rendition.bucket, rendition.key_for(outcome.key))
-            # One of an earlier object under this key does not count.
+            # A rendition of an earlier object with this key does not count.
             if found is None or (found.metadata or {}).get("source-etag") != outcome.etag:
                 continue
             got = self._minio.download(
@@ -164,25 +162,28 @@ class Observer:
                     outcome.reason = str(row.data["reason"])
 
 
-def upload(client: Minio, bucket: str, sample: Sample, key: str, copy_of: str) -> str:
-    """Make a sample's object by the S3 operation that it asks for.
+def upload(minio: MinioResource, bucket: str, sample: Sample, prefix: str) -> str:
+    """Create a sample's object with the S3 operation that the sample names.
 
     Args:
-        client: may write to the bucket.
+        minio: connected as a user who may write to the bucket.
         bucket: the source bucket.
         sample: what to upload.
-        key: where.
-        copy_of: key of the object that a copy is made of.
+        prefix: the demonstration's prefix, for the key and for the source of a copy.
 
     Returns:
-        The object's etag.
+        The object's ETag.
+
+    Raises:
+        TransientError: the server can't be reached.
+        UserError: the bucket is missing or refused.
     """
-    if sample.how == "copy":
-        result = client.copy_object(
-            bucket, key, CopySource(bucket_name=bucket, object_name=copy_of)
-        )
-    else:
-        result = client.put_object(
+    key = prefix + sample.key
+    if sample.copy_of is not None:
+        return minio.copy_object(bucket, key, prefix + sample.copy_of)
+    # The client splits a large object into parts, unlike `MinioResource.upload`.
+    with minio.errors(bucket):
+        result = minio.client.put_object(
             bucket,
             key,
             io.BytesIO(sample.data),

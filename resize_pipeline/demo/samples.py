@@ -1,20 +1,19 @@
-"""The objects of the demonstration: pictures that it draws, and one that is none."""
+"""The objects of the demonstration: pictures that it draws, and one that is not a picture."""
 
 import io
 import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from PIL import ExifTags, Image, ImageDraw
 
 from resize_pipeline.settings import MIB
 
 NOISE_SIZE = (1500, 1300)
-"""Pixels of a picture of noise, which PNG can't compress: more than the 5 MiB of an S3 part."""
+"""Width and height of the noise picture; as PNG, it exceeds the 5 MiB of an S3 part."""
 TURNED_LEFT = 6
-"""EXIF orientation of a camera held upright: shown right after a quarter turn clockwise."""
+"""EXIF orientation of a camera held upright: needs a quarter turn clockwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +21,22 @@ class Sample:
     """An object to upload.
 
     Attributes:
-        key: below the demonstration's prefix.
+        key: key below the demonstration's prefix.
         data: its bytes; empty for a copy.
         content_type: its media type.
-        size: width and height in pixels as it is to be seen; None if it can't be decoded.
-        how: the S3 operation that makes it.
-        copy_of: key of the sample that it is a copy of.
+        size: width and height in pixels, upright; None if it can't be decoded.
+        copy_of: key of the sample that it copies; None to upload the data.
     """
 
     key: str
     data: bytes
     content_type: str
     size: tuple[int, int] | None
-    how: Literal["put", "multipart", "copy"] = "put"
     copy_of: str | None = None
 
 
 def draw_samples() -> Iterator[Sample]:
-    """Draw the objects, one after the other."""
+    """Draw the objects, one after another."""
     landscape = draw_sunset(1600, 1000)
     yield Sample(
         "deeper/path/rose.jpg", _encode(draw_rose(1400, 1050), "JPEG"), "image/jpeg", (1400, 1050)
@@ -68,8 +65,8 @@ def draw_samples() -> Iterator[Sample]:
     if len(data) <= 5 * MIB:
         msg = f"a multipart upload needs more than 5 MiB, and the picture has {len(data)} bytes"
         raise AssertionError(msg)
-    yield Sample("multipart.png", data, "image/png", NOISE_SIZE, how="multipart")
-    yield Sample("copied.webp", b"", "image/webp", (1600, 1000), how="copy", copy_of="sunset.webp")
+    yield Sample("multipart.png", data, "image/png", NOISE_SIZE)
+    yield Sample("copied.webp", b"", "image/webp", (1600, 1000), copy_of="sunset.webp")
     # What the tutorial uploads as its rose: the letter a and a newline.
     yield Sample("rose.jpg", b"a\n", "image/jpeg", None)
 

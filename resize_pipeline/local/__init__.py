@@ -1,1 +1,4 @@
-"""The local stack: real Kafka and real MinIO as child processes, without Docker."""
+"""Kafka, MinIO and Dagster on this machine, as child processes and without Docker.
+
+For `up`, `stack` and `demo`, for tests and for benchmarks. Production code never imports this.
+"""

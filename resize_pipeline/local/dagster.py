@@ -29,10 +29,10 @@ HEARTBEATS_QUERY = """
 
 
 def workspace_file() -> Path:
-    """Give the file that names the code location.
+    """Return the file that names the code location.
 
     Raises:
-        UserError: there is none here.
+        UserError: it does not exist in this folder.
     """
     workspace = Path("workspace.yaml").absolute()
     if not workspace.is_file():
@@ -45,16 +45,16 @@ def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
     """Prepare the webserver and the daemon.
 
     Args:
-        settings: where they are, and what the definitions are built from.
-        workspaces: files whose code locations take the place of those of the same name in the
-            project's own, by which both have a code server of their own.
+        settings: their addresses, and what the definitions are built from.
+        workspaces: files whose code locations replace those of the same name in the project's own
+            workspace.yaml. With that file alone, webserver and daemon each start a code server.
 
     Raises:
-        UserError: there is no dagster.yaml or no workspace.yaml here.
+        UserError: this folder has no dagster.yaml or no workspace.yaml.
     """
     files = [part for file in (workspace_file(), *workspaces) for part in ("-w", str(file))]
     environment = child_environment(settings)
-    # Not the project's folder: Dagster would let its .env win over what is exported.
+    # Not the project's folder: there, Dagster would let .env override exported variables.
     folder = settings.local_dir.absolute() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     logs = settings.local_dir.absolute() / "logs"
@@ -90,23 +90,23 @@ def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """Give the environment of processes that load the definitions.
+    """Return the environment for processes that load the definitions.
 
     Raises:
-        UserError: there is no Dagster instance here.
+        UserError: this folder has no Dagster instance.
     """
     environment = os.environ | settings.to_environment() | dagster_environment(settings)
-    # Administrators' keys are for provisioning only.
+    # Only provisioning may use the administrator's keys.
     for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
         environment.pop(name)
     return environment
 
 
 def locations_loaded(settings: Settings) -> bool:
-    """Ask the webserver whether every code location is loaded.
+    """Return whether the webserver has loaded every code location.
 
     Raises:
-        UserError: one can't be loaded; the message is its error.
+        UserError: a code location can't be loaded; the message quotes its error.
     """
     data = _graphql(settings, LOCATIONS_QUERY)
     if data is None:
@@ -121,11 +121,11 @@ def locations_loaded(settings: Settings) -> bool:
 
 
 def daemons_alive(settings: Settings, since: float) -> bool:
-    """Ask the webserver whether every daemon that the instance needs has sent a heartbeat.
+    """Return whether every daemon that the instance needs has sent a heartbeat.
 
     Args:
-        settings: where the webserver is.
-        since: Unix time; heartbeats before it are of an earlier daemon.
+        settings: the webserver's address.
+        since: Unix time; earlier heartbeats come from a previous daemon.
     """
     data = _graphql(settings, HEARTBEATS_QUERY)
     if data is None:

@@ -1,8 +1,9 @@
-"""All of it running: the local stack, provisioned, with Dagster's webserver and daemon."""
+"""The whole pipeline on this machine: the provisioned local stack and Dagster."""
 
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from resize_pipeline.local.stack import (
     local_servers,
     prepare_local_dir,
     running_stack,
+    say_addresses,
     state_file,
 )
 from resize_pipeline.local.workers import (
@@ -35,20 +37,43 @@ from resize_pipeline.settings import Settings
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What runs, and the settings that it runs by, with the pipeline user's credentials."""
+    """A running pipeline, and its settings with the credentials of the pipeline's user."""
 
     supervisor: Supervisor
     settings: Settings
 
 
 def is_running(settings: Settings) -> bool:
-    """Tell whether a pipeline runs in LOCAL_DIR, with Dagster and not only the stack."""
+    """Return whether a pipeline runs in LOCAL_DIR: the stack and Dagster, not only the stack."""
     state = read_state(state_file(settings))
     return (
         state is not None
         and state.supervisor.find() is not None
         and any(service.name == "daemon" for service in state.services)
     )
+
+
+def run_pipeline(settings: Settings, say: Callable[[str], None], *, workers: int = 0) -> None:
+    """Run the pipeline until Ctrl-C, SIGTERM or `down`.
+
+    Args:
+        settings: which servers are local, and the addresses of all others.
+        say: called with each line about the progress.
+        workers: number of warm workers, as in `running_pipeline`.
+
+    Raises:
+        UserError: a port is taken, a file is missing, or a server refuses a necessary request.
+        ServiceError: a service ended or was not ready in time.
+    """
+    started = time.monotonic()
+    with running_pipeline(settings, say, workers=workers) as pipeline:
+        settings = pipeline.settings
+        say(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
+        say(f"Dagster  {settings.ui_url}")
+        say(f"MinIO    {settings.minio_endpoint}, bucket {settings.source_bucket}")
+        say(f"Kafka    {settings.kafka_bootstrap_servers}, topic {settings.kafka_topic}")
+        pipeline.supervisor.wait()
+        say("stopping")
 
 
 @contextlib.contextmanager
@@ -58,57 +83,35 @@ def running_pipeline(
     """Run the pipeline for the duration of a `with` block.
 
     Args:
-        settings: which servers are local, and where all others are.
-        say: told in a line what is going on, because the first start takes minutes.
-        workers: how many warm workers execute the runs, with the instance in deploy/celery; 0:
-            each run is a process that the code server starts, with the instance here.
+        settings: which servers are local, and the addresses of all others.
+        say: called with each line about the progress, because the first start takes minutes.
+        workers: number of warm workers that execute the runs, with the instance in deploy/celery;
+            0 for the instance in this folder, whose code server starts a process for each run.
 
     Raises:
-        UserError: a port is taken, a file is missing, or a server refuses what is needed.
+        UserError: a port is taken, a file is missing, or a server refuses a necessary request.
         ServiceError: a service ended or was not ready in time.
     """
-
-    def say_change(step: Step) -> None:
-        if step.state != "ok":
-            say(step.text())
-
-    # Before minutes of building, before what is wrong is found at the very end, and, of a wrong
-    # folder, before anything is made in it.
-    dagster_environment(settings)
-    workspace_file()
-    prepare_local_dir(settings)
-    check_not_running(settings)
-    check_free("webserver", (settings.ui_host, settings.ui_port), "UI_PORT")
-    load_renditions(settings.renditions_file, settings.source_bucket)
-    freshness_policy(settings.reconciliation_cron)
-    dagster_services(settings)
-    if workers:
-        check_workers()
-    workspaces: list[Path] = []
+    _check_before_start(settings, workers)
     with contextlib.ExitStack() as stack:
         if not workers:
             (settings.local_dir.absolute() / INSTANCE_FILE).unlink(missing_ok=True)
-            make_storage(settings)
-        # Entered before the supervisor is, for its services use it until they end.
+            _create_storage(settings)
+        # Entered before the supervisor, because its services use the folder until they end.
         sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="resize-pipeline-"))
         if servers := local_servers(settings):
             say(f"starting {servers}")
         supervisor = stack.enter_context(running_stack(settings))
-        for service in supervisor.services:
-            host, port = service.address or ("", 0)
-            say(f"{service.name} {service.version} answers on {host}:{port}")
-        provision(settings, report=say_change)
-        # Provisioning may have made the pipeline's user.
-        made = load_settings()
-        keys = {name: getattr(made, name) for name in ("minio_access_key", "minio_secret_key")}
-        settings = settings.model_copy(update=keys)
+        say_addresses(supervisor, say)
+        settings = _provisioned(settings, say)
+        workspaces: list[Path] = []
         if workers:
             say("starting PostgreSQL and Valkey")
             services, variables = server_services(settings, workers)
             supervisor.start(services)
             stack.callback(write_instance_file(settings, variables).unlink, missing_ok=True)
             os.environ.update(variables)
-            make_storage(settings)
+            _create_storage(settings)
             say(f"starting {workers} workers and Dagster")
             code_server, workspace = code_server_service(settings, Path(sockets))
             workspaces.append(workspace)
@@ -119,11 +122,43 @@ def running_pipeline(
         yield Pipeline(supervisor, settings)
 
 
-def make_storage(settings: Settings) -> None:
-    """Have the instance's storage made: of two processes that both would, one fails.
+def _check_before_start(settings: Settings, workers: int) -> None:
+    """Find mistakes before a start of minutes, and a wrong folder before anything is created in it.
 
     Raises:
-        UserError: it can't be used.
+        UserError: a port is taken, or a file is missing or wrong.
+    """
+    dagster_environment(settings)
+    workspace_file()
+    prepare_local_dir(settings)
+    check_not_running(settings)
+    check_free("webserver", (settings.ui_host, settings.ui_port), "UI_PORT")
+    load_renditions(settings.renditions_file, settings.source_bucket)
+    freshness_policy(settings.reconciliation_cron)
+    dagster_services(settings)
+    if workers:
+        check_workers()
+
+
+def _provisioned(settings: Settings, say: Callable[[str], None]) -> Settings:
+    """Provision the servers; return the settings with the credentials of the pipeline's user."""
+
+    def say_change(step: Step) -> None:
+        if step.state != "ok":
+            say(step.text())
+
+    provision(settings, report=say_change)
+    # Provisioning may have created the user and written its credentials to LOCAL_DIR.
+    reloaded = load_settings()
+    names = ("minio_access_key", "minio_secret_key")
+    return settings.model_copy(update={name: getattr(reloaded, name) for name in names})
+
+
+def _create_storage(settings: Settings) -> None:
+    """Create the instance's storage, because one of two processes that both try fails.
+
+    Raises:
+        UserError: the storage can't be used.
     """
     with open_instance(settings):
         pass

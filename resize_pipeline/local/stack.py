@@ -1,4 +1,4 @@
-"""The local stack: those of Kafka and MinIO whose address is on this machine.
+"""The local stack: Kafka, MinIO or both, whichever has an address on this machine.
 
 with running_stack(settings) as supervisor:
     supervisor.start([...])  # more services, if any
@@ -7,7 +7,7 @@ with running_stack(settings) as supervisor:
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import psutil
@@ -23,11 +23,11 @@ from resize_pipeline.settings import Settings
 STOP_TIMEOUT_S = 60.0
 GONE_POLL_S = 0.05
 LEFTOVER_TIMEOUT_S = 30.0
-"""Guards of a supervisor that was killed need this long at most."""
+"""Upper bound for the guards of a killed supervisor to end their services."""
 
 
 def state_file(settings: Settings) -> Path:
-    """Give the file that says what runs."""
+    """Return the path of the state file."""
     return settings.local_dir.absolute() / "stack.json"
 
 
@@ -36,38 +36,70 @@ def running_stack(settings: Settings) -> Generator[Supervisor]:
     """Run the local servers for the duration of a `with` block.
 
     Yields:
-        The supervisor, to start more services with and to wait on. All its services end with
-        the block.
+        The supervisor, to start more services and to wait. All its services end with the block.
 
     Raises:
-        UserError: a port is taken, a program is missing, or a stack runs in LOCAL_DIR already.
+        UserError: a port is taken, a program is missing, or a stack is already running in
+            LOCAL_DIR.
         ServiceError: a server ended or was not ready in time.
     """
     check_plaintext(settings)
     lock = prepare_local_dir(settings)
     with exclusive(lock, busy=_busy(settings)):
-        # Of a supervisor that was killed; its guards may still be at it.
+        # A killed supervisor leaves its state file, and its guards may still be ending services.
         leftover = read_state(state_file(settings))
         if leftover and not _wait_until_gone(leftover, LEFTOVER_TIMEOUT_S):
             pids = ", ".join(str(process.pid) for process in leftover.processes())
-            msg = f"processes of an earlier start do not end: {pids}; kill them and try again"
+            msg = (
+                f"processes of an earlier start are still running: {pids}; kill them and try again"
+            )
             raise UserError(msg)
         with Supervisor(state_file(settings)) as supervisor:
             supervisor.start(_services(settings))
             yield supervisor
 
 
+def run_stack(settings: Settings, say: Callable[[str], None]) -> None:
+    """Run the local servers until Ctrl-C, SIGTERM or `stack down`.
+
+    Args:
+        settings: which servers are local, and their addresses.
+        say: called with each line about the progress.
+
+    Raises:
+        UserError: a port is taken, a program is missing, or a stack is already running in
+            LOCAL_DIR.
+        ServiceError: a server ended or was not ready in time.
+    """
+    if not local_servers(settings):
+        say("nothing to start: neither Kafka nor MinIO has an address on this machine")
+        return
+    started = time.monotonic()
+    with running_stack(settings) as supervisor:
+        say_addresses(supervisor, say)
+        say(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
+        supervisor.wait()
+        say("stopping")
+
+
+def say_addresses(supervisor: Supervisor, say: Callable[[str], None]) -> None:
+    """Name every service with its version and its address, one line each."""
+    for service in supervisor.services:
+        host, port = service.address or ("", 0)
+        say(f"{service.name} {service.version} answers on {host}:{port}")
+
+
 def local_servers(settings: Settings) -> str:
-    """Name the servers that are started here, as words of a sentence; empty for none."""
+    """Return the names of the servers that `up` starts, as in "Kafka and MinIO"; empty if none."""
     local = {"Kafka": settings.runs_local_kafka, "MinIO": settings.runs_local_minio}
     return " and ".join(name for name, is_local in local.items() if is_local)
 
 
 def prepare_local_dir(settings: Settings) -> Path:
-    """Make LOCAL_DIR if it is not there, and give the lock file in it.
+    """Create LOCAL_DIR if it does not exist, and return the path of the lock file in it.
 
     Raises:
-        UserError: it can't be made or written to.
+        UserError: it can't be created or is not writable.
     """
     local_dir = settings.local_dir.absolute()
     try:
@@ -75,16 +107,16 @@ def prepare_local_dir(settings: Settings) -> Path:
         lock = local_dir / "stack.lock"
         lock.touch()
     except OSError as error:
-        msg = f"cannot write to LOCAL_DIR {local_dir}: {error.strerror}"
+        msg = f"can't write to LOCAL_DIR {local_dir}: {error.strerror}"
         raise UserError(msg) from error
     return lock
 
 
 def check_not_running(settings: Settings) -> None:
-    """Make sure that nothing runs in LOCAL_DIR.
+    """Check that no stack is running in LOCAL_DIR.
 
     Raises:
-        UserError: a supervisor does.
+        UserError: a supervisor is running.
     """
     state = read_state(state_file(settings))
     if state and state.supervisor.find():
@@ -92,7 +124,7 @@ def check_not_running(settings: Settings) -> None:
 
 
 def _services(settings: Settings) -> list[Service]:
-    """Prepare the servers, asking first for what is quickly found wrong."""
+    """Prepare the servers, after the checks that fail fast."""
     if settings.runs_local_minio:
         check_free("minio", settings.minio_address, "MINIO_ENDPOINT")
     if settings.runs_local_kafka:
@@ -106,13 +138,13 @@ def _services(settings: Settings) -> list[Service]:
 
 
 def stop_stack(settings: Settings) -> bool:
-    """Stop the supervisor that runs in LOCAL_DIR, from outside, and wait until all is gone.
+    """Stop the supervisor that runs in LOCAL_DIR, and wait until all its processes have ended.
 
     Returns:
         Whether anything was running.
 
     Raises:
-        UserError: it may not be stopped by this user, or does not end.
+        UserError: this user may not stop it, or it does not end.
     """
     state = read_state(state_file(settings))
     if not state or not state.processes():
@@ -123,29 +155,29 @@ def stop_stack(settings: Settings) -> bool:
         try:
             supervisor.terminate()
         except psutil.AccessDenied as error:
-            msg = f"the stack is another user's (pid {supervisor.pid}): stop it as that user"
+            msg = f"another user runs the stack (pid {supervisor.pid}): stop it as that user"
             raise UserError(msg) from error
     if not _wait_until_gone(state, STOP_TIMEOUT_S):
         pids = ", ".join(str(process.pid) for process in state.processes())
-        msg = f"these processes did not end within {STOP_TIMEOUT_S:.0f} s: {pids}"
+        msg = f"these processes did not end within {STOP_TIMEOUT_S:.0f} s: {pids}; kill them"
         raise UserError(msg)
     state_file(settings).unlink(missing_ok=True)
     return True
 
 
 def check_plaintext(settings: Settings) -> None:
-    """Make sure that the local servers are not asked for what they are not set up for.
+    """Check that no local server is expected to use TLS or SASL, which it does not support.
 
     Raises:
-        UserError: TLS or SASL is wanted of a server that would be started here.
+        UserError: the settings require TLS or SASL of a server that would be started here.
     """
-    remedy = "; set LOCAL_STACK=false if that server is yours"
+    remedy = "; set LOCAL_STACK=false to use a server of your own"
     if settings.runs_local_minio and settings.minio_endpoint.startswith("https:"):
-        msg = f"the local MinIO has no TLS, and MINIO_ENDPOINT is {settings.minio_endpoint}{remedy}"
+        msg = f"the local MinIO has no TLS, but MINIO_ENDPOINT is {settings.minio_endpoint}{remedy}"
         raise UserError(msg)
     if settings.runs_local_kafka and settings.kafka_security_protocol != "PLAINTEXT":
         protocol = settings.kafka_security_protocol
-        msg = f"the local Kafka is PLAINTEXT, and KAFKA_SECURITY_PROTOCOL is {protocol}{remedy}"
+        msg = f"the local Kafka is PLAINTEXT, but KAFKA_SECURITY_PROTOCOL is {protocol}{remedy}"
         raise UserError(msg)
 
 
@@ -153,14 +185,14 @@ def _busy(settings: Settings) -> str:
     state: StackState | None = read_state(state_file(settings))
     who = f" (pid {state.supervisor.pid})" if state and state.supervisor.find() else ""
     return (
-        f"a stack runs in {settings.local_dir.absolute()} already{who}: stop it with "
+        f"a stack is already running in {settings.local_dir.absolute()}{who}: stop it with "
         "`resize-pipeline down` (or `make down`), or set LOCAL_DIR to another folder"
     )
 
 
 def _wait_until_gone(state: StackState, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    # Not psutil.wait_procs: for that a zombie nobody collects, as in many containers, is alive.
+    # psutil.wait_procs counts a zombie that nobody reaps, as in many containers, as alive.
     while state.processes():
         if time.monotonic() > deadline:
             return False

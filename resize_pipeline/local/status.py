@@ -1,8 +1,11 @@
-"""What runs in LOCAL_DIR and whether it answers."""
+"""The state of the local servers: which run in LOCAL_DIR, and which answer."""
 
 from dataclasses import dataclass
 
-from resize_pipeline.local.processes.ports import is_listening
+from rich.console import Console
+from rich.table import Table
+
+from resize_pipeline.addresses import is_listening
 from resize_pipeline.local.processes.state import ServiceState, read_state
 from resize_pipeline.local.servers.kafka import kafka_answers
 from resize_pipeline.local.servers.minio import minio_answers
@@ -17,10 +20,11 @@ class ServerStatus:
 
     Attributes:
         name: the server.
-        state: running (ours, and answering), foreign (answering), not answering or stopped.
-        address: host:port, empty for a service without one.
-        pid: process id, None when it is not ours.
-        version: empty when it is not ours.
+        state: running (started here, and it answers), foreign (started elsewhere, and it
+            answers), not answering or stopped.
+        address: HOST:PORT; empty for a service without one.
+        pid: process id; None unless it was started here.
+        version: empty unless it was started here.
         answers: whether it answered a request just now.
     """
 
@@ -33,13 +37,13 @@ class ServerStatus:
 
 
 def stack_status(settings: Settings) -> list[ServerStatus]:
-    """Ask every server of the stack whether it is there.
+    """Return the status of every server of the stack, after probing each.
 
     Raises:
         UserError: MINIO_CA_FILE can't be used.
     """
     state = read_state(state_file(settings))
-    ours = {service.name: service for service in (state.services if state else [])}
+    started = {service.name: service for service in (state.services if state else [])}
     ca_file = None if settings.minio_ca_file is None else str(settings.minio_ca_file)
     tls = (
         tls_context(ca_file, verify=not settings.minio_tls_skip_verify)
@@ -53,22 +57,37 @@ def stack_status(settings: Settings) -> list[ServerStatus]:
             answers=kafka_answers(settings.kafka_address)
             if settings.kafka_security_protocol == "PLAINTEXT"
             else is_listening(settings.kafka_address),
-            service=ours.pop("kafka", None),
+            service=started.pop("kafka", None),
             is_foreign=not settings.runs_local_kafka,
         ),
         _status(
             "minio",
             settings.minio_address,
             answers=minio_answers(settings.minio_address, tls=tls),
-            service=ours.pop("minio", None),
+            service=started.pop("minio", None),
             is_foreign=not settings.runs_local_minio,
         ),
     ]
-    for service in ours.values():
+    for service in started.values():
         is_alive = service.process is not None and service.process.find() is not None
         answers = is_alive and (service.address is None or is_listening(service.address))
         statuses.append(_status(service.name, service.address, answers=answers, service=service))
     return statuses
+
+
+def print_stack_status(settings: Settings) -> bool:
+    """Print the status as a table, and return whether every server answers.
+
+    Raises:
+        UserError: MINIO_CA_FILE can't be used.
+    """
+    statuses = stack_status(settings)
+    table = Table("server", "state", "address", "pid", "version", box=None)
+    for status in statuses:
+        pid = str(status.pid) if status.pid else ""
+        table.add_row(status.name, status.state, status.address, pid, status.version)
+    Console(markup=False, highlight=False).print(table)
+    return all(status.answers for status in statuses)
 
 
 def _status(

@@ -1,4 +1,4 @@
-"""Warm workers as services of the supervisor, with a code server, a broker and a database."""
+"""Warm workers, with a code server, a broker and a database, as services of the supervisor."""
 
 import functools
 import os
@@ -26,24 +26,24 @@ from resize_pipeline.settings import Settings
 
 HOME = Path("deploy/celery")
 LOCATION_NAME = "resize_pipeline"
-"""As in workspace.yaml: the sensor's cursor belongs to it."""
+"""Must equal the name in workspace.yaml: Dagster stores the sensor's cursor under it."""
 PROBE_TIMEOUT_S = 0.8
 KEPT_IN = "workers.password"
 
 
 def check_workers() -> None:
-    """Make sure that workers can be started here.
+    """Check that workers can be started in this folder.
 
     Raises:
-        UserError: files or packages are missing, or DAGSTER_HOME is another instance.
+        UserError: a file or a package is missing, or DAGSTER_HOME names another instance.
     """
     home = HOME.absolute()
     if not (home / "dagster.yaml").is_file():
-        msg = f"no dagster.yaml in {home}, which --workers takes: run this in the project's folder"
+        msg = f"no dagster.yaml in {home}, which --workers needs: run this in the project's folder"
         raise UserError(msg)
     exported = os.environ.get("DAGSTER_HOME")
     if exported and Path(exported).absolute() != home:
-        msg = f"DAGSTER_HOME is {exported}, and --workers takes the instance of {home}: unset it"
+        msg = f"DAGSTER_HOME is {exported}, but --workers uses the instance in {home}: unset it"
         raise UserError(msg)
     for module in ("dagster_celery", "dagster_postgres"):
         package_dir(module, extra="celery")
@@ -53,11 +53,11 @@ def server_services(settings: Settings, count: int) -> tuple[list[Service], dict
     """Prepare the broker and the database.
 
     Returns:
-        Their services, and the variables by which Dagster and the workers find them.
+        Their services, and the environment variables that Dagster and the workers need.
 
     Raises:
         UserError: an extra is missing.
-        ServiceError: the database can't be made.
+        ServiceError: the database can't be created.
     """
     password = _password(settings.local_dir.absolute() / KEPT_IN)
     broker_port, postgres_port = free_port(), free_port()
@@ -82,7 +82,7 @@ def worker_services(settings: Settings, count: int) -> list[Service]:
     """Prepare the workers, each a Celery worker with one process that executes runs.
 
     Raises:
-        UserError: there is no Dagster instance here.
+        UserError: this folder has no Dagster instance.
     """
     environment = child_environment(settings)
     paths = [str(HOME.absolute()), environment.get("PYTHONPATH", "")]
@@ -110,22 +110,23 @@ def worker_services(settings: Settings, count: int) -> list[Service]:
 def code_server_service(settings: Settings, folder: Path) -> tuple[Service, Path]:
     """Prepare the code server that webserver and daemon share.
 
-    Nobody's run ends with it, for workers execute them. It is loaded before the daemon starts, and
-    the daemon does not start another every minute, which takes seconds of a processor.
+    Workers execute the runs, so no run ends with the code server. It has loaded the definitions
+    before the daemon starts, and it saves the daemon from starting a new code server every minute,
+    which costs seconds of CPU time.
 
     Args:
         settings: what the definitions are built from.
-        folder: one that only this user may enter, for its socket; there is no password.
+        folder: the folder of its socket; only this user may enter it, as there is no password.
 
     Returns:
-        The service, and a workspace file that names it, to be read after the project's own, which
-        may have other locations.
+        The service, and a workspace file that names it. Dagster reads it after the project's own
+        workspace.yaml, which may have other code locations.
 
     Raises:
-        UserError: there is no Dagster instance here.
+        UserError: this folder has no Dagster instance.
     """
     local_dir = settings.local_dir.absolute()
-    # A path of at most 107 bytes, which LOCAL_DIR may be longer than (unix(7)).
+    # A socket's path has at most 107 bytes (unix(7)), and LOCAL_DIR may be longer.
     address = str(folder / "grpc")
     workspace = local_dir / "dagster" / "workspace.yaml"
     workspace.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def code_server_service(settings: Settings, folder: Path) -> tuple[Service, Path
 
 
 def code_server_answers(address: str) -> bool:
-    """Tell whether a code server has loaded the definitions."""
+    """Return whether a code server has loaded the definitions."""
     try:
         DagsterGrpcClient(socket=address).ping("")
     except DagsterUserCodeUnreachableError:
@@ -157,7 +158,7 @@ def code_server_answers(address: str) -> bool:
 
 
 def worker_answers(broker: str, name: str) -> bool:
-    """Tell whether a worker of this machine takes runs."""
+    """Return whether a worker on this machine accepts runs."""
     from celery import Celery  # noqa: PLC0415 - the extra may be missing.
     from kombu.exceptions import OperationalError  # noqa: PLC0415 - as above.
 
@@ -170,7 +171,7 @@ def worker_answers(broker: str, name: str) -> bool:
 
 
 def write_instance_file(settings: Settings, variables: Mapping[str, str]) -> Path:
-    """Leave the variables in LOCAL_DIR, for commands in other terminals."""
+    """Write the variables to a file in LOCAL_DIR, for commands in other terminals."""
     path = settings.local_dir.absolute() / INSTANCE_FILE
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
@@ -180,7 +181,7 @@ def write_instance_file(settings: Settings, variables: Mapping[str, str]) -> Pat
 
 
 def _password(path: Path) -> str:
-    """Give the password of the local servers, made at the first start."""
+    """Return the password of the local servers, after creating it at the first start."""
     if not path.exists():
         draft = path.with_suffix(".new")
         draft.unlink(missing_ok=True)

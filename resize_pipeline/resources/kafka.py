@@ -19,6 +19,7 @@ from kafka.net.selector import NetworkSelector
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from pydantic import SecretStr
 
+from resize_pipeline.addresses import how_to_start
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.kafka.connection import (
     NO_COORDINATOR,
@@ -33,7 +34,7 @@ from resize_pipeline.kafka.dead_letters import DeadLetter, newest
 from resize_pipeline.kafka.messages import Message, Outgoing, Undecodable
 from resize_pipeline.kafka.offsets import OffsetRange, TopicState
 from resize_pipeline.kafka.reading import POLL_MS, UNDECODABLE, UndecodableError, polled
-from resize_pipeline.settings import Settings, how_to_start
+from resize_pipeline.settings import Settings
 from resize_pipeline.tls import (
     client_context,
     explained,

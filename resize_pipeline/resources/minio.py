@@ -13,10 +13,12 @@ import certifi
 import dagster as dg
 import urllib3
 from minio import Minio
+from minio.commonconfig import CopySource
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error, ServerError
 from pydantic import PrivateAttr
 
+from resize_pipeline.addresses import how_to_start
 from resize_pipeline.errors import (
     MissingBucketError,
     PermanentError,
@@ -26,7 +28,7 @@ from resize_pipeline.errors import (
     UserError,
 )
 from resize_pipeline.renditions.objects import ObjectInfo, Original
-from resize_pipeline.settings import MIB, Settings, how_to_start
+from resize_pipeline.settings import MIB, Settings
 from resize_pipeline.tls import TlsNames, client_context, explained, tls_error_of
 
 CONNECT_TIMEOUT_S = 5
@@ -287,6 +289,18 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 # One part, because an interrupted multipart upload leaves its parts behind.
                 part_size=max(len(data), PUT_PART_MIN),
             )
+
+    def copy_object(self, bucket: str, key: str, source_key: str) -> str:
+        """Copy an object within a bucket, on the server, and return the copy's ETag.
+
+        Raises:
+            PermanentError: the server allows no such key.
+            TransientError: the server can't be reached.
+            UserError: the bucket is missing or refused.
+        """
+        with self.errors(bucket, key):
+            copied = self.client.copy_object(bucket, key, CopySource(bucket, source_key))
+        return (copied.etag or "").strip('"')
 
     def remove(self, bucket: str, key: str) -> None:
         """Remove an object; one that is not there is no error.

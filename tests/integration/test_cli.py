@@ -70,7 +70,7 @@ def test_a_wrong_folder(project: Project, command: str) -> None:
 def test_down_says_of_which_folder_nothing_runs(project: Project) -> None:
     done = project.run("resize-pipeline", "down")
     assert done.returncode == 0
-    assert done.stderr == f"nothing of {project.folder}/.local was running\n"
+    assert done.stderr == f"nothing was running in {project.folder}/.local\n"
 
 
 def test_renditions_that_are_wrong(project: Project) -> None:
@@ -94,5 +94,5 @@ def test_a_second_up_says_how_to_stop_the_first(project: Project) -> None:
     # As a supervisor leaves it; this process stands for it.
     StackState(supervisor=current_process()).write(project.folder / ".local" / "stack.json")
     line = refused(project, "up")
-    assert f"already (pid {os.getpid()})" in line
+    assert f"a stack is already running in {project.folder}/.local (pid {os.getpid()})" in line
     assert "`resize-pipeline down`" in line

@@ -46,7 +46,7 @@ def test_the_demonstration_shows_what_became_of_each_object(pipeline: Project):
     reason = " ".join(rows.pop("rose.jpg")[3:])
     assert reason.startswith("rejected: not a picture that can be decoded")
     assert {len(sizes(row)) for row in rows.values()} == {3}
-    assert f"{len(samples)} of {len(samples)} objects ended as they must" in done.stdout
+    assert f"{len(samples)} of {len(samples)} objects ended as expected" in done.stdout
     assert "rose.jpg left a dead letter: " in done.stdout
     assert pipeline.ui_url in done.stdout
 
@@ -115,7 +115,7 @@ def table_rows(output: str) -> dict[str, list[str]]:
     next(line for line in lines if line.startswith("object "))
     rows: dict[str, list[str]] = {}
     for line in lines:
-        if "ended as they must" in line:
+        if "ended as expected" in line:
             return rows
         cells = re.split(r"\s{2,}", line.strip())
         if not line.startswith(" "):

@@ -181,7 +181,7 @@ def test_up_answers_and_down_leaves_data_and_no_process(command_line: CommandLin
     assert command_line.run("stack", "down") == (0, "stopped\n")
     assert all_gone(processes)
     assert up.wait(10) == 0
-    idle = f"nothing of {command_line.local_dir} was running\n"
+    idle = f"nothing was running in {command_line.local_dir}\n"
     assert command_line.run("stack", "down") == (0, idle)
     code, table = command_line.run("stack", "status")
     assert code == 1
@@ -216,7 +216,7 @@ def test_a_second_up_in_the_same_folder_is_refused(minio_only: CommandLine) -> N
     up = minio_only.up()
     code, output = minio_only.run("stack", "up")
     assert code == 1
-    assert f"a stack runs in {minio_only.local_dir} already (pid {up.pid})" in output
+    assert f"a stack is already running in {minio_only.local_dir} (pid {up.pid})" in output
     assert output.count("\n") == 1
     assert minio_answers(minio_only.minio)
 
@@ -240,11 +240,14 @@ def test_a_foreign_server_is_left_alone(minio_only: CommandLine, tmp_path: Path)
     other = CommandLine(tmp_path / "other", with_kafka=False, minio_port=minio_only.minio_port)
     other.folder.mkdir()
     code, output = other.run("stack", "up", LOCAL_STACK="false")
-    assert (code, output) == (0, "nothing to start: Kafka and MinIO are both elsewhere\n")
+    assert (code, output) == (
+        0,
+        "nothing to start: neither Kafka nor MinIO has an address on this machine\n",
+    )
     code, table = other.run("stack", "status", LOCAL_STACK="false")
     assert code == 1
     assert "foreign" in table
-    assert other.run("stack", "down") == (0, f"nothing of {other.local_dir} was running\n")
+    assert other.run("stack", "down") == (0, f"nothing was running in {other.local_dir}\n")
     assert minio_answers(minio_only.minio)
 
 
@@ -260,8 +263,8 @@ def test_a_taken_port_is_one_line(command_line: CommandLine) -> None:
 def test_a_missing_minio_bin_is_one_line(command_line: CommandLine) -> None:
     code, output = command_line.run("stack", "up", MINIO_BIN="/no/such/minio")
     assert code == 1
-    expected = "resize-pipeline: MINIO_BIN is /no/such/minio, and there is no such file\n"
-    assert output == expected
+    problem = "MINIO_BIN is /no/such/minio, which does not exist: correct it or unset it"
+    assert output == f"resize-pipeline: {problem}\n"
 
 
 def test_the_shared_stack_answers(stack) -> None:

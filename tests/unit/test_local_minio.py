@@ -38,7 +38,7 @@ def test_minio_bin_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_wrong_minio_bin_is_one_line(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    with pytest.raises(UserError, match=f"MINIO_BIN is {missing}, and there is no such file"):
+    with pytest.raises(UserError, match=f"MINIO_BIN is {missing}, which does not exist"):
         minio.minio_program(Settings(minio_bin=missing))
     missing.touch()
     with pytest.raises(UserError, match="not executable: chmod"):

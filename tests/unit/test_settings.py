@@ -8,9 +8,10 @@ import pytest
 from dagster._core.definitions.utils import is_valid_owner
 from dotenv.parser import parse_stream
 
+from resize_pipeline.addresses import how_to_start, is_loopback
 from resize_pipeline.environment import dotenv_warnings, export_secrets, load_settings
 from resize_pipeline.errors import UserError
-from resize_pipeline.settings import Settings, how_to_start, is_loopback
+from resize_pipeline.settings import Settings
 
 SECRET = "hunter2-very-secret"
 

@@ -1,6 +1,6 @@
-"""Runs a program as another user: `python -I -S as_user.py USER PROGRAM ARGUMENT...`.
+"""Run a program as another user: `python -I -S as_user.py USER PROGRAM ARGUMENT...`.
 
-For servers that refuse to run as root.
+Needed for servers that refuse to run as root.
 """
 
 import ctypes
@@ -13,13 +13,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(argv: list[str]) -> None:
-    """Become the user and then the program."""
+    """Switch to the user, then replace this process by the program."""
     user = pwd.getpwnam(argv[0])
     parent = os.getppid()
     os.setgroups([])
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
-    # Another user's process loses what the guard has set.
+    # Changing the user clears the death signal that the guard has set.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:

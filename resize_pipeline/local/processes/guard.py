@@ -1,10 +1,10 @@
-"""Runs one program and ends it, with everything it started, as soon as the supervisor is gone.
+"""Run one program and end it, with everything it started, as soon as the supervisor is gone.
 
 `python -I -S guard.py CONTROL_FD GRACE_S PROGRAM ARGUMENT...`
 
 The control socket reaches end of file when the supervisor closes it and also when the supervisor
-is killed with -9, so orderly and disorderly ends take the same way. Only the standard library is
-imported, and little of it, for a guard runs beside every service for as long as that does.
+is killed with -9, so orderly and disorderly ends are handled alike. A guard runs beside every
+service for as long as the service does, so it imports only little of the standard library.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ EXIT_NOT_STARTED = 127
 
 
 def main(argv: list[str]) -> int:
-    """Run the program until it ends, the supervisor is gone or SIGTERM comes.
+    """Run the program until it ends, the supervisor is gone or SIGTERM arrives.
 
     Args:
-        argv: file descriptor of the control socket, seconds between SIGTERM and SIGKILL, and the
-            program with its arguments.
+        argv: the file descriptor of the control socket, the seconds between SIGTERM and SIGKILL,
+            and the program with its arguments.
 
     Returns:
-        The program's exit code; 128 + N when signal N ended it, as in a shell.
+        The program's exit code; 128 + N if signal N ended it, as in a shell.
     """
     control = socket.socket(fileno=int(argv[0]))
     control.set_inheritable(False)
@@ -72,25 +72,25 @@ def main(argv: list[str]) -> int:
 
 
 def _wake_up_on_signals() -> socket.socket:
-    """Turn signals into bytes on a socket; SIGINT and SIGHUP are the supervisor's business."""
+    """Turn signals into bytes on a socket; the supervisor handles SIGINT and SIGHUP."""
     receiver, sender = socket.socketpair()
     sender.settimeout(0)
     signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        # A handler, not SIG_IGN: the program would inherit that.
+        # A handler and not SIG_IGN, which the program would inherit.
         signal.signal(number, lambda _number, _frame: None)
     return receiver
 
 
 def _prctl(option: int, value: int) -> None:
-    """Set a process attribute where the kernel is Linux; elsewhere do nothing."""
+    """Set a process attribute on Linux; do nothing on other systems."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _end_everything(program: subprocess.Popen[bytes], grace_s: float) -> None:
     """End the program's process group and every descendant that has left it."""
-    # Without a subreaper an orphan is no descendant any more, so they are noted beforehand.
+    # Without a subreaper, an orphan is no longer a descendant, so collect descendants beforehand.
     strays = _descendants(os.getpid())
     for number, deadline_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILL_DEADLINE_S)):
         deadline = time.monotonic() + deadline_s
@@ -134,14 +134,14 @@ def _is_alive(pid: int) -> bool:
 
 
 def _reap(program: subprocess.Popen[bytes]) -> bool:
-    """Collect the program if it has ended, and dead orphans that were handed to the guard.
+    """Reap the program if it has ended, and dead orphans that the guard has adopted.
 
     Returns:
-        Whether the program still runs.
+        Whether the program is still running.
     """
-    # Only a subreaper, thus only Linux, is handed any.
+    # Only a subreaper, thus only on Linux, adopts orphans.
     while sys.platform == "linux":
-        # The program's own exit code is for Popen to collect.
+        # Popen must reap the program itself, to learn its exit code.
         program.poll()
         try:
             dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -155,7 +155,7 @@ def _reap(program: subprocess.Popen[bytes]) -> bool:
 
 
 def _descendants(root: int) -> set[int]:
-    """Give the process ids of all children, children of children and so on."""
+    """Return the process ids of all children, their children and so on."""
     children: dict[int, list[int]] = {}
     for pid, parent in _processes():
         children.setdefault(parent, []).append(pid)
@@ -176,14 +176,14 @@ def _processes() -> list[tuple[int, int]]:
         for entry in proc.iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    # The name in parentheses may itself hold blanks and parentheses.
+                    # The name in parentheses may itself contain blanks and parentheses.
                     fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
                     pairs.append((int(entry.name), int(fields[1])))
         return pairs
     with subprocess.Popen(["ps", "-A", "-o", "pid=,ppid="], stdout=subprocess.PIPE) as listing:
         output = listing.communicate()[0]
     rows = (line.split() for line in output.splitlines())
-    # Without its own entry: ps has ended by the time that anyone looks.
+    # ps lists itself, and it has ended by now.
     return [(int(row[0]), int(row[1])) for row in rows if int(row[0]) != listing.pid]
 
 

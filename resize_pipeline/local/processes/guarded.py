@@ -1,4 +1,4 @@
-"""A child process that cannot outlive this process, not even when this one is killed with -9."""
+"""Runs a child process that cannot outlive this process, even if this one is killed with -9."""
 
 import contextlib
 import os
@@ -19,12 +19,12 @@ GUARD_MARGIN_S = 10.0
 
 
 class GuardedProcess:
-    """A program run by a guard (see `guard.py`) in a session of its own.
+    """A program that a guard (see `guard.py`) runs in its own session.
 
     Attributes:
         guard_pid: process id of the guard.
-        pid: process id of the program, None when it could not be started.
-        started_at: when it was started, on the monotonic clock.
+        pid: process id of the program; None if it could not be started.
+        started_at: start time on the monotonic clock.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class GuardedProcess:
         """Start the program.
 
         Args:
-            argv: program and arguments; no secrets, for everyone on the machine can read them.
-            env: its whole environment.
-            cwd: its working folder.
-            output: where its stdout and stderr go.
+            argv: program and arguments; no secrets, because everyone on the machine can read them.
+            env: the complete environment.
+            cwd: working folder.
+            output: file for stdout and stderr.
             grace_s: seconds from SIGTERM to SIGKILL.
         """
         self._grace_s = grace_s
         self.started_at = time.monotonic()
         self._control, guard_end = socket.socketpair()
         with guard_end:
-            # Isolated and without site-packages a guard starts in 20 ms and imports nothing odd.
+            # Isolated and without site-packages, a guard starts in 20 ms and imports no stray code.
             self._guard = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", str(GUARD)),
@@ -70,27 +70,27 @@ class GuardedProcess:
         self.pid = int(report) if report else None
 
     def fileno(self) -> int:
-        """Give a file descriptor that becomes readable when the program has ended."""
+        """Return a file descriptor that becomes readable when the program has ended."""
         return self._control.fileno()
 
     def poll(self) -> int | None:
-        """Give the exit code (128 + N for signal N), None while it runs."""
+        """Return the exit code (128 + N for signal N); None while the program runs."""
         code = self._guard.poll()
         return 128 - code if code is not None and code < 0 else code
 
     def wait(self, timeout_s: float) -> int | None:
-        """Wait for the program's end; give its exit code, None when it still runs."""
+        """Wait for the program to end; return its exit code, or None if it is still running."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._guard.wait(timeout_s)
         return self.poll()
 
     def ask_to_stop(self) -> None:
-        """Have the guard end the program and its descendants, without waiting for that."""
+        """Tell the guard to end the program and its descendants, without waiting."""
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
-        """End the program and its descendants; return when all are gone."""
+        """End the program and its descendants; return when all have ended."""
         self.ask_to_stop()
         try:
             self._guard.wait(self._grace_s + GUARD_MARGIN_S)
@@ -98,7 +98,7 @@ class GuardedProcess:
             _kill_tree(self._guard.pid)
             self._guard.wait()
         if self._guard.returncode < 0 and self.pid is not None:
-            # The guard itself was killed: nobody else ends what it left.
+            # The guard itself was killed, so nobody else ends what it left behind.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self._control.close()

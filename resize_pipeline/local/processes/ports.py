@@ -1,53 +1,43 @@
-"""Whether a port is free, who holds it when it is not, and which ports are free."""
+"""Finds free ports, and names the process that holds a port that is taken."""
 
 import socket
 
 import psutil
 
+from resize_pipeline.addresses import is_listening
 from resize_pipeline.errors import UserError
-
-CONNECT_TIMEOUT_S = 0.5
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Give a port that nobody listens on at the moment."""
+    """Return a port that no process listens on at the moment."""
     with socket.socket(_family(host)) as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]
 
 
-def is_listening(address: tuple[str, int]) -> bool:
-    """Tell whether something accepts connections there."""
-    try:
-        with socket.create_connection(address, timeout=CONNECT_TIMEOUT_S):
-            return True
-    except OSError:
-        return False
-
-
 def check_free(name: str, address: tuple[str, int], setting: str | None) -> None:
-    """Make sure that a server can listen there.
+    """Check that a server can listen on an address.
 
     Args:
         name: the server, for the message.
         address: host and port.
-        setting: environment variable that moves the server elsewhere, for the message.
+        setting: the setting that moves the server to another address, for the message.
 
     Raises:
-        UserError: the port is taken or not ours to take.
+        UserError: the port is taken, or this user may not listen on it.
     """
     host, port = address
-    # With SO_REUSEADDR, macOS lets one bind 127.0.0.1 while somebody listens on 0.0.0.0.
+    # With SO_REUSEADDR, macOS allows binding 127.0.0.1 while a process listens on 0.0.0.0.
     taken = is_listening(address)
     reason = "is taken"
     if not taken:
         try:
             with socket.socket(_family(host)) as probe:
-                # As the servers do: connections of a server just stopped are no obstacle.
+                # As the servers do, so that connections of a server just stopped do not matter.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
         except PermissionError:
-            taken, reason = True, "needs more rights than this user has"
+            taken, reason = True, "needs more permissions than this user has"
         except OSError as error:
             taken, reason = True, f"cannot be listened on ({error.strerror or error})"
     if taken:
@@ -60,7 +50,7 @@ def check_free(name: str, address: tuple[str, int], setting: str | None) -> None
 
 
 def owner_of(port: int) -> str | None:
-    """Name the process that listens on a port, if the system lets this user know."""
+    """Name the process that listens on a port, if this user may see it."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:

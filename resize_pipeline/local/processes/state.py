@@ -1,7 +1,7 @@
-"""What `up` leaves in LOCAL_DIR for `down` and `status`: who runs, and since when.
+"""The state file that `up` writes to LOCAL_DIR for `down` and `status`, and the stack's lock.
 
-A process is named by its id and its start time, so that a later process with the same id is
-never taken for it.
+A process is identified by its id and its start time, so that a later process with the same id is
+never mistaken for it.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from resize_pipeline.errors import UserError
 
 START_TIME_TOLERANCE_S = 2.0
-"""The start time is the boot time plus ticks, and setting the clock moves the boot time."""
+"""A start time is the boot time plus ticks, and setting the clock moves the boot time."""
 
 
 class ProcessIdentity(BaseModel):
@@ -27,14 +27,14 @@ class ProcessIdentity(BaseModel):
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity | None":
-        """Identify a running process; None when there is no such process."""
+        """Identify a running process; return None if it does not exist."""
         try:
             return cls(pid=pid, started_at=psutil.Process(pid).create_time())
         except psutil.NoSuchProcess:
             return None
 
     def find(self) -> psutil.Process | None:
-        """Find the process; None when it has ended, even if another now has its id."""
+        """Return the process; None if it has ended, even if another process now has its id."""
         try:
             process = psutil.Process(self.pid)
             is_same = abs(process.create_time() - self.started_at) < START_TIME_TOLERANCE_S
@@ -45,7 +45,7 @@ class ProcessIdentity(BaseModel):
 
 
 class ServiceState(BaseModel):
-    """A service that the supervisor runs."""
+    """A service of a supervisor, with its guard and its own process."""
 
     name: str
     guard: ProcessIdentity
@@ -55,27 +55,27 @@ class ServiceState(BaseModel):
 
 
 class StackState(BaseModel):
-    """A supervisor and its services."""
+    """A supervisor and its services, as the state file holds them."""
 
     supervisor: ProcessIdentity
     services: list[ServiceState] = []
 
     def processes(self) -> list[psutil.Process]:
-        """Give those of all its processes that are still there."""
+        """Return those of its processes that are still running."""
         identities = [self.supervisor]
         for service in self.services:
             identities += [service.guard, *([service.process] if service.process else [])]
         return [process for identity in identities if (process := identity.find())]
 
     def write(self, path: Path) -> None:
-        """Write the state, so that a reader sees the old one or the new one, whole."""
+        """Write the state atomically: a reader sees either the old or the new state."""
         draft = path.with_suffix(".new")
         draft.write_text(self.model_dump_json(indent=2))
         draft.replace(path)
 
 
 def read_state(path: Path) -> StackState | None:
-    """Read the state that a supervisor left; None when there is none or it is damaged.
+    """Read a state file; return None if it is missing or damaged.
 
     Raises:
         UserError: the file can't be read.
@@ -91,14 +91,14 @@ def read_state(path: Path) -> StackState | None:
 
 @contextlib.contextmanager
 def exclusive(lock_file: Path, busy: str) -> Generator[None]:
-    """Hold a lock that the kernel lets go of when this process ends, however it ends.
+    """Hold a lock that the kernel releases when this process ends, however it ends.
 
     Args:
-        lock_file: created when missing, never removed.
-        busy: the message when another process holds it.
+        lock_file: created if missing, never removed.
+        busy: the error message if another process holds the lock.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
     """
     with lock_file.open("w") as lock:
         try:

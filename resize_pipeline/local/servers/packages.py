@@ -1,4 +1,4 @@
-"""The environment of the local servers."""
+"""What a server program of a Python package needs: the package's folder, a clean environment."""
 
 import importlib.util
 import os
@@ -10,24 +10,21 @@ KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LD
 
 
 def clean_environment() -> dict[str, str]:
-    """Give an environment without our settings, some of which the servers would take for theirs.
+    """Return an environment without this project's settings, for a server.
 
-    MinIO and Kafka both read variables that begin with their own name, as ours do.
+    MinIO and Kafka read every variable that begins with their name, as many settings do.
     """
     return {name: os.environ[name] for name in KEPT if name in os.environ}
 
 
 def package_dir(module: str, *, extra: str = "stack") -> Path:
-    """Find the folder of a package of an extra, without importing it.
+    """Return the folder of a package that an extra installs, without importing it.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the package is not installed.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
-        msg = (
-            f"this needs the Python package that brings {module!r}: "
-            f"pip install 'resize-pipeline[{extra}]'"
-        )
+        msg = f"the Python module {module!r} is missing: pip install 'resize-pipeline[{extra}]'"
         raise UserError(msg)
     return Path(spec.origin).parent

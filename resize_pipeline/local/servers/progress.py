@@ -1,4 +1,4 @@
-"""Tells somebody who waits for a download or a build that it goes on."""
+"""Shows the progress of a download or a build on standard error."""
 
 import contextlib
 import sys
@@ -12,15 +12,15 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 PLAIN_INTERVAL_S = 15.0
 
 Update = Callable[[str], None]
-"""Takes a few words on how far it is."""
+"""Accepts a few words about the progress."""
 
 
 @contextlib.contextmanager
 def progress(what: str) -> Generator[Update]:
-    """Show that `what` is going on: a spinner on a terminal, now and then a line elsewhere.
+    """Show that `what` is in progress: a spinner on a terminal, otherwise a line every 15 s.
 
     Yields:
-        A function that changes the words shown after `what`.
+        A function that replaces the words shown after `what`.
     """
     if sys.stderr.isatty():
         with _spinner(what) as update:
@@ -54,7 +54,7 @@ def _lines(what: str) -> Generator[Update]:
 
     def repeat() -> None:
         while not done.wait(PLAIN_INTERVAL_S):
-            say(latest[0] or "still going")
+            say(latest[0] or "still running")
 
     say("")
     reporter = threading.Thread(target=repeat, daemon=True)

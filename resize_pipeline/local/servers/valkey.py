@@ -1,4 +1,4 @@
-"""Valkey, from a wheel: the broker between Dagster's daemon and the workers."""
+"""Valkey, from a wheel: the message broker between Dagster's daemon and the workers."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ PROBE_TIMEOUT_S = 1.0
 
 
 def valkey_service(settings: Settings, port: int, password: str) -> Service:
-    """Prepare Valkey on the loopback; what it holds is kept from one start to the next.
+    """Prepare Valkey on the loopback; its data survives a restart.
 
     Raises:
         UserError: the extra `stack` is missing.
@@ -28,7 +28,7 @@ def valkey_service(settings: Settings, port: int, password: str) -> Service:
         f"port {port}",
         f"requirepass {password}",
         f'dir "{home}"',
-        # A broker that forgets what is queued would make Dagster fail runs that are alive.
+        # If the broker lost its queue, Dagster would fail runs that are still running.
         "appendonly yes",
         'save ""',
     ]
@@ -48,7 +48,7 @@ def valkey_service(settings: Settings, port: int, password: str) -> Service:
 
 
 def valkey_answers(port: int, password: str) -> bool:
-    """Tell whether it has read what it holds and takes the password."""
+    """Return whether the server has loaded its data and accepts the password."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=PROBE_TIMEOUT_S) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())

@@ -1,14 +1,14 @@
-"""The versions that the local stack runs, pinned in this one place."""
+"""The pinned versions of the servers in the local stack."""
 
 KAFKA_VERSION = "4.3.1"
 KAFKA_SCALA_VERSION = "2.13"
 LOG4J_VERSION = "2.25.4"
-"""The log4j that this Kafka brings; its slf4j binding has to match."""
+"""The log4j version of this Kafka; the slf4j binding must match it."""
 
 KAFKA_COORDINATES = (
     f"org.apache.kafka:kafka_{KAFKA_SCALA_VERSION}:{KAFKA_VERSION}",
-    # Kafka's artifacts leave the binding to its tarball; without it nothing at all is logged.
-    # The mark keeps its parent from managing versions: it would bring an older kafka-clients.
+    # Only Kafka's tarball includes the binding, not its artifacts; without it, nothing is logged.
+    # The "!" keeps its parent POM from managing versions: it would select an older kafka-clients.
     f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J_VERSION}!",
 )
 
@@ -19,4 +19,4 @@ MINIO_COMMIT = "7aac2a2c5b7c"
 MINIO_COMMIT_TIME = "2026-02-12T20:18:48Z"
 MINIO_RELEASE_TAG = "DEVELOPMENT.2026-02-12T20-18-48Z"
 MINIO_PACKAGES = 1300
-"""About how many Go packages a build compiles, for its progress; systems differ by a few."""
+"""Go packages that a build compiles, approximately, for the progress; systems differ slightly."""
