@@ -20,17 +20,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-stack_app = typer.Typer(
-    help="Run a real Kafka and a real MinIO on this machine, without Docker.", no_args_is_help=True
-)
+stack_app = typer.Typer(help="Run real Kafka and MinIO here, without Docker.", no_args_is_help=True)
 app.add_typer(stack_app, name="stack")
 letters_app = typer.Typer(
-    help="Inspect and replay messages that can never succeed, kept with the reason.",
+    help="Inspect and replay dead letters.\n\n"
+    "A dead letter is a message that can never succeed, kept with the reason.",
     no_args_is_help=True,
 )
 app.add_typer(letters_app, name="dead-letters")
 removed_app = typer.Typer(
-    help="List and delete objects of renditions that are no longer in the spec file.",
+    help="List and delete objects of removed renditions.\n\n"
+    "A rendition is removed when it is no longer in the spec file, or has another place there.",
     no_args_is_help=True,
 )
 app.add_typer(removed_app, name="removed-renditions")
@@ -69,7 +69,10 @@ def up(
         ),
     ] = 0,
 ) -> None:
-    """Run the local stack and Dagster until Ctrl-C or `down`."""
+    """Run the local stack and Dagster.
+
+    Runs until Ctrl-C or `down`.
+    """
     from resize_pipeline.local.pipeline import run_pipeline
 
     run_pipeline(load_settings(), errors.print, workers=workers)
@@ -235,7 +238,10 @@ def stack_up() -> None:
 @app.command()
 @stack_app.command("down")
 def down() -> None:
-    """Stop what `up` or `stack up` started in LOCAL_DIR, and wait until all of it has ended."""
+    """Stop what `up` or `stack up` started.
+
+    Stops what runs in LOCAL_DIR, and waits until all of it has ended.
+    """
     from resize_pipeline.local.stack import stop_stack
 
     settings = load_settings()
@@ -268,7 +274,7 @@ def provision(
         typer.Option(help="File for the credentials of a new MinIO user, written with mode 0600."),
     ] = None,
 ) -> None:
-    """Set up topics, buckets, notifications and the MinIO user.
+    """Set up topics, buckets, notifications and user.
 
     Changes only what differs, so it can be run at any time. Exit code 1 if a step needs an
     administrator.
@@ -307,9 +313,9 @@ def resize(  # noqa: PLR0913 - one parameter for each option.
         ),
     ] = None,
 ) -> None:
-    """Render local files exactly as the job renders objects, without any server.
+    """Render local files exactly as the job renders objects.
 
-    Exit code 0 if all were rendered, 1 if some were rejected, 2 for wrong use.
+    Needs no server.     Exit code 0 if all were rendered, 1 if some were rejected, 2 for wrong use.
     """
     from resize_pipeline.commands.resize import run_resize
 
