@@ -146,7 +146,7 @@ def record_batch(key: bytes, value: bytes, timestamp_ms: int) -> bytes:
 
 def fill(kafka: KafkaResource, topic: str, partitions: int, events: int) -> None:
     """Create a topic and send so many notifications, spread over the last day, in turns."""
-    with kafka.admin() as admin:
+    with kafka.connection.admin() as admin:
         admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])
     wait_until(lambda: waiting_in(kafka, topic) == 0, 30, f"topic {topic}")
     host, port = kafka.bootstrap_servers.split(":")
@@ -185,7 +185,7 @@ def bare_poll(kafka: KafkaResource, state: TopicState) -> float:
     """Give the seconds that kafka-python takes to poll and count all messages of a topic."""
     started = time.perf_counter()
     left = sum(end - first for first, end in state.watermarks.values())
-    with kafka.consumer() as consumer:
+    with kafka.connection.consumer() as consumer:
         consumer.assign([TopicPartition(state.topic, partition) for partition in state.watermarks])
         for partition, (first, _) in state.watermarks.items():
             consumer.seek(TopicPartition(state.topic, partition), first)

@@ -56,6 +56,16 @@ Kafka 4.3 checks neither what follows the compressed data nor header keys that a
 """
 
 
+UNWRAPPED = (
+    kafka_errors.CorruptRecordError,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+)
+"""What a poll still raises by itself: for a wrong checksum, and for batches in older formats."""
+
+
 class OversizedBatchError(ValueError):
     """A batch is larger than `BATCH_MAX_BYTES` once it is decompressed."""
 
@@ -65,16 +75,14 @@ class FullPollError(Exception):
 
 
 class UndecodableBatchError(Exception):
-    """The records [start, end) of a batch can't be decoded.
+    """The rest of a batch can't be decoded.
 
     Attributes:
-        start: offset of the first such record.
-        end: offset after the batch.
+        end: offset after the batch; None if it is not known.
     """
 
-    def __init__(self, start: int, end: int, reason: str) -> None:
-        super().__init__(reason)
-        self.start = start
+    def __init__(self, error: Exception, end: int | None = None) -> None:
+        super().__init__(f"can't be decoded: {type(error).__name__}: {error}")
         self.end = end
 
 
@@ -201,7 +209,7 @@ DECODERS: dict[int, Callable[[Any], bytes]] = {
 
 
 class BoundedRecordBatch(DefaultRecordBatch):
-    """A batch with a bound that says which of its records can't be decoded."""
+    """A batch with a bound that says where it ends when it can't be decoded."""
 
     __slots__ = ()
 
@@ -214,7 +222,7 @@ class BoundedRecordBatch(DefaultRecordBatch):
         try:
             data = decode(bytes(memoryview(self._buffer)[self._pos :]))
         except BROKEN as error:
-            raise self._undecodable(error) from error
+            raise UndecodableBatchError(error, self.next_offset) from error
         _charge(len(data))
         self._buffer = bytearray(data)
         self._pos = 0
@@ -224,11 +232,7 @@ class BoundedRecordBatch(DefaultRecordBatch):
         try:
             return super().__next__()
         except BROKEN as error:
-            raise self._undecodable(error) from error
-
-    def _undecodable(self, error: Exception) -> UndecodableBatchError:
-        start = self.base_offset + self._next_record_index
-        return UndecodableBatchError(start, self.next_offset, f"{type(error).__name__}: {error}")
+            raise UndecodableBatchError(error, self.next_offset) from error
 
 
 def _charge(size: int) -> None:

@@ -45,20 +45,21 @@ class Message(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """What `KafkaResource.read` gives for an offset whose message this client can't decode.
+    """Offsets whose records kafka-python can't decode: the rest of one batch.
+
+    Key, value and headers are unknown, and the timestamp is that of now.
 
     Attributes:
-        partition: partition that holds the message.
-        offset: its offset.
-        reason: what the client says.
-        timestamp: milliseconds since 1970, of now: that of the message is not known.
-        key: likewise not known.
-        value: likewise.
-        headers: likewise.
+        partition: the partition.
+        offset: the first of the offsets.
+        end: the offset after the last of them.
+        reason: what kafka-python says.
+        timestamp: milliseconds since 1970.
     """
 
     partition: int
     offset: int
+    end: int
     reason: str
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
     key: None = None

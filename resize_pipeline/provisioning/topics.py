@@ -148,7 +148,7 @@ def ensure_topics(settings: Settings, report: Report, *, dry_run: bool) -> None:
         TransientError: Kafka can't be reached or did not do as it was told.
         UserError: Kafka refuses these credentials altogether, or the topic's name or settings.
     """
-    with KafkaResource.from_settings(settings).admin() as admin:
+    with KafkaResource.from_settings(settings).connection.admin() as admin:
         source = _ensure_topic(
             admin, settings, source_topic(settings), "topic", report, dry_run=dry_run
         )

@@ -605,7 +605,7 @@ class Cluster:
     def delete_records(self, before: Mapping[int, int]) -> None:
         """Delete what is below an offset, as retention does."""
         topic = self.settings.kafka_topic
-        with self.kafka.admin() as admin:
+        with self.kafka.connection.admin() as admin:
             admin.delete_records({TopicPartition(topic, one): end for one, end in before.items()})
 
     def queued_events(self) -> int:

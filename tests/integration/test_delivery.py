@@ -181,7 +181,7 @@ class TestDeadLetters:
         for partition, (_, end) in state.watermarks.items():
             if end:
                 # The event is lost; only the replay is left.
-                with pipeline.kafka.admin() as admin:
+                with pipeline.kafka.connection.admin() as admin:
                     admin.delete_records({TopicPartition(state.topic, partition): end})
         ended = command(pipeline, "replay", letter_key(pipeline, "a.png"), "--json")
         assert len(lines(ended)) == 1
@@ -221,11 +221,13 @@ class TestDeadLetters:
                 partition=partition,
             )
         pipeline.put("after.png", ONE)
-        sent = 2 * settings.kafka_topic_partitions
-        work_off(pipeline, 2 + sent)
+        work_off(pipeline, 2 + 2 * settings.kafka_topic_partitions)
         assert pipeline.keys(pipeline.large) == {"before.png", "after.png"}
         found = letters(pipeline).values()
-        assert len(found) == sent
+        # One for each batch, which names the offsets of both its messages.
+        assert len(found) == settings.kafka_topic_partitions
+        for one in found:
+            assert f"offsets {one.offset}-{one.offset + 2}: " in one.error_message
         assert {one.error_class for one in found} == {"Malformed"}
         assert all("can't be decoded" in one.error_message for one in found)
         assert all(one.names_position_only for one in found)
@@ -281,7 +283,7 @@ class TestDeadLetters:
 def _config(pipeline: Pipeline, topic: str, name: str) -> str:
     from kafka.admin import ConfigResource, ConfigResourceType
 
-    with pipeline.kafka.admin() as admin:
+    with pipeline.kafka.connection.admin() as admin:
         found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     return next(_values(found, name))
 
@@ -309,7 +311,7 @@ class TestGaps:
     def retention(self, pipeline: Pipeline) -> dict[int, tuple[int, int]]:
         """Delete all events there are, as retention does; what was there, by partition."""
         state = pipeline.kafka.topic_state(pipeline.settings.kafka_topic)
-        with pipeline.kafka.admin() as admin:
+        with pipeline.kafka.connection.admin() as admin:
             admin.delete_records(
                 {
                     TopicPartition(state.topic, partition): end
@@ -320,7 +322,7 @@ class TestGaps:
 
     def recreate(self, pipeline: Pipeline) -> None:
         topic = pipeline.settings.kafka_topic
-        with pipeline.kafka.admin() as admin:
+        with pipeline.kafka.connection.admin() as admin:
             admin.delete_topics([topic])
 
         def is_there() -> bool:
@@ -330,7 +332,7 @@ class TestGaps:
                 return False
 
         wait_until(lambda: not is_there(), TIMEOUT_S, "the end of the topic")
-        with pipeline.kafka.admin() as admin:
+        with pipeline.kafka.connection.admin() as admin:
             admin.create_topics([NewTopic(name=topic, num_partitions=3, replication_factor=1)])
         wait_until(is_there, TIMEOUT_S, "the new topic")
 

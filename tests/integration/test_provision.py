@@ -97,7 +97,7 @@ def step_of(steps: list[Step], start: str) -> Step:
 
 
 def topic_config(settings: Settings, topic: str) -> dict[str, Any]:
-    with KafkaResource.from_settings(settings).admin() as admin:
+    with KafkaResource.from_settings(settings).connection.admin() as admin:
         found: Any = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     return {key: value["value"] for key, value in found["topic"][topic].items()}
 
@@ -282,7 +282,7 @@ def test_rules_that_another_target_was_left_with_are_told_of(own: Settings) -> N
 
     # Of no harm is a pipeline of another topic.
     server = Server(own)
-    with KafkaResource.from_settings(own).admin() as admin:
+    with KafkaResource.from_settings(own).connection.admin() as admin:
         admin.create_topics({f"{own.kafka_topic}-other": {"num_partitions": 1}})
     ensure_target(
         own.model_copy(update={"kafka_topic": f"{own.kafka_topic}-other"}),
@@ -294,7 +294,7 @@ def test_rules_that_another_target_was_left_with_are_told_of(own: Settings) -> N
 
 
 def test_what_differs_is_mended(own: Settings) -> None:
-    with KafkaResource.from_settings(own).admin() as admin:
+    with KafkaResource.from_settings(own).connection.admin() as admin:
         admin.create_topics(
             {
                 own.kafka_topic: {

@@ -172,5 +172,5 @@ def _controller(properties: Path) -> str:
 
 def _has_user(local: Settings) -> bool:
     user = UserScramCredentialUpsertion(USER, ScramMechanism.SCRAM_SHA_512, PASSWORD)
-    with KafkaResource.from_settings(local).admin() as admin:
+    with KafkaResource.from_settings(local).connection.admin() as admin:
         return admin.alter_user_scram_credentials([user]) == {USER: None}

@@ -167,9 +167,10 @@ def _read_ranges(
             planned.skip(gap.reason, gap.end - gap.start)
         for message in kafka.read_range(topic, part) if part else ():
             if isinstance(message, Undecodable):
-                planned.skip("malformed")
+                planned.skip("malformed", message.end - message.offset)
                 place = SourceMessage(topic, message.partition, message.offset, None, b"")
-                read.malformed.append((place, message.reason))
+                reason = f"offsets {message.offset}-{message.end}: {message.reason}"
+                read.malformed.append((place, reason))
                 continue
             if message.value is None:
                 planned.skip("ignored, tombstone")
