@@ -1,4 +1,9 @@
-"""TODO."""
+"""Reads the settings from the environment, from `.env` and from files in LOCAL_DIR.
+
+An exported variable overrides `.env`, which overrides the credentials that `resize-pipeline
+provision` wrote to LOCAL_DIR. Also warns about lines of `.env` that have no effect. What the
+settings mean, and which values they allow, is in `settings.py`.
+"""
 
 import functools
 import logging
@@ -11,25 +16,17 @@ from pathlib import Path
 from typing import get_args
 
 from dotenv.parser import Binding, parse_stream
-from pydantic import (
-    SecretStr,
-    ValidationError,
-)
+from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.settings import Settings
-from resize_pipeline.validators import (
-    nearest,
-)
+from resize_pipeline.validators import nearest
 
 DOTENV = Path(".env")
-
-
 CREDENTIALS_FILE = "credentials.env"
 
-
-OURS = (
+OWN_PREFIXES = (
     "NOTIFY_KAFKA_",
     "RUN_MAX_",
     "RUN_MIN_",
@@ -39,20 +36,15 @@ OURS = (
     "SENSOR_MAX_",
     "CONTACT_SHEET",
 )
-"""Starts of names that no other software is known to use."""
-
-
-THEIRS = frozenset(
+"""Prefixes of names that no other software is known to use."""
+FOREIGN_NAMES = frozenset(
     {"MINIO_ROOT_USER_FILE", "MINIO_ROOT_PASSWORD_FILE", "MINIO_KMS_SECRET_KEY"}
     | {"MINIO_ACCESS_KEY_FILE", "MINIO_SECRET_KEY_FILE", "KAFKA_DEFAULT_REPLICATION_FACTOR"}
 )
-"""Names as close to one of ours as a slip, which MinIO's server and Kafka's images know."""
-
-
+"""Names that look like a misspelt setting, but that MinIO's server or Kafka's images use."""
 SLIP_RATIO = 0.85
-"""Likeness, of `difflib`, of a name that is one of ours misspelt. UI_PROT has 0.86 and
-MINIO_ENDPIONT 0.93; of others' names MINIO_SITE_REGION has 0.83 and KAFKA_HOST 0.76."""
-
+"""Lowest `difflib` ratio at which a name counts as a misspelt setting. UI_PROT has 0.86 and
+MINIO_ENDPIONT 0.93; of foreign names, MINIO_SITE_REGION has 0.83 and KAFKA_HOST 0.76."""
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = 100
@@ -62,8 +54,8 @@ def load_settings(*, warn: bool = True) -> Settings:
     """Read the settings.
 
     Args:
-        warn: say on standard error, once in a process, what `.env` has that is of no effect and
-            looks as if it were meant to be of one.
+        warn: warn on standard error, once in a process, about lines of `.env` that have no effect
+            but look as if they should.
 
     Raises:
         UserError: a value is wrong; the message names the variable and what is allowed.
@@ -71,7 +63,7 @@ def load_settings(*, warn: bool = True) -> Settings:
     try:
         if warn:
             _warn_of_dotenv()
-        # LOCAL_DIR decides where the credentials are, so it is read first.
+        # LOCAL_DIR determines where the credentials are, so it is read first.
         local_dir = Settings(_env_file=DOTENV).local_dir  # pyright: ignore[reportCallIssue]
         settings = Settings(_env_file=(local_dir / CREDENTIALS_FILE, DOTENV))  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
@@ -90,7 +82,7 @@ def load_settings(*, warn: bool = True) -> Settings:
 
 
 def _described(problem: ErrorDetails) -> str:
-    """Say in one line what is wrong with a setting, without showing a secret."""
+    """Describe in one line what is wrong with a setting, without showing a secret."""
     if problem["type"] == "value_error":
         reason = str(problem["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
     else:
@@ -99,16 +91,16 @@ def _described(problem: ErrorDetails) -> str:
         return reason
     name, value = str(problem["loc"][0]), problem["input"]
     annotation = Settings.model_fields[name].annotation
-    # Before an @ there may be a password, whatever setting it is.
+    # In any setting, the part before an @ may be a password.
     is_secret = SecretStr in {annotation, *get_args(annotation)} or "@" in str(value)
     return f"{name.upper()}: {reason if is_secret else f'{_REPR.repr(value)} {reason}'}"
 
 
 def dotenv_warnings(bindings: Iterable[Binding]) -> list[str]:
-    """Find what a `.env` has that is of no effect and looks as if it were meant to be of one.
+    """Return warnings about lines of a `.env` that have no effect but look as if they should.
 
-    Such a file is shared with other software, so a name is only told of when it is like one of
-    ours. Values are not shown.
+    Other software uses the file, too, so a name causes a warning only if it resembles a setting.
+    The warnings show no values.
     """
     names = [name.upper() for name in Settings.model_fields]
     found: list[str] = []
@@ -121,14 +113,16 @@ def dotenv_warnings(bindings: Iterable[Binding]) -> list[str]:
         elif name in names:
             if binding.value is None:
                 found.append(f"line {line} is ignored: {name} must be followed by =VALUE")
-        elif name not in THEIRS and (name.startswith(OURS) or nearest(name, names, SLIP_RATIO)):
+        elif name not in FOREIGN_NAMES and (
+            name.startswith(OWN_PREFIXES) or nearest(name, names, SLIP_RATIO)
+        ):
             meant = nearest(name, names, 0.0)
             found.append(f"line {line} is ignored: {name} is not a setting, {meant} is")
     return found
 
 
 def _warn_of_dotenv() -> None:
-    # What it says of lines that it can't parse is said here, once and with the file's name.
+    # python-dotenv also warns about lines that it can't parse, without the file's name.
     logging.getLogger("dotenv.main").setLevel(logging.ERROR)
     if DOTENV.is_file():
         with DOTENV.open(encoding="utf-8") as file:
@@ -142,7 +136,7 @@ def _warn_once(line: str) -> None:
 
 
 def export_secrets(settings: Settings) -> None:
-    """Put secrets that came from files into the environment, where `dg.EnvVar` looks for them."""
+    """Export secrets that were read from files to the environment, where `dg.EnvVar` reads them."""
     for name in (
         *("minio_access_key", "minio_secret_key"),
         *("kafka_sasl_password", "kafka_ssl_key_password", "webhook_url"),

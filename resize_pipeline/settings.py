@@ -1,7 +1,6 @@
-"""Every setting of the project, read from the environment and from `.env`.
+"""The settings of the project: every name, default, meaning and check.
 
-An exported variable wins over `.env`, which wins over the credentials that `resize-pipeline
-provision` left in `LOCAL_DIR`. Nothing else in the package reads the environment.
+`environment.py` reads them. The field docstrings are the settings table of the documentation.
 """
 
 import datetime as dt
@@ -46,7 +45,7 @@ _BROKER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))
 def _of_length(least: int) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
         if len(value) < least:
-            msg = f"must have at least {least} characters, MinIO takes no shorter one"
+            msg = f"must have at least {least} characters, as MinIO requires"
             raise ValueError(msg)
         return value
 
@@ -54,9 +53,9 @@ def _of_length(least: int) -> AfterValidator:
 
 
 class Settings(BaseSettings):
-    """The settings, each named as its environment variable in lower case.
+    """The settings; each field is its environment variable in lower case.
 
-    Sizes are bytes, durations seconds.
+    Sizes are in bytes and durations in seconds.
     """
 
     model_config = SettingsConfigDict(
@@ -69,7 +68,7 @@ class Settings(BaseSettings):
     )
 
     minio_endpoint: str = "http://127.0.0.1:9000"
-    """Address of the S3 server; the scheme decides whether TLS is used."""
+    """Address of the MinIO server; the scheme selects plain HTTP or TLS."""
     minio_access_key: SecretStr | None = None
     """Access key of the pipeline's user."""
     minio_secret_key: SecretStr | None = None
@@ -77,130 +76,130 @@ class Settings(BaseSettings):
     minio_region: Annotated[str, AfterValidator(checked_region)] = "us-east-1"
     """Region that requests are signed for."""
     minio_ca_file: Path | None = None
-    """PEM file of the CA that signed the server's certificate, or of that certificate itself."""
+    """PEM file with the CA of the server's certificate, or with that certificate itself."""
     minio_tls_skip_verify: bool = False
-    """Whether any certificate of an `https` server is taken; every start, tick and run warns."""
+    """Skip TLS certificate verification; every start, tick and run logs a warning."""
     minio_root_user: Annotated[SecretStr, _of_length(3)] = SecretStr("minio")
-    """Administrator's access key: of the local server, or for provisioning a foreign one."""
+    """Administrator's access key, for the local server and for provisioning."""
     minio_root_password: Annotated[SecretStr, _of_length(8)] = SecretStr("minio123")
     """Administrator's secret key."""
     source_bucket: Annotated[str, AfterValidator(checked_bucket)] = "images"
-    """The only bucket that pictures are read from."""
+    """Bucket with the original images; no other bucket is read for originals."""
     source_suffixes: str = ".jpg,.jpeg,.png,.webp,.gif,.tif,.tiff,.avif"
-    """Key suffixes that the bucket notification selects, in lower and in upper case."""
+    """Key suffixes that the bucket notification selects, in lower and upper case."""
 
     notify_kafka_target: Annotated[str, AfterValidator(checked_target)] = "resize_pipeline"
-    """Identifier of MinIO's Kafka target, as in `notify_kafka:IDENTIFIER`."""
+    """Identifier of the Kafka target in MinIO, as in `notify_kafka:IDENTIFIER`."""
     notify_kafka_brokers: str | None = None
-    """Kafka's address as MinIO sees it, when that is not `KAFKA_BOOTSTRAP_SERVERS`."""
+    """Kafka brokers as MinIO reaches them, if different from `KAFKA_BOOTSTRAP_SERVERS`."""
     notify_kafka_queue_dir: Path | None = None
-    """Folder on MinIO's host where events wait while Kafka is down."""
+    """Folder on the MinIO host that queues events while Kafka is down."""
     notify_kafka_security_protocol: SecurityProtocol | None = None
-    """How MinIO talks to Kafka, when that is not `KAFKA_SECURITY_PROTOCOL`."""
+    """Security protocol from MinIO to Kafka, if different from `KAFKA_SECURITY_PROTOCOL`."""
     notify_kafka_client_tls_cert: Path | None = None
-    """PEM file on MinIO's host of its certificate for Kafka, when not `KAFKA_SSL_CERTFILE`."""
+    """PEM file on the MinIO host with its client certificate, if not `KAFKA_SSL_CERTFILE`."""
     notify_kafka_client_tls_key: Path | None = None
-    """PEM file on MinIO's host of that certificate's key, which must not be encrypted."""
+    """PEM file on the MinIO host with the unencrypted key of that certificate."""
     notify_kafka_tls_skip_verify: bool = False
-    """Whether MinIO takes any certificate of Kafka; provisioning warns."""
+    """Let MinIO skip TLS certificate verification of Kafka; provisioning warns."""
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
-    """Kafka's addresses, separated by commas."""
+    """Kafka bootstrap servers, separated by commas."""
     kafka_topic: Annotated[str, AfterValidator(checked_topic)] = "minio-events"
-    """Topic that MinIO's notifications go to."""
+    """Topic that receives MinIO's bucket notifications."""
     kafka_topic_partitions: Annotated[int, Field(ge=1)] = 3
-    """Partitions of a topic that provisioning creates."""
+    """Number of partitions of a topic that provisioning creates."""
     kafka_replication_factor: Annotated[int, Field(ge=-1)] = -1
-    """Replicas of a topic that provisioning creates; -1 is the broker's default."""
+    """Replication factor of a topic that provisioning creates; -1 for the broker's default."""
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
-    """How to talk to Kafka."""
+    """Security protocol for connections to Kafka."""
     kafka_ssl_cafile: Path | None = None
-    """PEM file of the CA that signed the brokers' certificates, or of these themselves."""
+    """PEM file with the CA of the brokers' certificates, or with those certificates themselves."""
     kafka_ssl_certfile: Path | None = None
-    """PEM file of the client's certificate."""
+    """PEM file with the client certificate."""
     kafka_ssl_keyfile: Path | None = None
-    """PEM file of the client's key, when that is not in `KAFKA_SSL_CERTFILE`, too."""
+    """PEM file with the client key, unless `KAFKA_SSL_CERTFILE` contains it."""
     kafka_ssl_key_password: SecretStr | None = None
-    """Password of the client's key, when that is encrypted."""
+    """Password of the client key, if the key is encrypted."""
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    """SASL mechanism, used when the security protocol has SASL."""
+    """SASL mechanism, for the security protocols with SASL."""
     kafka_sasl_username: str | None = None
-    """SASL user."""
+    """SASL user name."""
     kafka_sasl_password: SecretStr | None = None
     """SASL password."""
 
     kafka_start: str = "earliest"
-    """Where a sensor without a cursor starts: `earliest`, `latest` or a time with its zone."""
+    """Start of a sensor without a cursor: `earliest`, `latest` or a time with its zone."""
     kafka_consumer_group: str = "resize-pipeline"
-    """Consumer group that mirrors the sensor's cursor, for tools that show lag."""
+    """Consumer group that mirrors the sensor's cursor, for tools that monitor lag."""
 
     renditions_file: Path = Path("renditions.yaml")
-    """The rendition specs."""
+    """YAML file with the rendition specs."""
     partitions: Literal["hourly", "daily"] = "hourly"
     """Length of a Dagster partition."""
     partitions_start: dt.date = dt.date(2026, 1, 1)
-    """First day that has partitions (UTC); older objects belong to the first partition."""
+    """First day with partitions (UTC); older objects belong to the first partition."""
 
     run_max_objects: Annotated[int, Field(ge=1)] = 500
-    """Most events that the sensor gives one run."""
+    """Maximum number of events in a run that the sensor requests."""
     run_max_bytes: Annotated[int, Field(ge=1)] = 4096 * MIB
-    """Most bytes of originals that the sensor gives one run."""
+    """Maximum total size of the originals in a run that the sensor requests."""
     run_min_interval_s: Annotated[float, Field(ge=0)] = 60.0
-    """Seconds that the sensor lets pass between runs while less than a full batch waits."""
+    """Minimum seconds between runs while less than a full batch is waiting."""
     run_retention_days: Annotated[int, Field(ge=0, le=3650)] = 7
-    """Days after which finished runs that hold no partition's latest state go; 0: never."""
+    """Days to keep finished runs; those with a partition's latest state stay, and 0 keeps all."""
     sensor_max_unfinished_runs: Annotated[int, Field(ge=1)] = 4
-    """The sensor waits while it has this many unfinished runs."""
+    """Maximum number of the sensor's unfinished runs; with this many, it waits."""
     batch_max_objects: Annotated[int, Field(ge=1)] = 32
-    """Most objects that are in memory at once."""
+    """Maximum number of objects in memory at once."""
     batch_max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
-    """Most bytes of originals that are in memory at once."""
+    """Maximum total size of the originals in memory at once."""
     source_max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
-    """A larger source object is rejected; never more than this is downloaded."""
+    """Maximum size of an original; a larger one is rejected, and no more than this is downloaded."""
     source_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
-    """A picture with more pixels is rejected before it is decoded; an animation's frames add up."""
+    """Maximum pixels of an original, all frames added; a larger one is rejected before decoding."""
     output_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
-    """A rendition with more pixels is not made, and the picture rejected."""
+    """Maximum pixels of a rendition; an original that needs more is rejected."""
     reconciliation_cron: str = "17 * * * *"
-    """When everything in the bucket is compared with its renditions."""
+    """Cron schedule for comparing the whole bucket with its renditions."""
     completeness_cron: str = "32 * * * *"
-    """When the partition that ended last is checked."""
+    """Cron schedule for checking the partition that ended last."""
     render_timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that rendering one picture may take."""
+    """Time limit for rendering one original, in seconds."""
     render_memory_bytes: Annotated[int, Field(ge=256 * MIB)] = 2048 * MIB
-    """Memory (address space) that rendering one picture may take."""
+    """Memory limit (address space) for rendering one original."""
     render_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
-    """Most decoded pixels that a run holds at once; a picture with more is decoded alone."""
+    """Maximum decoded pixels in a run at once; a larger original is decoded alone."""
     retry_s: Annotated[float, Field(ge=0)] = 60.0
-    """Seconds for which a run tries again when a server is away, before it fails and is retried."""
+    """Seconds that a run keeps trying to reach a server before it fails and is retried."""
     delete_renditions: bool = False
-    """Whether renditions are removed when their source is."""
+    """Delete renditions when their original is deleted."""
     contact_sheets: bool = True
-    """Whether materializations carry a contact sheet."""
+    """Add a contact sheet to each materialization."""
     contact_sheet_max_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
-    """Largest contact sheet that is stored with a materialization."""
+    """Maximum size of a contact sheet in a materialization."""
     asset_owners: str | None = None
-    """Owners of the assets, separated by commas: e-mail addresses, or `team:NAME`."""
+    """Owners of the assets, separated by commas: e-mail addresses or `team:NAME`."""
     webhook_url: SecretStr | None = None
-    """Address that is told of failed runs and new dead letters; none: nobody is told."""
+    """Webhook notified of failed runs and new dead letters; unset disables it."""
 
     local_stack: bool = True
-    """Whether `up` starts those of Kafka and MinIO whose address is on this machine."""
+    """Let `up` start whichever of Kafka and MinIO has an address on this machine."""
     local_dir: Path = Path(".local")
-    """Data, logs and credentials of the local stack."""
+    """Folder for the data, logs and credentials of the local stack."""
     ui_host: Annotated[str, AfterValidator(checked_host)] = "127.0.0.1"
-    """Address that the Dagster UI listens on."""
+    """Host name or IP address that the Dagster UI listens on."""
     ui_port: Annotated[int, Field(ge=1, le=PORT_MAX)] = 3000
     """Port of the Dagster UI."""
     minio_bin: Path | None = None
-    """A MinIO server to run in place of the one on PATH or in the cache."""
+    """MinIO program to run instead of the one on PATH or in the cache."""
 
     @field_validator("partitions_start")
     @classmethod
     def _has_begun(cls, value: dt.date) -> dt.date:
         today = dt.datetime.now(dt.UTC).date()
         if value > today:
-            msg = f"is after today, {today}: events would have no partition to go to"
+            msg = f"is after today, {today}: events would have no partition"
             raise ValueError(msg)
         return value
 
@@ -210,7 +209,7 @@ class Settings(BaseSettings):
         if value in {"earliest", "latest"}:
             return value
         try:
-            # Without a zone it would be this machine's, and another one on the next machine.
+            # A time without a zone would mean another time on a machine in another zone.
             has_zone = dt.datetime.fromisoformat(value).tzinfo is not None
         except ValueError:
             has_zone = False
@@ -224,7 +223,7 @@ class Settings(BaseSettings):
     def _is_url(cls, value: str) -> str:
         form = "http://HOST:PORT or https://HOST:PORT"
         if "@" in value:
-            msg = f"must be of the form {form}; credentials go to MINIO_ACCESS_KEY and _SECRET_KEY"
+            msg = f"must be of the form {form}; put credentials in MINIO_ACCESS_KEY and _SECRET_KEY"
             raise ValueError(msg)
         parts = urlsplit(value)
         try:
@@ -256,7 +255,7 @@ class Settings(BaseSettings):
     @field_validator("reconciliation_cron", "completeness_cron")
     @classmethod
     def _is_cron(cls, value: str, info: ValidationInfo) -> str:
-        # Only for who sets one: Dagster takes seconds to import, and commands start without it.
+        # Dagster takes seconds to import, so the default is not checked.
         if value == cls.model_fields[str(info.field_name)].default:
             return value
         from dagster._utils.schedules import is_valid_cron_string  # noqa: PLC0415
@@ -289,7 +288,7 @@ class Settings(BaseSettings):
         for one, two in combinations(opened, 2):
             if opened[one] == opened[two]:
                 msg = (
-                    f"{one} and {two} both take port {opened[one]} of this machine: must be "
+                    f"{one} and {two} both use port {opened[one]} of this machine: must be "
                     "different ports"
                 )
                 raise ValueError(msg)
@@ -306,7 +305,8 @@ class Settings(BaseSettings):
                 self.kafka_sasl_username and self.kafka_sasl_password
             ):
                 msg = (
-                    f"{name}={protocol} wants KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD: set both"
+                    f"{name}={protocol} requires KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD: "
+                    "set both"
                 )
                 raise ValueError(msg)
         for cert, key in (
@@ -314,44 +314,44 @@ class Settings(BaseSettings):
             ("notify_kafka_client_tls_cert", "notify_kafka_client_tls_key"),
         ):
             if getattr(self, key) and not getattr(self, cert):
-                msg = f"{key.upper()} is of no use without {cert.upper()}: set both or none"
+                msg = f"{key.upper()} has no effect without {cert.upper()}: set both or neither"
                 raise ValueError(msg)
         if self.minio_ca_file and self.minio_tls_skip_verify:
-            msg = "MINIO_CA_FILE is of no use with MINIO_TLS_SKIP_VERIFY: set one of them"
+            msg = "MINIO_CA_FILE has no effect with MINIO_TLS_SKIP_VERIFY: set only one of them"
             raise ValueError(msg)
         return self
 
     @property
     def warnings(self) -> list[str]:
-        """What whoever runs this has to be told at each start, in each tick and in each run."""
+        """Warnings to show at each start, and to log in each tick and in each run."""
         if not self.minio_tls_skip_verify or not self.minio_endpoint.startswith("https:"):
             return []
         warning = (
-            f"MINIO_TLS_SKIP_VERIFY is on: whoever answers for {self.minio_endpoint} is trusted, "
-            "and can read and change keys and pictures: set MINIO_CA_FILE instead"
+            f"MINIO_TLS_SKIP_VERIFY is on: any server that answers for {self.minio_endpoint} is "
+            "trusted, and can read and change keys and images: set MINIO_CA_FILE instead"
         )
         return [warning]
 
     @property
     def minio_address(self) -> tuple[str, int]:
-        """Host and port of the S3 server."""
+        """Host and port of the MinIO server."""
         parts = urlsplit(self.minio_endpoint)
         return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
     @property
     def kafka_address(self) -> tuple[str, int]:
-        """Host and port of the first bootstrap server; Kafka's own default port is 9092."""
+        """Host and port of the first bootstrap server; Kafka's default port is 9092."""
         match = _BROKER.fullmatch(self.kafka_bootstrap_servers.split(",")[0].strip())
         return (match[1] or match[2], int(match[3] or 9092)) if match else ("", 9092)
 
     @property
     def suffixes(self) -> list[str]:
-        """The source suffixes as a list, lower case, each with its dot, none twice."""
+        """The source suffixes as a list: lower case, each with its dot, without duplicates."""
         return parse_suffixes(self.source_suffixes)
 
     @property
     def owners(self) -> list[str]:
-        """The owners as a list, none twice."""
+        """The owners as a list without duplicates."""
         return parse_owners(self.asset_owners or "")
 
     @property
@@ -375,7 +375,7 @@ class Settings(BaseSettings):
         return f"http://{host_port((self.ui_host, self.ui_port))}"
 
     def to_environment(self) -> dict[str, str]:
-        """Give the settings as environment variables, secrets in clear, for child processes."""
+        """Return the settings, secrets in clear text, as environment variables for child processes."""
         environment: dict[str, str] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)

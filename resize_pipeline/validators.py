@@ -1,7 +1,7 @@
-"""Names and addresses that S3, Kafka, MinIO and the network take. Pure.
+"""Checks for names and addresses that S3, Kafka, MinIO and the network accept. Pure functions.
 
-Each check returns the value that it was given, and raises a ValueError that says what is allowed;
-whoever reports it adds the value.
+Each check returns its argument, or raises a ValueError that says what is allowed; the caller adds
+the value to the message.
 """
 
 import difflib
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 TOPIC_MAX = 249
 """Longest name of a topic (Kafka's `org.apache.kafka.common.internals.Topic`)."""
 DEAD_LETTERS = ".dead-letters"
-"""What the dead-letter topic's name has more than the topic's."""
+"""Suffix that makes a topic's name that of its dead-letter topic."""
 TARGET_MAX = 255 - len("minio-kafka-")
-"""Longest identifier of a target: MinIO gives its queue a folder of that name (255 bytes)."""
+"""Longest identifier of a target: MinIO names a folder after it (255 bytes)."""
 HOST_MAX = 253
-"""Longest host name (RFC 1123, with the dots written out)."""
+"""Longest host name (RFC 1123), with its dots."""
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*(\.\.|\.-|-\.))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -26,18 +26,18 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]+")
 _TARGET = re.compile(r"[A-Za-z0-9._-]+")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9._-]+")
 # What both MinIO (internal/config/config.go, validRegionRegex) and minio-py (helpers.py,
-# _REGION_REGEX) take.
+# _REGION_REGEX) accept.
 _REGION = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,61}[A-Za-z0-9]")
-# What Dagster takes for an owner (dagster/_core/utils.py, is_valid_email, and
+# What Dagster accepts as an owner (dagster/_core/utils.py, is_valid_email, and
 # dagster/_core/definitions/utils.py, is_valid_owner).
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:\S.*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
-# A last part of digits only would be an address, and a wrong one.
+# With digits only in its last part, it would be a malformed IP address.
 _HOST = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\.?$){_LABEL}\.?")
 
 
 def nearest(name: str, names: Iterable[str], likeness: float) -> str | None:
-    """Give the name that is most like another, if any has that ratio (0 to 1) of `difflib`."""
+    """Return the name most similar to another, or None if no `difflib` ratio reaches `likeness`."""
     return next(iter(difflib.get_close_matches(name, [*names], 1, likeness)), None)
 
 
@@ -53,7 +53,7 @@ def checked_bucket(value: str) -> str:
 
 
 def checked_topic(value: str) -> str:
-    """Check the name of a topic that has a dead-letter topic beside it."""
+    """Check the name of a topic that has a dead-letter topic."""
     longest = TOPIC_MAX - len(DEAD_LETTERS)
     if not _TOPIC.fullmatch(value) or value in {".", ".."} or len(value) > longest:
         msg = (
@@ -65,9 +65,9 @@ def checked_topic(value: str) -> str:
 
 
 def checked_target(value: str) -> str:
-    """Check the identifier of a MinIO target: part of an ARN and of a folder's name.
+    """Check the identifier of a MinIO target, which is part of an ARN and of a folder's name.
 
-    `_` is MinIO's own for the target without one.
+    MinIO itself uses `_` for the target without an identifier.
     """
     if not _TARGET.fullmatch(value) or value == "_" or len(value) > TARGET_MAX:
         msg = (
@@ -90,7 +90,7 @@ def checked_region(value: str) -> str:
 
 
 def checked_host(value: str) -> str:
-    """Check a host name or IP address without anything around it."""
+    """Check a bare host name or IP address."""
     try:
         ipaddress.ip_address(value)
     except ValueError:
@@ -101,7 +101,7 @@ def checked_host(value: str) -> str:
 
 
 def checked_webhook(value: str) -> str:
-    """Check the address that notices are posted to."""
+    """Check the URL of a webhook."""
     try:
         parts = urlsplit(value)
         is_address = (
@@ -113,7 +113,7 @@ def checked_webhook(value: str) -> str:
         )
     except ValueError:
         is_address = False
-    # Nothing that would end the line of a request.
+    # No character that could end the line of an HTTP request.
     if not is_address or not value.isascii() or not value.isprintable() or " " in value:
         msg = "must be of the form https://HOST/PATH or http://HOST/PATH, without user and password"
         raise ValueError(msg)
@@ -121,10 +121,10 @@ def checked_webhook(value: str) -> str:
 
 
 def parse_owners(text: str) -> list[str]:
-    """Read owners that are separated by commas.
+    """Parse a list of owners, separated by commas.
 
     Raises:
-        ValueError: one is not an owner.
+        ValueError: a part is not an owner.
     """
     owners = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for owner in owners:
@@ -135,14 +135,14 @@ def parse_owners(text: str) -> list[str]:
 
 
 def parse_suffixes(text: str) -> list[str]:
-    """Read key suffixes that are separated by commas.
+    """Parse a list of key suffixes, separated by commas.
 
     Returns:
-        The suffixes in lower case, each with its dot, at least one. One that ends with another of
-        them is left out: it selects nothing more, and S3 refuses rules that overlap.
+        The suffixes in lower case, each with its dot, at least one. A suffix that ends with another
+        one is left out: it selects no further keys, and S3 refuses overlapping rules.
 
     Raises:
-        ValueError: there is none, or one is not a suffix.
+        ValueError: the list is empty, or a part is not a suffix.
     """
     suffixes = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     if not suffixes or not all(map(_SUFFIX.fullmatch, suffixes)):

@@ -250,23 +250,23 @@ class TestSecurity:
         [
             (
                 {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "u"},
-                "KAFKA_SECURITY_PROTOCOL=SASL_SSL wants KAFKA_SASL_USERNAME and",
+                "KAFKA_SECURITY_PROTOCOL=SASL_SSL requires KAFKA_SASL_USERNAME and",
             ),
             (
                 {"NOTIFY_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"},
-                "NOTIFY_KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT wants KAFKA_SASL_USERNAME and",
+                "NOTIFY_KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT requires KAFKA_SASL_USERNAME and",
             ),
             (
                 {"KAFKA_SSL_KEYFILE": "k.pem"},
-                "KAFKA_SSL_KEYFILE is of no use without KAFKA_SSL_CERTFILE",
+                "KAFKA_SSL_KEYFILE has no effect without KAFKA_SSL_CERTFILE",
             ),
             (
                 {"NOTIFY_KAFKA_CLIENT_TLS_KEY": "k.pem"},
-                "NOTIFY_KAFKA_CLIENT_TLS_KEY is of no use without NOTIFY_KAFKA_CLIENT_TLS_CERT",
+                "NOTIFY_KAFKA_CLIENT_TLS_KEY has no effect without NOTIFY_KAFKA_CLIENT_TLS_CERT",
             ),
             (
                 {"MINIO_CA_FILE": "ca.pem", "MINIO_TLS_SKIP_VERIFY": "true"},
-                "MINIO_CA_FILE is of no use with MINIO_TLS_SKIP_VERIFY",
+                "MINIO_CA_FILE has no effect with MINIO_TLS_SKIP_VERIFY",
             ),
         ],
     )
@@ -314,7 +314,7 @@ class TestPorts:
             "KAFKA": "KAFKA_BOOTSTRAP_SERVERS",
             "UI": "UI_PORT",
         }
-        both = f"{names[named[0]]} and {names[named[1]]} both take port"
+        both = f"{names[named[0]]} and {names[named[1]]} both use port"
         with pytest.raises(UserError, match=both) as refused:
             load_settings()
         assert SECRET not in str(refused.value)
