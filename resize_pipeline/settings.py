@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     batch_max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
     """Maximum total size of the originals in memory at once."""
     source_max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
-    """Maximum size of an original; a larger one is rejected, and no more than this is downloaded."""
+    """Maximum size of an original; a larger one is rejected, and no more than that is read."""
     source_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     """Maximum pixels of an original, all frames added; a larger one is rejected before decoding."""
     output_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
@@ -375,7 +375,7 @@ class Settings(BaseSettings):
         return f"http://{host_port((self.ui_host, self.ui_port))}"
 
     def to_environment(self) -> dict[str, str]:
-        """Return the settings, secrets in clear text, as environment variables for child processes."""
+        """Return the settings as environment variables for child processes, secrets included."""
         environment: dict[str, str] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
