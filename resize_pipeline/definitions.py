@@ -16,6 +16,7 @@ from resize_pipeline.defs.sensors.follow_ups import build_follow_ups
 from resize_pipeline.defs.sensors.minio_events import build_sensor
 from resize_pipeline.environment import export_secrets, load_settings
 from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.resources.closed import closed
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
@@ -59,25 +60,39 @@ def build_definitions(
             retention_schedule,
         ],
         resources={
-            "minio": MinioResource.from_settings(
-                settings,
-                access_key=dg.EnvVar("MINIO_ACCESS_KEY"),
-                secret_key=dg.EnvVar("MINIO_SECRET_KEY"),
-            ),
-            "kafka": KafkaResource.from_settings(
-                settings,
-                sasl_password=dg.EnvVar("KAFKA_SASL_PASSWORD"),
-                ssl_key_password=dg.EnvVar("KAFKA_SSL_KEY_PASSWORD"),
-            ),
-            "pipeline": PipelineResource.from_settings(settings),
-            "renderer": RendererResource.from_settings(settings),
+            **{name: closed(resource) for name, resource in _resources(settings).items()},
             "io_manager": ScratchIOManager(),
-            **({"webhook": WebhookResource(url=dg.EnvVar("WEBHOOK_URL"))} if notifications else {}),
             **(resources or {}),
         },
-        # Steps hand pictures on in memory: they share a process.
-        executor=dg.in_process_executor,
+        # Steps hand pictures on in memory: they share a process. Like the resources, neither the
+        # executor nor the logger has anything to configure at launch.
+        executor=dg.in_process_executor.configured(_nothing, "in_process", config_schema={}),
+        loggers={"console": dg.colored_console_logger.configured(_nothing, config_schema={})},
     )
+
+
+def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:
+    found: dict[str, dg.ConfigurableResource[Any]] = {
+        "minio": MinioResource.from_settings(
+            settings,
+            access_key=dg.EnvVar("MINIO_ACCESS_KEY"),
+            secret_key=dg.EnvVar("MINIO_SECRET_KEY"),
+        ),
+        "kafka": KafkaResource.from_settings(
+            settings,
+            sasl_password=dg.EnvVar("KAFKA_SASL_PASSWORD"),
+            ssl_key_password=dg.EnvVar("KAFKA_SSL_KEY_PASSWORD"),
+        ),
+        "pipeline": PipelineResource.from_settings(settings),
+        "renderer": RendererResource.from_settings(settings),
+    }
+    if settings.webhook_url:
+        found["webhook"] = WebhookResource(url=dg.EnvVar("WEBHOOK_URL"))
+    return found
+
+
+def _nothing(_: object) -> dict[str, Any]:
+    return {}
 
 
 def _load() -> dg.Definitions:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from resize_pipeline.addresses import is_listening
 from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.defs.ops.config import LISTED_MAX_OBJECTS
 from resize_pipeline.defs.partitions import build_partitions, partition_key_at
 from resize_pipeline.delivery.requests import check_newest
 from resize_pipeline.errors import UserError, one_line
@@ -45,6 +46,7 @@ def reprocess(
 ) -> Iterator[Launched]:
     """Launch the runs, one for each hour of the named objects or one for the prefix.
 
+    More than `LISTED_MAX_OBJECTS` objects of one hour are launched as several runs.
     An empty prefix is that of everything: its run is a reconciliation.
 
     Args:
@@ -71,19 +73,9 @@ def reprocess(
             names = ", ".join(known)
             msg = f"no rendition {name!r} in {settings.renditions_file}: take one of {names}"
             raise UserError(msg)
-    if prefix is not None:
-        now = dt.datetime.now(dt.UTC)
-        scopes: dict[str, dict[str, Any]] = {
-            partition_key_at(build_partitions(settings), now, now): (
-                {"prefix": prefix} if prefix else {"reconcile": True}
-            )
-        }
-    else:
-        version = {"version_id": version_id} if version_id else {}
-        by_partition = _by_partition(settings, keys, version_id)
-        scopes = {hour: {"objects": found, **version} for hour, found in by_partition.items()}
+    scopes = _scopes(settings, keys, prefix, version_id)
     with _dagster(settings) as client:
-        for partition, scope in scopes.items():
+        for partition, scope in scopes:
             run_id = client.submit_job_execution(
                 JOB_NAME,
                 run_config=run_config(**scope, force=force),
@@ -91,6 +83,22 @@ def reprocess(
                 asset_selection=[*renditions] or None,
             )
             yield Launched(run_id, partition, tuple(scope.get("objects", ())))
+
+
+def _scopes(
+    settings: Settings, keys: Sequence[str], prefix: str | None, version_id: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return the partition of each run and what it covers."""
+    if prefix is not None:
+        now = dt.datetime.now(dt.UTC)
+        partition = partition_key_at(build_partitions(settings), now, now)
+        return [(partition, {"prefix": prefix} if prefix else {"reconcile": True})]
+    version = {"version_id": version_id} if version_id else {}
+    return [
+        (hour, {"objects": found[start : start + LISTED_MAX_OBJECTS], **version})
+        for hour, found in _by_partition(settings, keys, version_id).items()
+        for start in range(0, len(found), LISTED_MAX_OBJECTS)
+    ]
 
 
 def _by_partition(

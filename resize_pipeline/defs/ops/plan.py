@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 import dagster as dg
-from pydantic import Field
 
 from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.names import LAG_TAG, RAW_IMAGES
+from resize_pipeline.defs.ops.config import LISTED_MAX_OBJECTS, PlanConfig
 from resize_pipeline.defs.partitions import check_partition, window_of
 from resize_pipeline.defs.runs import (
     attempt_number,
@@ -40,49 +40,15 @@ from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 
-LISTED_MAX_OBJECTS = 5_000
-"""Most objects that a run takes from a listing, so that its memory and its steps are bounded
-whatever the bucket holds; a follow-up run goes on where it ended."""
-
-
-class PlanConfig(dg.Config):
-    """What a run covers. Without any of it: every object of the run's partitions.
-
-    Of what is listed, that is without offset ranges and objects, only what lacks a current
-    rendition is made.
-
-    Attributes:
-        topic_id: id of the topic that the offset ranges belong to.
-        offset_ranges: each PARTITION:START-END, the end exclusive.
-        objects: keys in the source bucket.
-        version_id: refuse the run if this is not the newest version of its one object.
-        prefix: every object of the bucket whose key starts with it, whatever its hour.
-        reconcile: every object of the bucket, whatever its hour.
-        force: make renditions again that are current.
-        start_after: of what is listed, only keys after this one; for follow-up runs.
-        spec_digest: digest of the specs that the run was planned under.
-    """
-
-    topic_id: str = ""
-    # The Launchpad shows a default, and nothing of what a factory makes.
-    offset_ranges: list[str] = Field(default=[])
-    objects: list[str] = Field(default=[])
-    version_id: str = ""
-    prefix: str = ""
-    reconcile: bool = False
-    force: bool = False
-    start_after: str = ""
-    spec_digest: str = ""
-
 
 @dg.op(
     ins={"source": dg.In(dg.Nothing)},
     out={"planned": dg.Out(Plan), "batches": dg.DynamicOut(Batch)},
     tags={"dagster/priority": "0"},
+    config_schema=PlanConfig.schema_of_op(),
 )
 def plan(
     context: dg.OpExecutionContext,
-    config: PlanConfig,
     kafka: KafkaResource,
     minio: MinioResource,
     pipeline: PipelineResource,
@@ -94,6 +60,7 @@ def plan(
     for warning in pipeline.warnings:
         context.log.warning(warning)
     with one_line_failures(context):
+        config = PlanConfig.parse(context.op_config)
         _check_config(context, config, pipeline)
         planned = Plan(started=time.time())
         letters = kafka.dead_letters(pipeline.dead_letter_topic)

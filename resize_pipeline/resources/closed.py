@@ -1,0 +1,37 @@
+"""Resources whose configuration is fixed when the definitions are built."""
+
+import inspect
+from typing import Any
+
+import dagster as dg
+
+
+def closed(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
+    """Return a definition of the resource with nothing to configure at launch.
+
+    Dagster lets a run's configuration replace every field of a `ConfigurableResource`, with
+    `{env: NAME}` for any variable: whoever may launch a run could send the secret key to an S3
+    server of his own. `EnvVar` fields are still resolved when a run starts.
+
+    The description lists the fields, because the UI shows no values of such a resource.
+    """
+    definition = resource.get_resource_definition()
+    values: dict[str, Any] = definition.config_field.default_value  # pyright: ignore[reportOptionalMemberAccess]
+    fields = "\n".join(f"- {name}: {_shown(value)}" for name, value in sorted(values.items()))
+
+    def fixed(_: object) -> dict[str, Any]:
+        return values
+
+    return definition.configured(
+        fixed,
+        config_schema={},
+        description=f"{inspect.getdoc(type(resource))}\n\n{fields}",
+    )
+
+
+def _shown(value: object) -> str:
+    match value:
+        case {"env": name}:
+            return f"the variable `{name}`"
+        case _:
+            return f"`{value}`"
