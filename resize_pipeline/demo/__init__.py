@@ -58,7 +58,7 @@ def run_demo(settings: Settings, say: Callable[[str], None], *, keep: bool) -> b
         is_well = demonstrate(settings, console)
         console.print(f"Dagster  {settings.ui_url}")
         return is_well
-    # Somebody is watching and should not have to wait for the interval.
+    # A person is watching and should not have to wait for the interval.
     settings = settings.model_copy(update={"run_min_interval_s": 0.0})
     with running_pipeline(settings, say) as pipeline:
         is_well = demonstrate(pipeline.settings, console)

@@ -1,4 +1,4 @@
-"""What a user did wrong is one line of the command line, before anything is started."""
+"""The command line reports a user's mistake in one line, before it starts anything."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def refused(project: Project, *command: str) -> str:
-    """Run a command that has to end with exit code 1 and one line, and give the line."""
+    """Run a command that must end with exit code 1 and one line; return the line."""
     done = project.run("resize-pipeline", *command)
     assert done.returncode == 1, done.stdout + done.stderr
     lines = done.stderr.splitlines()
@@ -91,7 +91,7 @@ def test_local_dir_that_is_a_file(project: Project) -> None:
 
 def test_a_second_up_says_how_to_stop_the_first(project: Project) -> None:
     (project.folder / ".local").mkdir()
-    # As a supervisor leaves it; this process stands for it.
+    # The state file of a running supervisor, with this process in its place.
     StackState(supervisor=current_process()).write(project.folder / ".local" / "stack.json")
     line = refused(project, "up")
     assert f"a stack is already running in {project.folder}/.local (pid {os.getpid()})" in line

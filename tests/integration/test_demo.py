@@ -1,4 +1,4 @@
-"""`resize-pipeline demo` on a running pipeline, and what makes it fail."""
+"""`resize-pipeline demo` on a running pipeline, and the outcomes that make it fail."""
 
 import re
 from dataclasses import replace
@@ -68,7 +68,7 @@ def test_a_demonstration_fails_when_the_pipeline_makes_something_else(
     rows = table_rows(done.stdout)
     wrong = "large is (1280, 960), not (1000, 750)"
     assert wrong in " ".join(rows["deeper/path/rose.jpg"][3:])
-    # It is well all the same: it is smaller than both.
+    # It is as expected all the same, because it is smaller than both.
     assert len(rows["small.jpg"][3:]) == 3
 
 
@@ -81,9 +81,9 @@ def test_all_is_well_when_every_rendition_has_its_size():
     [
         ({}, ["small is missing", "large is missing"]),
         ({"small": MADE["small"]}, ["large is missing"]),
-        # As a renderer that ignores the orientation would do it.
+        # As from a renderer that ignores the orientation.
         (MADE | {"small": Made((50, 100), 1)}, ["small is (50, 100), not (100, 50)"]),
-        # As one that enlarges would do it.
+        # As from a renderer that enlarges.
         (MADE | {"large": Made((1000, 500), 1)}, ["large is (1000, 500), not (400, 200)"]),
     ],
 )
@@ -105,12 +105,12 @@ def test_what_is_no_picture_has_to_be_rejected():
 
 
 def sizes(row: list[str]) -> list[str]:
-    """Give the sizes in a row's outcome, in the order of the renditions."""
+    """Return the sizes in a row's outcome, in the order of the renditions."""
     return [found[1] for line in row[3:] if (found := re.match(r"\w+ (\d+x\d+), ", line))]
 
 
 def table_rows(output: str) -> dict[str, list[str]]:
-    """Read the table: by object its event, offset, run and the lines of its outcome."""
+    """Parse the table: for each object, its event, offset, run and the lines of its outcome."""
     lines = iter(output.splitlines())
     next(line for line in lines if line.startswith("object "))
     rows: dict[str, list[str]] = {}

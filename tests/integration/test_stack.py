@@ -1,4 +1,4 @@
-"""`resize-pipeline stack` as a user meets it: real servers, started and ended from outside."""
+"""`resize-pipeline stack` as a user runs it: real servers, started and stopped from outside."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ PASSWORD = f"secret-{uuid.uuid4()}"
 class CommandLine:
     """`resize-pipeline` with a folder and ports of its own.
 
-    Without Kafka, that is somewhere else and the start takes a second.
+    Without Kafka, its address is on another machine and the start takes a second.
     """
 
     folder: Path
@@ -86,7 +86,7 @@ class CommandLine:
         return process.returncode, output
 
     def up(self) -> subprocess.Popen[str]:
-        """Start the stack and return when it says that it is up."""
+        """Start the stack and return when it reports that it is up."""
         process = self.start("stack", "up")
         self.ups.append(process)
         assert process.stdout
@@ -98,7 +98,7 @@ class CommandLine:
         raise AssertionError("".join(said))
 
     def processes(self) -> list[psutil.Process]:
-        """All that runs now, the supervisor included."""
+        """Return all processes that run now, the supervisor included."""
         supervisor = psutil.Process(self.ups[-1].pid)
         return [supervisor, *supervisor.children(recursive=True)]
 
@@ -126,7 +126,7 @@ def minio_only(command_line: CommandLine) -> CommandLine:
 def all_gone(processes: list[psutil.Process]) -> bool:
     alive = [each for each in processes if each.is_running()]
     with contextlib.suppress(psutil.NoSuchProcess):
-        # A zombie has ended; whoever adopted it has just not looked yet.
+        # A zombie has ended; its new parent has just not reaped it yet.
         return all(each.status() == psutil.STATUS_ZOMBIE for each in alive)
     return False
 
@@ -166,7 +166,7 @@ def test_up_answers_and_down_leaves_data_and_no_process(command_line: CommandLin
     assert table.count("running") == 2
     write(command_line)
 
-    # Secrets are in no argument, log or state, and nobody else's machine is invited.
+    # No secret is in an argument, a log or the state, and no other machine can connect.
     state = read_state(command_line.local_dir / "stack.json")
     assert state
     assert PASSWORD not in str([process.cmdline() for process in processes])
@@ -187,7 +187,7 @@ def test_up_answers_and_down_leaves_data_and_no_process(command_line: CommandLin
     assert code == 1
     assert table.count("stopped") == 2
 
-    # Killed with -9, the supervisor takes its servers along, and what they had survives that too.
+    # A supervisor killed with -9 leaves no server behind, and the data survives that, too.
     up = command_line.up()
     assert_kept(command_line)
     processes = command_line.processes()

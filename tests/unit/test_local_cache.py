@@ -1,4 +1,4 @@
-"""What is in the cache is whole, and made once."""
+"""An entry of the cache is complete, and made once."""
 
 import threading
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_it_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
     threads = [threading.Thread(target=cached, args=(target, make)) for _ in range(4)]
     for thread in threads:
         thread.start()
-    # Whoever made it without waiting for its turn would have begun by now.
+    # A thread that does not wait for its turn would have started by now.
     with pytest.raises(AssertionError):
         wait_until(lambda: len(made) > 1, 0.3, "a second one")
     all_asked.set()

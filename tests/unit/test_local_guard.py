@@ -1,4 +1,4 @@
-"""Whatever happens to a supervisor or a guard, nothing of a service is left."""
+"""Whatever happens to a supervisor or a guard, no process of a service is left behind."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 
-# A program with a child in its own group and one that has left it; neither minds SIGTERM.
+# A program with one child in its group and one outside it; all of them ignore SIGTERM.
 FAMILY = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -123,7 +123,7 @@ def test_a_killed_guard_leaves_no_program(tmp_path: Path) -> None:
     wait_until(lambda: all_gone(family[:1]), 10, "the program to end")
     assert guarded.poll() == 128 + signal.SIGKILL
     guarded.stop()
-    # The child that left the program's group is beyond reach then.
+    # The child that left the program's group can't be reached without the guard.
     wait_until(lambda: all_gone(family[:2]), 10, "its group to end")
     family[2].kill()
 

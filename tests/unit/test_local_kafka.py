@@ -1,4 +1,4 @@
-"""Kafka's configuration, and what counts as an answer."""
+"""Kafka's configuration, and the answers that count as ready."""
 
 import socket
 import struct
@@ -26,7 +26,7 @@ def test_clients_are_sent_to_the_configured_address() -> None:
     ("answer", "expected"),
     [
         (struct.pack(">iii", 60, 1, 1), True),
-        # A broker that is not registered yet gives a list without brokers.
+        # A broker that is not registered yet returns a list without brokers.
         (struct.pack(">iii", 60, 1, 0), False),
         (b"HTTP", False),
         (b"", False),
@@ -47,7 +47,7 @@ def test_only_a_list_with_a_broker_is_an_answer(answer: bytes, *, expected: bool
         thread.join(5)
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_a_closed_port_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
     assert not kafka_answers(address)

@@ -1,4 +1,4 @@
-"""Which MinIO is run, how it is built, and what its environment holds."""
+"""Which MinIO program runs, how it is built, and what its environment contains."""
 
 import stat
 from pathlib import Path
@@ -21,7 +21,7 @@ def executable(path: Path, text: str = SCRIPT) -> Path:
 
 @pytest.fixture
 def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `go` to write, nothing on PATH but the system's own, and an empty cache."""
+    """Return the path for a fake `go`; PATH has only system programs, the cache is empty."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(minio, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(minio, "package_dir", lambda _module: tmp_path / "go")
@@ -77,7 +77,7 @@ def test_a_failed_build_says_what_and_where_the_log_is(go: Path, tmp_path: Path)
     assert not list(log.parent.glob("*making*"))
 
 
-def test_the_server_sees_none_of_our_settings(
+def test_the_server_sees_no_setting_of_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINIO_SECRET_KEY", "ours")

@@ -1,4 +1,4 @@
-"""Services are started together, watched and stopped; what goes wrong is said in full."""
+"""Services are started together, watched and stopped; failures are reported in full."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused, and what is made of them."""
+"""Settings: their sources, the values that are refused, and what is derived from them."""
 
 import io
 import os
@@ -96,7 +96,7 @@ class TestExportSecrets:
         assert os.environ["MINIO_SECRET_KEY"] == "exported"
 
     def test_an_empty_one_counts_as_unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As in reading: otherwise Dagster would sign with an empty key."""
+        """As when settings are read: otherwise Dagster would sign with an empty key."""
         monkeypatch.setenv("MINIO_SECRET_KEY", "")
         export_secrets(Settings(minio_secret_key=SECRET))
         assert os.environ["MINIO_SECRET_KEY"] == SECRET
@@ -227,7 +227,7 @@ def test_a_value_that_pydantic_refuses_is_worded_like_the_others(
         ("MINIO_ROOT_PASSWORD", "12345678"),
     ],
 )
-def test_a_right_value_is_taken(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_right_value_is_accepted(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     assert load_settings().to_environment()[name] == value
 
@@ -276,7 +276,7 @@ class TestSecurity:
             load_settings()
 
     @pytest.mark.parametrize("warn", [True, False])
-    def test_a_server_that_is_not_verified_is_told_of_at_each_start(
+    def test_a_server_that_is_not_verified_causes_a_warning_at_each_start(
         self, capfd: pytest.CaptureFixture[str], *, warn: bool
     ) -> None:
         endpoint = f"https://minio-{warn}.example.com".lower()
@@ -381,7 +381,7 @@ class TestDotenvWarnings:
             ("RUN_MAX_IMAGES", "RUN_MAX_BYTES"),
         ],
     )
-    def test_a_misspelt_name_is_told_of_with_the_nearest(self, name: str, nearest: str) -> None:
+    def test_a_misspelt_name_is_reported_with_the_nearest(self, name: str, nearest: str) -> None:
         (warning,) = self.warnings(f"SOURCE_BUCKET=x\n\n# note\nexport {name}={SECRET}\n")
         assert warning == f"line 4 is ignored: {name.upper()} is not a setting, {nearest} is"
 
@@ -402,7 +402,7 @@ class TestDotenvWarnings:
         assert self.warnings(example) == []
         assert self.warnings(example.replace("# MINIO", "MINIO").replace("# KAFKA", "KAFKA")) == []
 
-    def test_a_line_that_cannot_be_parsed_is_told_of_without_its_value(self) -> None:
+    def test_a_line_that_cannot_be_parsed_is_reported_without_its_value(self) -> None:
         text = f'# note\n\n  KAFKA_TOPIC\nMINIO_SECRET_KEY="{SECRET}\nMINIO_REGION eu\n'
         assert self.warnings(text) == [
             "line 3 is ignored: KAFKA_TOPIC must be followed by =VALUE",
@@ -425,7 +425,7 @@ class TestDotenvWarnings:
             "resize-pipeline: .env, line 1",
             "resize-pipeline: .env, line 2",
         ]
-        assert not caplog.records, "not said by python-dotenv too"
+        assert not caplog.records, "python-dotenv does not warn, too"
 
 
 @pytest.mark.parametrize(
@@ -494,7 +494,7 @@ def test_where_a_sensor_starts(start: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["reconciliation_cron", "completeness_cron"])
-def test_a_schedule_that_is_none_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_schedule_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name.upper(), "hourly")
     with pytest.raises(UserError, match=f"{name.upper()}: 'hourly' must be a cron schedule"):
         load_settings()
@@ -541,7 +541,7 @@ class TestOwners:
     @pytest.mark.parametrize(
         "owner", ["me@example.com", "a.b+c@mail.example.org", "team:The A Team"]
     )
-    def test_what_dagster_takes(self, owner: str) -> None:
+    def test_what_dagster_accepts(self, owner: str) -> None:
         assert is_valid_owner(owner)
         assert Settings(asset_owners=f" {owner},team:x , {owner}").owners == [owner, "team:x"]
 
