@@ -1,7 +1,7 @@
 """Provisioning: topics, MinIO's Kafka target, buckets, notification rules and the pipeline's user.
 
-Each part reads what is there, decides in pure functions what differs from what should be, and
-changes only that, so it can be run at any time and any number of times.
+Each part reads the servers' state, compares it with the desired state in pure functions, and
+changes only what differs. So provisioning can be run at any time, any number of times.
 """
 
 from pathlib import Path
@@ -28,18 +28,19 @@ def provision(
     """Make Kafka and MinIO ready for the pipeline.
 
     Args:
-        settings: the servers, and what should be there.
-        dry_run: only say what would be changed.
-        credentials_file: where the new user's credentials go; by default a file in LOCAL_DIR
-            that `load_settings` reads when MinIO is a local one, otherwise a step's lines.
-        report: called with each step as it is done.
+        settings: the servers and their desired state.
+        dry_run: report what would change, and change nothing.
+        credentials_file: receives the new user's credentials. By default they go to a file in
+            LOCAL_DIR that `load_settings` reads if MinIO is local, and otherwise to the lines of
+            a step.
+        report: called with each step when it is done.
 
     Returns:
-        The steps, in order. Settings that were loaded before do not hold a new user's
-        credentials: load them again.
+        The steps, in order. If they created a user or a secret, load the settings again to get
+        the new credentials.
 
     Raises:
-        TransientError: a server can't be reached.
+        TransientError: a server is unreachable.
         UserError: a setting or the rendition file is wrong.
     """
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
@@ -54,8 +55,8 @@ def provision(
     server = Server(settings)
     # Kafka comes first: MinIO refuses a target whose Kafka it can't reach.
     ensure_target(settings, server, add, dry_run=dry_run)
-    client = server.s3().client
-    ensure_buckets(settings, renditions, server, client, add, dry_run=dry_run)
-    ensure_notification(settings, server, client, add, dry_run=dry_run)
+    minio = server.s3()
+    ensure_buckets(settings, renditions, server, minio, add, dry_run=dry_run)
+    ensure_notification(settings, server, minio, add, dry_run=dry_run)
     ensure_user(settings, renditions, server, credentials_file, add, dry_run=dry_run)
     return steps

@@ -1,4 +1,4 @@
-"""Talking to MinIO as its administrator, and telling a refusal from other errors."""
+"""MinIO's admin API, with its errors sorted: denied, other errors of MinIO, server unreachable."""
 
 import json
 from collections.abc import Callable
@@ -10,20 +10,27 @@ from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, MinioException, S3Error
 
-from resize_pipeline.errors import TransientError
-from resize_pipeline.resources.minio import DENIED, HTTPS_ONLY, MinioResource, away, http_client
+from resize_pipeline.errors import RefusedError, TransientError
+from resize_pipeline.resources.minio import (
+    DENIED,
+    HTTPS_ONLY,
+    UNKNOWN_KEYS,
+    MinioResource,
+    away,
+    http_client,
+)
 from resize_pipeline.settings import Settings
 
 BUSY = frozenset({500, 502, 503, 504})
-"""HTTP status of a server that may do better later."""
+"""HTTP statuses after which the same request may succeed later."""
 
 
 class AdminError(Exception):
     """The admin API answered with an error.
 
     Attributes:
-        code: MinIO's error code; empty when the answer is not MinIO's.
-        message: what MinIO says about it.
+        code: MinIO's error code; empty if the answer did not come from MinIO.
+        message: MinIO's error message.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -33,11 +40,11 @@ class AdminError(Exception):
 
 
 class DeniedError(AdminError):
-    """These credentials may not do it, or this server has no MinIO admin API."""
+    """The credentials do not allow the request, or the server has no MinIO admin API."""
 
 
 class Server:
-    """The MinIO server with the administrator's credentials."""
+    """The MinIO server, accessed with the administrator's credentials."""
 
     def __init__(self, settings: Settings) -> None:
         self.endpoint = settings.minio_endpoint
@@ -55,17 +62,17 @@ class Server:
         )
 
     def call(self, method: Callable[..., str], *args: Any, **options: Any) -> str:
-        """Call a method of `admin`.
+        """Call a method of `admin` and return its answer.
 
         Raises:
-            DeniedError: the credentials do not allow it, or the server is not MinIO.
-            AdminError: MinIO refused for another reason.
-            TransientError: the server can't be reached or is not ready.
+            DeniedError: the credentials do not allow the request, or the server is not MinIO.
+            AdminError: MinIO answered with another error.
+            TransientError: the server is unreachable or not ready.
         """
         try:
             return method(*args, **options)
         except UnboundLocalError as error:
-            # minio-py 7.2 hides what happened in config_get behind this one.
+            # In minio-py 7.2, config_get raises this instead of the error that it got.
             hidden = error.__context__
             if not isinstance(hidden, Exception):
                 raise
@@ -74,16 +81,16 @@ class Server:
             raise self._error(error) from error
 
     def resource(self, access_key: str, secret_key: str) -> MinioResource:
-        """Give the S3 side of the server with these credentials."""
+        """Return the server's S3 API with these credentials."""
         return MinioResource.from_settings(
             self._settings, access_key=access_key, secret_key=secret_key
         )
 
     def authenticates(self, access_key: str, secret_key: str) -> bool:
-        """Tell whether the server knows these credentials, whatever they allow.
+        """Return whether the server accepts these credentials, whatever they allow.
 
         Raises:
-            TransientError: the server can't be reached.
+            TransientError: the server is unreachable.
         """
         try:
             self.resource(access_key, secret_key).client.list_buckets()
@@ -94,10 +101,10 @@ class Server:
         return True
 
     def s3(self) -> MinioResource:
-        """Give the S3 side: the administrator's, or the pipeline's own if that is all we have.
+        """Return the server's S3 API, with the pipeline's credentials if root's do not work.
 
         Raises:
-            TransientError: the server can't be reached.
+            TransientError: the server is unreachable.
         """
         settings = self._settings
         root = (
@@ -112,7 +119,7 @@ class Server:
     def _error(self, error: Exception) -> Exception:
         if not isinstance(error, MinioAdminException):
             return away(self.endpoint, error)
-        # minio-py keeps status and body to itself, but gives both to pickle.
+        # minio-py exposes status and body to pickle only.
         status, body = error.__reduce__()[1]
         if HTTPS_ONLY in str(body):
             return away(self.endpoint, error)
@@ -130,7 +137,7 @@ class Server:
 
 
 def parse_error(body: str) -> tuple[str, str]:
-    """Read an answer of MinIO's admin API: code and message, empty when it is not one."""
+    """Return code and message of an admin API error; both are empty if the body is not one."""
     try:
         answer: object = json.loads(body)
     except ValueError:
@@ -142,10 +149,16 @@ def parse_error(body: str) -> tuple[str, str]:
 
 
 def refusal(server: Server, error: Exception) -> str:
-    """Say in words that the administrator's credentials do not reach."""
-    code = error.code if isinstance(error, AdminError | S3Error) else ""
-    if code in {"InvalidAccessKeyId", "SignatureDoesNotMatch"}:
-        return f"MinIO at {server.endpoint} does not know MINIO_ROOT_USER with this password"
+    """Return why the administrator's credentials are not enough, for a step.
+
+    Args:
+        server: the server that refused.
+        error: the `DeniedError` of its admin API, or the `RefusedError` of its S3 API.
+    """
+    answer = error.__cause__ if isinstance(error, RefusedError) else error
+    code = answer.code if isinstance(answer, AdminError | S3Error) else ""
+    if code in UNKNOWN_KEYS:
+        return f"MinIO at {server.endpoint} does not accept MINIO_ROOT_USER with this password"
     return f"MinIO at {server.endpoint} refuses to show or change it ({code or error})"
 
 

@@ -1,4 +1,4 @@
-"""The buckets, and the notification rules of the source bucket."""
+"""Creates the buckets and sets the notification rules of the source bucket."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,12 @@ from minio import Minio
 from minio.error import S3Error
 from minio.notificationconfig import NotificationConfig, QueueConfig, SuffixFilterRule
 
-from resize_pipeline.errors import UserError
+from resize_pipeline.errors import RefusedError, UserError
 from resize_pipeline.provisioning.admin import DeniedError, Server, refusal
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.provisioning.target import arn, is_arn_of, read_target, target_of
 from resize_pipeline.renditions.spec import Rendition
-from resize_pipeline.resources.minio import DENIED
+from resize_pipeline.resources.minio import DENIED, MinioResource
 from resize_pipeline.settings import Settings
 
 EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
@@ -22,7 +22,7 @@ NOTIFICATION_MISSING = frozenset({"NoSuchBucket"})
 
 @dataclass(frozen=True, slots=True)
 class RuleChanges:
-    """What becomes of a bucket's notification: the whole new one, and how it differs."""
+    """A bucket's new notification configuration, and how it differs from the present one."""
 
     config: NotificationConfig
     added: tuple[QueueConfig, ...]
@@ -33,10 +33,10 @@ class RuleChanges:
 
 
 def wanted_rules(suffixes: Sequence[str], target: str) -> list[QueueConfig]:
-    """Give the rules that select the pictures: S3 compares suffixes with their case.
+    """Return the rules that select images. S3 compares suffixes case-sensitively.
 
     Args:
-        suffixes: key suffixes in lower case, each with its dot.
+        suffixes: key suffixes in lower case, each with its dot. Both cases get a rule.
         target: name of MinIO's Kafka target.
     """
     cases = dict.fromkeys(case for suffix in suffixes for case in (suffix, suffix.upper()))
@@ -53,16 +53,16 @@ def wanted_rules(suffixes: Sequence[str], target: str) -> list[QueueConfig]:
 def rule_changes(
     existing: NotificationConfig, wanted: Iterable[QueueConfig], target: str
 ) -> RuleChanges:
-    """Decide on the notification: others' rules stay, ours become the wanted ones.
+    """Replace the rules of this target by the wanted ones, and keep all other rules.
 
-    A rule is ours when it goes to our target. Its id is not compared.
+    A rule belongs to the pipeline if it sends to this target. Rule ids are not compared.
     """
     wanted = list(wanted)
     ours = [rule for rule in existing.queue_config_list if is_arn_of(rule.queue or "", target)]
     others = [rule for rule in existing.queue_config_list if rule not in ours]
     keys = {_key(rule) for rule in wanted}
     kept = [rule for rule in ours if _key(rule) in keys]
-    # A rule that is there twice is kept once.
+    # Of identical rules one is kept.
     kept = list({_key(rule): rule for rule in kept}.values())
     added = [rule for rule in wanted if _key(rule) not in {_key(one) for one in kept}]
     return RuleChanges(
@@ -81,7 +81,7 @@ def _key(rule: QueueConfig) -> tuple[frozenset[str], str, str]:
 
 
 def describe_rule(rule: QueueConfig) -> str:
-    """Say which rule it is."""
+    """Return a rule in words, for an error message."""
     _, prefix, suffix = _key(rule)
     return (
         f"{rule.config_id or 'rule without id'} ({','.join(rule.events)}, prefix {prefix!r}, "
@@ -92,9 +92,9 @@ def describe_rule(rule: QueueConfig) -> str:
 def clashing_rules(
     others: Iterable[QueueConfig], wanted: Iterable[QueueConfig]
 ) -> list[QueueConfig]:
-    """Find others' rules that select objects and events that ours select too.
+    """Return the rules of others that select some of the objects and events of the wanted ones.
 
-    MinIO allows that and sends to both; other servers refuse it.
+    MinIO allows such rules and sends to both targets; other servers refuse them.
     """
     wanted = list(wanted)
     return [other for other in others if any(_overlap(other, rule) for rule in wanted)]
@@ -116,9 +116,9 @@ def _overlap(one: QueueConfig, two: QueueConfig) -> bool:
 def repeated_rules(
     existing: NotificationConfig, wanted: Iterable[QueueConfig], target: str
 ) -> dict[str, list[QueueConfig]]:
-    """Find rules that say the same as ours and go to another Kafka target, by that target.
+    """Return rules that equal a wanted one but send to another Kafka target, by that target.
 
-    Our own are left there when NOTIFY_KAFKA_TARGET is changed.
+    Changing NOTIFY_KAFKA_TARGET leaves the pipeline's former rules behind like this.
     """
     keys = {_key(rule) for rule in wanted}
     found: dict[str, list[QueueConfig]] = {}
@@ -133,49 +133,51 @@ def ensure_buckets(
     settings: Settings,
     renditions: Sequence[Rendition],
     server: Server,
-    client: Minio,
+    minio: MinioResource,
     report: Report,
     *,
     dry_run: bool,
 ) -> None:
-    """Make the source bucket and the renditions' buckets.
+    """Create the source bucket and the renditions' buckets.
 
     Raises:
-        TransientError: MinIO can't be reached.
-        UserError: a bucket's name belongs to somebody else.
+        TransientError: MinIO is unreachable.
+        UserError: a bucket belongs to another account.
     """
-    refused: dict[str, S3Error] = {}
+    refused: dict[str, RefusedError] = {}
     for bucket in dict.fromkeys([settings.source_bucket, *(one.bucket for one in renditions)]):
         try:
-            with server.resource("", "").errors(bucket), _keep_denied():
-                if client.bucket_exists(bucket):
+            with minio.errors(bucket):
+                if minio.client.bucket_exists(bucket):
                     report(Step("ok", f"bucket {bucket}"))
                     continue
                 if not dry_run:
-                    _make_bucket(client, bucket, server)
+                    _make_bucket(minio, bucket)
                 report(changed(f"bucket {bucket}: create", dry_run=dry_run))
-        except _Refused as error:
-            refused[bucket] = error.cause
-    for error in list(refused.values())[:1]:
+        except RefusedError as error:
+            refused[bucket] = error
+    if refused:
+        error = next(iter(refused.values()))
         buckets = " ".join(f"{ALIAS}/{bucket}" for bucket in refused)
         report(
             Step(
                 "needs administrator",
-                f"buckets {', '.join(refused)}: {refusal(server, error)}; an administrator runs",
+                f"buckets {', '.join(refused)}: {refusal(server, error)}; "
+                "an administrator must run",
                 mc_commands(server.endpoint, f"mc mb --ignore-existing {buckets}"),
             )
         )
 
 
-def _make_bucket(client: Minio, bucket: str, server: Server) -> None:
+def _make_bucket(minio: MinioResource, bucket: str) -> None:
     try:
-        client.make_bucket(bucket)
+        minio.client.make_bucket(bucket)
     except S3Error as error:
         if error.code == "BucketAlreadyOwnedByYou":
             return
         if error.code == "BucketAlreadyExists":
             msg = (
-                f"bucket {bucket!r} on {server.endpoint} belongs to another account: choose "
+                f"bucket {bucket!r} on {minio.endpoint} belongs to another account: choose "
                 "another name in SOURCE_BUCKET or in the renditions"
             )
             raise UserError(msg) from error
@@ -183,24 +185,24 @@ def _make_bucket(client: Minio, bucket: str, server: Server) -> None:
 
 
 def ensure_notification(
-    settings: Settings, server: Server, client: Minio, report: Report, *, dry_run: bool
+    settings: Settings, server: Server, minio: MinioResource, report: Report, *, dry_run: bool
 ) -> None:
-    """Make the source bucket tell our target of every picture that comes or goes.
+    """Make the source bucket notify the target of each image that is created or removed.
 
     Raises:
-        TransientError: MinIO can't be reached.
-        UserError: the server refuses the rules, because of others on the bucket.
+        TransientError: MinIO is unreachable.
+        UserError: the server refuses the rules because of other rules on the bucket.
     """
     bucket, target = settings.source_bucket, settings.notify_kafka_target
     title = f"notification of bucket {bucket}"
     wanted = wanted_rules(settings.suffixes, target)
     changes = rule_changes(NotificationConfig(), wanted, target)
     try:
-        with server.resource("", "").errors(bucket), _keep_denied():
-            existing = _read_notification(client, bucket)
+        with minio.errors(bucket):
+            existing = _read_notification(minio.client, bucket)
             changes = rule_changes(existing, wanted, target)
             if changes and not dry_run:
-                _write_notification(client, server, bucket, changes, target)
+                _write_notification(minio, bucket, changes, target)
             report(
                 changed(
                     f"{title}: {len(changes.added)} rules added, {len(changes.removed)} removed, "
@@ -210,11 +212,11 @@ def ensure_notification(
                 if changes
                 else Step("ok", f"{title}: {len(wanted)} rules to {arn(target)}")
             )
-    except _Refused as error:
+    except RefusedError as error:
         report(
             Step(
                 "needs administrator",
-                f"{title}: {refusal(server, error.cause)}; an administrator runs",
+                f"{title}: {refusal(server, error)}; an administrator must run",
                 mc_commands(server.endpoint, *admin_commands(bucket, target, changes, wanted)),
             )
         )
@@ -228,10 +230,10 @@ def _repeated(settings: Settings, server: Server, other: str, rules: Sequence[Qu
     arns = dict.fromkeys(rule.queue or "" for rule in rules)
     return Step(
         "warning",
-        f"notification of bucket {settings.source_bucket}: {len(rules)} rules send the same events "
-        f"to the target {other!r} too, so each may be on topic {settings.kafka_topic} twice; they "
-        f"are kept, for they may be another's; if NOTIFY_KAFKA_TARGET was {other!r}, remove them "
-        "with",
+        f"notification of bucket {settings.source_bucket}: {len(rules)} rules also send these "
+        f"events to the target {other!r}, so topic {settings.kafka_topic} may hold each of them "
+        "twice; the rules are kept because they may belong to another pipeline; if "
+        f"NOTIFY_KAFKA_TARGET was {other!r} before, remove them with",
         mc_commands(
             server.endpoint,
             *(f"mc event rm {ALIAS}/{settings.source_bucket} {shlex.quote(one)}" for one in arns),
@@ -240,7 +242,7 @@ def _repeated(settings: Settings, server: Server, other: str, rules: Sequence[Qu
 
 
 def _topic_of(server: Server, target: str) -> str | None:
-    """Give the topic of a target; None when MinIO does not say."""
+    """Return the topic of a target; None if MinIO does not show it."""
     try:
         config = read_target(server, target)
     except DeniedError:
@@ -251,9 +253,9 @@ def _topic_of(server: Server, target: str) -> str | None:
 def admin_commands(
     bucket: str, target: str, changes: RuleChanges, wanted: Iterable[QueueConfig]
 ) -> tuple[str, ...]:
-    """Give the commands that make the changes."""
+    """Return the commands that make the changes."""
     where = f"{ALIAS}/{bucket} {arn(target)}"
-    # `mc` removes the rules of a target all at once.
+    # `mc` removes all rules of a target at once.
     removal = (f"mc event rm {where}",) if changes.removed else ()
     rules = wanted if changes.removed else changes.added
     suffixes = [rule.suffix_filter_rule.value for rule in rules if rule.suffix_filter_rule]
@@ -270,17 +272,17 @@ def _read_notification(client: Minio, bucket: str) -> NotificationConfig:
     try:
         return client.get_bucket_notification(bucket)
     except S3Error as error:
-        # In a dry run the bucket may not be there yet.
+        # In a dry run the bucket may not exist yet.
         if error.code in NOTIFICATION_MISSING:
             return NotificationConfig()
         raise
 
 
 def _write_notification(
-    client: Minio, server: Server, bucket: str, changes: RuleChanges, target: str
+    minio: MinioResource, bucket: str, changes: RuleChanges, target: str
 ) -> None:
     try:
-        client.set_bucket_notification(bucket, changes.config)
+        minio.client.set_bucket_notification(bucket, changes.config)
     except S3Error as error:
         if error.code in DENIED:
             raise
@@ -289,32 +291,13 @@ def _write_notification(
             for rule in changes.config.queue_config_list
             if not is_arn_of(rule.queue or "", target)
         ]
-        # MinIO does not show rules whose target is gone and allows rules that overlap; other
-        # servers do neither, and refuse all rules for one.
+        # MinIO hides rules whose target no longer exists, and allows rules that overlap. Other
+        # servers show the former and refuse the latter, with all rules of the request.
         suspects = clashing_rules(others, changes.added) or others
-        named = "; ".join(describe_rule(rule) for rule in suspects) or "none of others"
+        named = "; ".join(describe_rule(rule) for rule in suspects) or "none found"
         msg = (
-            f"{server.endpoint} refuses notifications of bucket {bucket!r} to {arn(target)} "
+            f"{minio.endpoint} refuses notifications of bucket {bucket!r} to {arn(target)} "
             f"({error.code}: {error.message}); rules in the way: {named}: remove them "
             "with `mc event rm`, or use another SOURCE_BUCKET"
         )
         raise UserError(msg) from error
-
-
-class _Refused(Exception):  # noqa: N818
-    """Carries a refusal past the resource's translation of errors."""
-
-    def __init__(self, cause: S3Error) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-class _keep_denied:  # noqa: N801
-    """Turn a refusal into `_Refused`, which is reported and not raised."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, S3Error) and error.code in DENIED:
-            raise _Refused(error) from error

@@ -1,4 +1,4 @@
-"""The file that holds the pipeline's credentials for MinIO."""
+"""Reads and writes the file with the pipeline's MinIO credentials."""
 
 import os
 import tempfile
@@ -13,10 +13,10 @@ SECRET_KEY = "MINIO_SECRET_KEY"  # noqa: S105
 
 
 def read_credentials(path: Path | None) -> tuple[str, str] | None:
-    """Read access key and secret key from a file; None when it does not hold both.
+    """Return access key and secret key from a file; None unless it holds both.
 
     Raises:
-        UserError: the file is there and can't be read.
+        UserError: the file exists but can't be read.
     """
     values = dict(
         line.removeprefix("export ").split("=", 1) for line in _lines(path) if "=" in line
@@ -27,11 +27,10 @@ def read_credentials(path: Path | None) -> tuple[str, str] | None:
 
 @contextmanager
 def written_credentials(path: Path, access_key: str, secret_key: str) -> Generator[None]:
-    """Put the credentials into a file, once what is done within has succeeded.
+    """Replace the file with one that holds the credentials if the body succeeds.
 
-    The secret is on disk before the server gets it, so a full disk can't lose it, and the file is
-    replaced in one step. Other lines of an existing file stay. Nobody but the owner can ever read
-    it.
+    The secret is on disk before the body sends it to the server, so a full disk can't lose it.
+    Other lines of an existing file are kept. The file is never readable by anyone but its owner.
 
     Raises:
         UserError: the file can't be written.
@@ -41,7 +40,7 @@ def written_credentials(path: Path, access_key: str, secret_key: str) -> Generat
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp creates with O_EXCL and mode 0600.
+        # mkstemp creates the file with O_EXCL and mode 0600.
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -60,7 +59,7 @@ def written_credentials(path: Path, access_key: str, secret_key: str) -> Generat
 
 
 def merge_lines(lines: list[str], values: Mapping[str, str]) -> str:
-    """Give a file's text with these variables set and all its other lines as they were."""
+    """Return a file's text with these variables set and all other lines unchanged."""
     kept = [
         line
         for line in lines

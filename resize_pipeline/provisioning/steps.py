@@ -1,4 +1,4 @@
-"""What one part of provisioning found or did."""
+"""The steps that provisioning reports: what it found, changed, or leaves to an administrator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 State = Literal["ok", "changed", "would change", "warning", "needs administrator"]
 
 ALIAS = "myminio"
-"""The name that the commands for an administrator give the server in `mc`."""
+"""Alias of the server in the `mc` commands for an administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +15,11 @@ class Step:
     """One line of the report.
 
     Attributes:
-        state: `ok` was right already; `needs administrator` was not done, for want of rights.
-        what: the thing and what happened to it, secrets masked.
-        lines: what belongs below the line, to be copied: commands for an administrator, or the
-            new user's credentials when no file was there to take them.
+        state: `ok` if nothing had to change; `needs administrator` if the credentials do not
+            allow the change.
+        what: the resource and what happened to it, with secrets masked.
+        lines: lines to copy, printed below the step: commands for an administrator, or the new
+            user's credentials if no file receives them.
     """
 
     state: State
@@ -26,7 +27,7 @@ class Step:
     lines: tuple[str, ...] = field(default=(), repr=False)
 
     def text(self) -> str:
-        """Give the step as it is printed: one line, and the lines to copy indented below it."""
+        """Return the step as printed: one line, and the lines to copy indented below it."""
         return "\n".join([f"{self.state:<8} {self.what}", *(f"    {line}" for line in self.lines)])
 
 
@@ -34,10 +35,10 @@ Report = Callable[[Step], None]
 
 
 def mc_commands(endpoint: str, *commands: str) -> tuple[str, ...]:
-    """Give commands of `mc` for an administrator, with the one that makes their alias first."""
+    """Return `mc` commands for an administrator, after the one that sets their alias."""
     return (f"mc alias set {ALIAS} {endpoint}  # once", *commands)
 
 
 def changed(what: str, *, dry_run: bool) -> Step:
-    """Give the step of a change, made or to be made."""
+    """Return the step of a change that was made or, in a dry run, would be made."""
     return Step("would change" if dry_run else "changed", what)

@@ -1,10 +1,10 @@
-"""MinIO's Kafka target: where its notifications go."""
+"""Configures MinIO's Kafka target, which receives the bucket notifications."""
 
 import contextlib
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,16 +18,16 @@ from resize_pipeline.settings import Settings
 SUBSYSTEM = "notify_kafka"
 RESTART_TIMEOUT_S = 60
 DRAIN_TIMEOUT_S = 15
-"""MinIO looks into its queue every 3 s (internal/store/store.go, retryInterval)."""
+"""MinIO tries to send its queue every 3 s (internal/store/store.go, retryInterval)."""
 POLL_S = 0.3
 QUEUE_DIR = "minio-events"
-"""Folder in LOCAL_DIR where a local MinIO keeps events while Kafka is down."""
+"""Folder in LOCAL_DIR in which a local MinIO keeps events while Kafka is down."""
 
 DEFAULTS = {"tls": "off", "tls_skip_verify": "off", "sasl": "off", "sasl_mechanism": "plain"}
-"""MinIO's own values of what it does not show, as it does for a target in its environment."""
+"""MinIO's values of settings that it does not show, as for a target in its environment."""
 SECRET = frozenset({"sasl_password"})
 MECHANISMS = {"PLAIN": "plain", "SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
-"""Kafka's names of SASL mechanisms to MinIO's."""
+"""MinIO's names of Kafka's SASL mechanisms."""
 
 _CLIENT = "set NOTIFY_KAFKA_CLIENT_TLS_CERT and NOTIFY_KAFKA_CLIENT_TLS_KEY to"
 REMEDIES = (
@@ -40,10 +40,10 @@ REMEDIES = (
     (("x509",), "put Kafka's CA into the folder CAs of MinIO's certs-dir and restart MinIO"),
     (("SASL",), "check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
 )
-"""What helps, by words of Go's crypto/tls and crypto/x509 and of MinIO's Kafka client."""
+"""Remedies by words in the messages of Go's crypto/tls and crypto/x509 and MinIO's Kafka client."""
 
-# All that MinIO knows (internal/config/notify/parse.go). Its parser looks for each of these names
-# with "=" anywhere in the text, inside of values too.
+# All settings of a target (internal/config/notify/parse.go). MinIO's parser searches the whole text
+# for each of these names followed by "=", inside values too.
 KEYS = (
     *("enable", "comment", "topic", "brokers", "sasl_username", "sasl_password"),
     *("sasl_mechanism", "client_tls_cert", "client_tls_key", "tls_client_auth", "sasl", "tls"),
@@ -57,8 +57,8 @@ class TargetConfig:
     """A target as MinIO runs it.
 
     Attributes:
-        values: the values in force; a secret that is set is left out by MinIO.
-        environment: those of them that come from MinIO's environment, with the variable's name.
+        values: the values in force. MinIO omits a secret that is set.
+        environment: the variable of each value that comes from MinIO's environment.
     """
 
     values: dict[str, str] = field(default_factory=dict[str, str])
@@ -66,17 +66,17 @@ class TargetConfig:
 
 
 def arn(target: str) -> str:
-    """Give the ARN of a Kafka target."""
+    """Return the ARN of a Kafka target."""
     return f"arn:minio:sqs::{target}:kafka"
 
 
 def is_arn_of(value: str, target: str) -> bool:
-    """Tell whether an ARN is this target's."""
+    """Return whether this is the ARN of the target."""
     return target_of(value) == target
 
 
 def target_of(value: str) -> str | None:
-    """Give the Kafka target of an ARN; a server with a region puts it into its ARNs."""
+    """Return the Kafka target of an ARN, with or without region; None if it has none."""
     parts = value.split(":")
     if parts[:3] != ["arn", "minio", "sqs"] or parts[5:] != ["kafka"]:
         return None
@@ -84,13 +84,13 @@ def target_of(value: str) -> str | None:
 
 
 def parse_config(text: str) -> dict[str, TargetConfig]:
-    """Read what MinIO's `config get notify_kafka` answers.
+    """Parse the answer to MinIO's `config get notify_kafka`.
 
     Each target is a line `notify_kafka:NAME key=value key="a value" ...`, with lines
-    `# MINIO_NOTIFY_KAFKA_KEY_NAME=value` before it for what its environment overrides.
+    `# MINIO_NOTIFY_KAFKA_KEY_NAME=value` before it for values that the environment overrides.
 
     Returns:
-        The targets by name; `_` is the one without a name.
+        The targets by name; `_` stands for the target without a name.
     """
     targets: dict[str, TargetConfig] = {}
     overrides: list[tuple[str, str]] = []
@@ -109,7 +109,7 @@ def parse_config(text: str) -> dict[str, TargetConfig]:
         suffix = f"_{name}" if name else ""
         for variable, value in overrides:
             key = variable.removeprefix("MINIO_NOTIFY_KAFKA_").removesuffix(suffix).lower()
-            # Two variables are not named after their key (internal/event/target/kafka.go).
+            # Two variables are not named like their key (internal/event/target/kafka.go).
             key = key.removeprefix("producer_")
             target.values[key] = value
             target.environment[key] = variable
@@ -119,8 +119,8 @@ def parse_config(text: str) -> dict[str, TargetConfig]:
 
 
 def _parse_values(text: str) -> dict[str, str]:
-    # MinIO quotes a value that has a space and escapes nothing, so the only safe end of a value
-    # is the start of the next known key.
+    # MinIO quotes a value that holds a space and escapes nothing, so only the start of the next
+    # known key marks the end of a value.
     starts = sorted(position for key in KEYS if (position := f" {text}".find(f" {key}=")) >= 0)
     values: dict[str, str] = {}
     for start, end in pairwise([*starts, len(text)]):
@@ -132,9 +132,9 @@ def _parse_values(text: str) -> dict[str, str]:
 
 
 def wanted_config(settings: Settings) -> dict[str, str]:
-    """Give the settings that the target should have; others are left as they are.
+    """Return the values that the target must have; all others may stay as they are.
 
-    Secrets come last and in clear.
+    Secrets come last and are not masked.
     """
     brokers = settings.notify_kafka_brokers or settings.kafka_bootstrap_servers
     wanted = {
@@ -168,23 +168,23 @@ def _protocol(settings: Settings) -> str:
 
 
 def _certificate(settings: Settings) -> dict[str, str]:
-    """Give the client's certificate; none where there is none, for others may have set one.
+    """Return the client certificate; nothing without one, so that one set by others stays.
 
     Raises:
-        UserError: the key is encrypted, which MinIO can't read.
+        UserError: the key is encrypted, and MinIO can't read encrypted keys.
     """
     cert, key = settings.notify_kafka_client_tls_cert, settings.notify_kafka_client_tls_key
     if cert is None:
         cert, key = settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile
         if cert is not None and settings.kafka_ssl_key_password is not None:
             msg = (
-                "MinIO reads no encrypted key, and KAFKA_SSL_KEY_PASSWORD is set: set "
+                "MinIO reads no encrypted keys, and KAFKA_SSL_KEY_PASSWORD is set: set "
                 "NOTIFY_KAFKA_CLIENT_TLS_CERT and NOTIFY_KAFKA_CLIENT_TLS_KEY to files on its host"
             )
             raise UserError(msg)
     if cert is None:
         return {}
-    # One file may hold both.
+    # One file may hold certificate and key.
     return {
         "client_tls_cert": str(cert.absolute()),
         "client_tls_key": str((key or cert).absolute()),
@@ -192,7 +192,7 @@ def _certificate(settings: Settings) -> dict[str, str]:
 
 
 def config_changes(wanted: Mapping[str, str], actual: TargetConfig | None) -> dict[str, str]:
-    """Decide what to set; a secret that MinIO holds but does not show counts as equal."""
+    """Return the values to set. A secret that MinIO holds but does not show counts as equal."""
     if actual is None:
         return dict(wanted)
     return {
@@ -207,21 +207,22 @@ def checked_for_set(values: Mapping[str, str]) -> dict[str, str]:
     """Quote values for MinIO's `config set`.
 
     Raises:
-        UserError: MinIO's parser would take the value for something else.
+        UserError: MinIO's parser would misread a value.
     """
     for key, value in values.items():
         shown = "***" if key in SECRET else repr(value)
         if any(f"{known}=" in value for known in KEYS) or value.strip("'\n\r") != value:
             msg = (
-                f"MinIO's target can't take {key} {shown}: it must not start or end with a single "
-                "quote or hold the name of one of MinIO's settings with '='; choose another value"
+                f"MinIO would misread {key} {shown} of its target: choose a value that neither "
+                "starts nor ends with a single quote or a line break, and that holds no name of "
+                "MinIO's settings followed by '='"
             )
             raise UserError(msg)
     return {key: f'"{value}"' for key, value in values.items()}
 
 
 def masked(values: Mapping[str, str]) -> str:
-    """Show settings with secrets masked."""
+    """Return the values as `key=value` words, with secrets masked."""
     return " ".join(
         f"{key}={'***' if key in SECRET else shlex.quote(value)}"
         for key, value in values.items()
@@ -230,7 +231,7 @@ def masked(values: Mapping[str, str]) -> str:
 
 
 def environment_lines(name: str, values: Mapping[str, str]) -> tuple[str, ...]:
-    """Give the variables of MinIO's environment that set these values, secrets masked."""
+    """Return the variables of MinIO's environment for these values, with secrets masked."""
     return tuple(
         f"MINIO_NOTIFY_KAFKA_{key.upper()}_{name}={'***' if key in SECRET else shlex.quote(value)}"
         for key, value in values.items()
@@ -238,11 +239,11 @@ def environment_lines(name: str, values: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run: bool) -> None:
-    """Make the target what it should be; restart MinIO only when that takes a restart.
+    """Create or change the target, and restart MinIO if that changed anything.
 
     Raises:
-        TransientError: MinIO can't be reached, can't reach Kafka, or did not come back.
-        UserError: MinIO refuses a value, or could not read a file.
+        TransientError: MinIO is unreachable, can't reach Kafka, or did not come back.
+        UserError: MinIO would misread a value, or can't read an encrypted key.
     """
     name = settings.notify_kafka_target
     title = f"MinIO target {SUBSYSTEM}:{name}"
@@ -255,7 +256,7 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
             report(
                 Step(
                     "needs administrator",
-                    f"{title}: MinIO's environment decides it; set there and restart MinIO",
+                    f"{title}: MinIO's environment sets it; set these there and restart MinIO",
                     environment_lines(name, changes),
                 )
             )
@@ -271,28 +272,13 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
                 _wait_for_empty_queues(settings, wanted)
                 _restart(server, name, wanted)
             report(changed(f"{title}: {what} (with a restart of MinIO)", dry_run=dry_run))
-        if wanted.get("tls_skip_verify") == "on":
-            report(
-                Step(
-                    "warning",
-                    f"{title}: NOTIFY_KAFKA_TLS_SKIP_VERIFY is on, so MinIO sends events and "
-                    f"credentials to whoever answers for {wanted['brokers']}; have Kafka's CA in "
-                    "CAs in MinIO's certs-dir instead",
-                )
-            )
-        if not {**(actual.values if actual else {}), **wanted}.get("queue_dir"):
-            report(
-                Step(
-                    "warning",
-                    f"{title}: without NOTIFY_KAFKA_QUEUE_DIR, a folder on MinIO's host, events "
-                    "are lost while Kafka is down; reconciliation finds their objects later",
-                )
-            )
+        for warning in _warnings(wanted, actual):
+            report(Step("warning", f"{title}: {warning}"))
     except DeniedError as error:
         report(
             Step(
                 "needs administrator",
-                f"{title}: {refusal(server, error)}; an administrator runs",
+                f"{title}: {refusal(server, error)}; an administrator must run",
                 mc_commands(
                     server.endpoint,
                     f"mc admin config set {ALIAS} {SUBSYSTEM}:{name} {masked(changes)}",
@@ -302,19 +288,32 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
         )
 
 
+def _warnings(wanted: Mapping[str, str], actual: TargetConfig | None) -> Iterator[str]:
+    if wanted.get("tls_skip_verify") == "on":
+        yield (
+            "NOTIFY_KAFKA_TLS_SKIP_VERIFY is on, so MinIO sends events and credentials to whoever "
+            f"answers for {wanted['brokers']}; put Kafka's CA into CAs in MinIO's certs-dir instead"
+        )
+    if not {**(actual.values if actual else {}), **wanted}.get("queue_dir"):
+        yield (
+            "without NOTIFY_KAFKA_QUEUE_DIR, a folder on MinIO's host, events are lost while Kafka "
+            "is down; reconciliation finds their objects later"
+        )
+
+
 def read_target(server: Server, name: str) -> TargetConfig | None:
-    """Read a target as the running server has it; None when there is none.
+    """Return a target as the running server uses it; None if it does not exist.
 
     Raises:
         DeniedError: the credentials do not allow it.
-        TransientError: MinIO can't be reached.
+        TransientError: MinIO is unreachable.
     """
-    # All targets, because MinIO answers with an error for one that does not exist.
+    # MinIO answers with an error if it is asked for one target that does not exist.
     return parse_config(server.call(server.admin.config_get, SUBSYSTEM)).get(name)
 
 
 def knows_arn(server: Server, name: str) -> bool | None:
-    """Tell whether the running server has the target's ARN; None when it may not be asked."""
+    """Return whether the running server has the target's ARN; None if it refuses to answer."""
     try:
         answer = cast("dict[str, Any]", json.loads(server.call(server.admin.info)))
     except DeniedError:
@@ -328,7 +327,7 @@ def _set(settings: Settings, server: Server, changes: Mapping[str, str]) -> None
     if settings.runs_local_minio and "queue_dir" in changes and not settings.notify_kafka_queue_dir:
         (settings.local_dir.absolute() / QUEUE_DIR).mkdir(parents=True, exist_ok=True)
     try:
-        # `enable` is implied, and older servers refuse it.
+        # Setting anything enables the target, and older servers refuse `enable`.
         values = {key: value for key, value in changes.items() if key != "enable"}
         server.call(
             server.admin.config_set,
@@ -350,19 +349,19 @@ def _unusable(settings: Settings, server: Server, error: AdminError) -> str:
 
 
 def remedy(message: str) -> str:
-    """Say what helps when MinIO can't use Kafka, by what it says."""
+    """Return the remedy for a message of MinIO about Kafka."""
     for words, what in REMEDIES:
         if any(word in message for word in words):
             return what
     return (
         "start Kafka, or set NOTIFY_KAFKA_BROKERS to its address as MinIO sees it, and "
-        "NOTIFY_KAFKA_SECURITY_PROTOCOL to what that speaks"
+        "NOTIFY_KAFKA_SECURITY_PROTOCOL to the protocol of that listener"
     )
 
 
 def _wait_for_empty_queues(settings: Settings, wanted: Mapping[str, str]) -> None:
-    # MinIO closes its targets when it restarts, and one that is just sending an event from its
-    # queue then makes it panic ("send on closed channel"). Only a local queue can be looked into.
+    # MinIO closes its targets when it restarts, and panics ("send on closed channel") if one of
+    # them is sending an event from its queue. Only a local queue can be inspected.
     if not settings.runs_local_minio or not wanted.get("queue_dir"):
         return
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
@@ -371,23 +370,20 @@ def _wait_for_empty_queues(settings: Settings, wanted: Mapping[str, str]) -> Non
 
 
 def _restart(server: Server, name: str, wanted: Mapping[str, str]) -> None:
-    # MinIO may drop the connection before it has answered.
+    # MinIO may drop the connection before it answers.
     with contextlib.suppress(TransientError):
         server.call(server.admin.service_restart)
     deadline = time.monotonic() + RESTART_TIMEOUT_S
     while time.monotonic() < deadline:
         time.sleep(POLL_S)
         try:
-            # The running server shows what it started with, so this waits for the new one.
-            if not config_changes(wanted, read_target(server, name)) and knows_arn(
-                server, name
-            ) in {
-                True,
-                None,
-            }:
+            # The old process shows the configuration that it started with, so this waits for the
+            # new one.
+            has_config = not config_changes(wanted, read_target(server, name))
+            if has_config and knows_arn(server, name) is not False:
                 return
         except (TransientError, AdminError):
-            # Away or not ready yet.
+            # Unreachable or not ready yet.
             continue
     msg = (
         f"MinIO at {server.endpoint} did not come back with the target {name!r} within "

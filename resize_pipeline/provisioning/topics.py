@@ -1,4 +1,4 @@
-"""The Kafka topics: the one that MinIO writes to, and the dead letters."""
+"""Creates and alters the Kafka topics: MinIO's events and the dead letters."""
 
 import shlex
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import MIB, Settings
 
 RETENTION_MS = 7 * 24 * 3600 * 1000
-"""Retention of the source topic in milliseconds: how long a run may be repeated."""
+"""Retention of the source topic in milliseconds: how long a run can be repeated."""
 MAX_MESSAGE_BYTES_DEFAULT = 1_048_588
-"""Kafka's own default of `max.message.bytes`, for a topic that is not there yet."""
+"""Kafka's default of `max.message.bytes`, assumed for a topic that does not exist yet."""
 DEAD_LETTER_HEADROOM = MIB
-"""A dead letter holds the whole message and its reason, so it may be this much larger."""
+"""Bytes by which a dead letter may exceed its message: it also holds the reason."""
 
 AT_LEAST = frozenset({"retention.ms", "max.message.bytes"})
-"""Configs that are only ever raised: to shorten a retention would delete messages."""
+"""Configs that are only ever raised: a shorter retention would delete messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic as it should be, or as it is."""
+    """A topic, as wanted or as Kafka describes it."""
 
     name: str
     partitions: int
@@ -35,7 +35,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class TopicChanges:
-    """What to do to a topic: `partitions` is the new number, None when it stays."""
+    """Changes of a topic. `partitions` is the new number, None if it stays."""
 
     create: bool = False
     partitions: int | None = None
@@ -46,7 +46,7 @@ class TopicChanges:
 
 
 def source_topic(settings: Settings) -> TopicSpec:
-    """Give the topic that MinIO's notifications go to."""
+    """Return the topic that receives MinIO's notifications."""
     return TopicSpec(
         settings.kafka_topic,
         settings.kafka_topic_partitions,
@@ -55,10 +55,10 @@ def source_topic(settings: Settings) -> TopicSpec:
 
 
 def dead_letter_topic(settings: Settings, source_max_message_bytes: int) -> TopicSpec:
-    """Give the topic of dead letters, which must hold any message of the source topic.
+    """Return the dead-letter topic, which must accept any message of the source topic.
 
     Args:
-        settings: where the name is from.
+        settings: holds the topic's name.
         source_max_message_bytes: the source topic's effective `max.message.bytes`.
     """
     return TopicSpec(
@@ -72,7 +72,7 @@ def dead_letter_topic(settings: Settings, source_max_message_bytes: int) -> Topi
 
 
 def topic_changes(wanted: TopicSpec, actual: TopicSpec | None) -> TopicChanges:
-    """Decide what to do to a topic; `actual` is None when there is none."""
+    """Return the changes that a topic needs; `actual` is None if it does not exist."""
     if actual is None:
         return TopicChanges(create=True, partitions=wanted.partitions, configs=wanted.configs)
     return TopicChanges(
@@ -90,14 +90,14 @@ def _suffices(name: str, actual: str | None, wanted: str) -> bool:
         return False
     if name not in AT_LEAST:
         return actual == wanted
-    # -1 is no limit at all.
+    # -1 means no limit.
     return int(actual) < 0 or int(actual) >= int(wanted)
 
 
 def describe_changes(
     wanted: TopicSpec, actual: TopicSpec | None, changes: TopicChanges
 ) -> tuple[str, ...]:
-    """Say in words what `topic_changes` decided."""
+    """Return the changes in words, for a step."""
     configs = ", ".join(f"{name}={value}" for name, value in (changes.configs or {}).items())
     if actual is None:
         return (f"create with {_partitions(wanted.partitions)}, {configs}",)
@@ -112,13 +112,13 @@ def describe_changes(
 def commands(
     wanted: TopicSpec, changes: TopicChanges, *, bootstrap_servers: str, replication_factor: int
 ) -> tuple[str, ...]:
-    """Give the changes as commands of Kafka's own tools.
+    """Return the changes as commands of Kafka's own tools.
 
     Args:
         wanted: the topic.
-        changes: what to do to it.
+        changes: its changes.
         bootstrap_servers: Kafka's addresses.
-        replication_factor: replicas of a new topic; -1 is the broker's default.
+        replication_factor: replicas of a new topic; -1 stands for the broker's default.
     """
     topics = f"kafka-topics.sh --bootstrap-server {shlex.quote(bootstrap_servers)}"
     name = shlex.quote(wanted.name)
@@ -142,11 +142,11 @@ def commands(
 
 
 def ensure_topics(settings: Settings, report: Report, *, dry_run: bool) -> None:
-    """Make the source topic and the dead-letter topic what they should be.
+    """Create the source topic and the dead-letter topic, or alter them where they differ.
 
     Raises:
-        TransientError: Kafka can't be reached or did not do as it was told.
-        UserError: Kafka refuses these credentials altogether, or the topic's name or settings.
+        TransientError: Kafka is unreachable or did not apply a change.
+        UserError: Kafka refuses the credentials, or a topic's name or settings.
     """
     with KafkaResource.from_settings(settings).connection.admin() as admin:
         source = _ensure_topic(
@@ -163,7 +163,7 @@ def ensure_topics(settings: Settings, report: Report, *, dry_run: bool) -> None:
         )
 
 
-# The type stubs for kafka-python describe 2.x, so its admin client is Any here.
+# The type stubs of kafka-python describe 2.x, so the admin client is Any here.
 def _ensure_topic(
     admin: Any,
     settings: Settings,
@@ -173,9 +173,9 @@ def _ensure_topic(
     *,
     dry_run: bool,
 ) -> TopicSpec:
-    """Make one topic what it should be, and give it as it is afterwards, with all its configs."""
+    """Create or alter one topic, and return it as it is then, with all its configs."""
     title = f"{kind} {wanted.name}"
-    # What can't be looked at is taken as absent: the commands then hold everything.
+    # If Kafka refuses to describe the topic, the commands must hold everything.
     changes = topic_changes(wanted, None)
     try:
         actual = _read_topic(admin, wanted.name)
@@ -198,8 +198,8 @@ def _ensure_topic(
         report(
             Step(
                 "needs administrator",
-                f"{title}: Kafka at {settings.kafka_bootstrap_servers} refuses "
-                f"({type(error).__name__}); with the rights for it, run",
+                f"{title}: Kafka at {settings.kafka_bootstrap_servers} refuses it "
+                f"({type(error).__name__}); a user with the rights must run",
                 commands(
                     wanted,
                     changes,
@@ -232,7 +232,7 @@ def _read_topic(admin: Any, name: str) -> TopicSpec | None:
     )
     configs = cast("dict[str, dict[str, Any]]", found["topic"][name])
     if not configs:
-        # kafka-python drops the error code of this answer; a topic always has configs.
+        # kafka-python drops the error code of this answer, but every topic has configs.
         raise kafka_errors.TopicAuthorizationFailedError(name)
     return TopicSpec(
         name,
@@ -260,7 +260,7 @@ def _apply(admin: Any, settings: Settings, wanted: TopicSpec, changes: TopicChan
         resource = ConfigResource(
             ConfigResourceType.TOPIC, wanted.name, configs=dict(changes.configs)
         )
-        # Errors come back as text, not as exceptions.
+        # kafka-python returns errors as text and raises nothing.
         result = str(admin.alter_configs([resource])["topic"][wanted.name])
         if "AuthorizationFailed" in result:
             raise kafka_errors.TopicAuthorizationFailedError(wanted.name)

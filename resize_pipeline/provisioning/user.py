@@ -1,9 +1,10 @@
-"""The pipeline's own MinIO user, with the least rights that it can work with."""
+"""Creates the pipeline's MinIO user with least privileges."""
 
 import json
 import secrets
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, cast
@@ -23,19 +24,19 @@ from resize_pipeline.settings import Settings
 
 USER = "resize-pipeline"
 SECRET_BYTES = 24
-"""Random bytes of a new secret: 32 characters, of the 8 to 40 that MinIO takes."""
+"""Random bytes of a new secret. They make 32 characters, and MinIO accepts 8 to 40."""
 
 
 def policy_name(user: str) -> str:
-    """Give the name of a user's policy: one for each, as two pipelines have other buckets."""
+    """Return the name of a user's policy: each has its own, since pipelines differ in buckets."""
     return user if user == USER else f"{USER}-{user}"
 
 
 def policy_document(source_bucket: str, renditions: Sequence[Rendition]) -> dict[str, Any]:
-    """Give the policy: read the source, write the renditions, nothing else.
+    """Return the policy: read the source, write the renditions, and nothing else.
 
-    Objects are scoped to the prefix of a rendition. Listing is not: without it a missing object
-    looks like a forbidden one.
+    Objects are limited to the prefix of a rendition. Listing is not: without the right to list, a
+    missing object looks like a forbidden one.
     """
     buckets = sorted({one.bucket for one in renditions})
     objects = sorted({f"{one.bucket}/{one.prefix}*" for one in renditions})
@@ -60,7 +61,7 @@ def policy_document(source_bucket: str, renditions: Sequence[Rendition]) -> dict
 
 
 def same_policy(one: object, two: object) -> bool:
-    """Tell whether two policies say the same; servers sort actions and resources."""
+    """Return whether two policies are equal in any order: servers sort actions and resources."""
     return _canonical(one) == _canonical(two)
 
 
@@ -73,8 +74,30 @@ def _canonical(value: object) -> object:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class UserSpec:
+    """The user as the settings want it.
+
+    Attributes:
+        name: its access key.
+        secret: its secret key; None if the settings hold none.
+        policy: what it may do.
+        destination: file that receives a new secret; None if a new secret is shown once.
+    """
+
+    name: str
+    secret: str | None = field(repr=False)
+    policy: dict[str, Any]
+    destination: Path | None
+
+    @property
+    def credentials(self) -> tuple[str, str | None]:
+        """Access key and secret key."""
+        return self.name, self.secret
+
+
 class UserAction(Enum):
-    """What to do about the user."""
+    """What provisioning does about the user."""
 
     KEEP = auto()
     KEEP_FOREIGN = auto()
@@ -93,17 +116,17 @@ def user_action(
     has_destination: bool,
     would_overwrite: bool,
 ) -> UserAction:
-    """Decide what to do about the user.
+    """Return what to do about the user.
 
     Args:
         exists: MinIO has an internal user of that name.
-        authenticates: the secret that we hold works.
-        own_secret: a secret is set that did not come from the credentials file.
-        has_destination: there is a file for a new secret that the pipeline reads.
+        authenticates: the secret of the settings works.
+        own_secret: the settings hold a secret that is not from the credentials file.
+        has_destination: a new secret goes to a file that the pipeline reads.
         would_overwrite: that file holds other credentials.
     """
     if authenticates:
-        # Without an internal user it is a service account, or a user of LDAP.
+        # Not an internal user: a service account, or a user from LDAP.
         return UserAction.KEEP if exists else UserAction.KEEP_FOREIGN
     if own_secret and would_overwrite:
         return UserAction.WRONG_CREDENTIALS
@@ -111,8 +134,24 @@ def user_action(
         return UserAction.CREATE
     if own_secret:
         return UserAction.WRONG_SECRET
-    # A new secret stops whatever runs with the old one: only where it can be found by those.
+    # A new secret stops pipelines that use the old one, unless they read it from the file.
     return UserAction.NEW_SECRET if has_destination else UserAction.ASK
+
+
+def user_spec(
+    settings: Settings, renditions: Sequence[Rendition], credentials_file: Path | None
+) -> UserSpec:
+    """Return the user as the settings want it; `credentials_file` is that of `ensure_user`."""
+    access_key, secret_key = settings.minio_access_key, settings.minio_secret_key
+    destination = credentials_file
+    if destination is None and settings.runs_local_minio:
+        destination = settings.local_dir / CREDENTIALS_FILE
+    return UserSpec(
+        name=USER if access_key is None else access_key.get_secret_value(),
+        secret=None if secret_key is None else secret_key.get_secret_value(),
+        policy=policy_document(settings.source_bucket, renditions),
+        destination=destination,
+    )
 
 
 def ensure_user(
@@ -124,84 +163,78 @@ def ensure_user(
     *,
     dry_run: bool,
 ) -> None:
-    """Make the user, its secret and its policy.
+    """Create the user, its secret and its policy, or change what differs.
 
     Args:
-        settings: access key and secret key, if any, are the user's.
-        renditions: what it must be able to write.
-        server: where it is.
-        credentials_file: where a new secret goes; None: LOCAL_DIR when MinIO is a local one,
-            otherwise it is shown once.
-        report: takes the steps.
+        settings: hold the user's access key and secret key, if there are any.
+        renditions: what the user must be able to write.
+        server: the MinIO server.
+        credentials_file: receives a new secret. By default it goes to a file in LOCAL_DIR if
+            MinIO is local, and is otherwise shown once.
+        report: called with each step.
         dry_run: change nothing.
 
     Raises:
-        TransientError: MinIO can't be reached.
+        TransientError: MinIO is unreachable.
         UserError: the user's name or secret can't be used.
     """
-    access_key, secret_key = settings.minio_access_key, settings.minio_secret_key
-    user = USER if access_key is None else access_key.get_secret_value()
-    secret = None if secret_key is None else secret_key.get_secret_value()
-    policy = policy_document(settings.source_bucket, renditions)
-    if user == settings.minio_root_user.get_secret_value():
+    user = user_spec(settings, renditions, credentials_file)
+    if user.name == settings.minio_root_user.get_secret_value():
         report(
             Step(
                 "warning",
-                f"user {user}: the pipeline runs as MINIO_ROOT_USER; unset {ACCESS_KEY} and "
-                f"{SECRET_KEY} to have a user with the least rights",
+                f"user {user.name}: the pipeline runs as MINIO_ROOT_USER; unset {ACCESS_KEY} and "
+                f"{SECRET_KEY} to get a user with least privileges",
             )
         )
         return
-    destination = credentials_file
-    if destination is None and settings.runs_local_minio:
-        destination = settings.local_dir / CREDENTIALS_FILE
-    stored = read_credentials(destination)
-    authenticates = secret is not None and server.authenticates(user, secret)
+    authenticates = user.secret is not None and server.authenticates(user.name, user.secret)
     try:
-        attached = _attached_policies(server, user)
-        action = user_action(
-            exists=attached is not None,
-            authenticates=authenticates,
-            own_secret=secret is not None and stored != (user, secret),
-            has_destination=destination is not None,
-            would_overwrite=stored is not None and stored != (user, secret),
-        )
+        attached = _attached_policies(server, user.name)
+        action = _action(user, exists=attached is not None, authenticates=authenticates)
         if action is UserAction.KEEP_FOREIGN:
-            report(Step("ok", f"user {user}: not an internal user of MinIO, used as it is"))
+            report(Step("ok", f"user {user.name}: not an internal user of MinIO, used as it is"))
             return
         if action is UserAction.KEEP and credentials_file is not None:
-            _store(report, credentials_file, user, secret or "", dry_run=dry_run)
-        _refuse_wrong(server, action, user, destination)
-        _ensure_policy(server, policy_name(user), policy, report, dry_run=dry_run)
-        _apply(server, action, user, secret, destination, report, dry_run=dry_run)
-        if policy_name(user) in (attached or ()):
-            report(Step("ok", f"policy {policy_name(user)} of user {user}"))
-        else:
-            if not dry_run:
-                server.call(server.admin.attach_policy, [policy_name(user)], user=user)
-            report(changed(f"policy {policy_name(user)}: attach to user {user}", dry_run=dry_run))
+            _store(credentials_file, user, report, dry_run=dry_run)
+        _refuse_wrong(server, action, user)
+        _ensure_policy(server, user, report, dry_run=dry_run)
+        _apply(server, action, user, report, dry_run=dry_run)
+        _attach_policy(server, user, attached or (), report, dry_run=dry_run)
     except DeniedError as error:
-        if authenticates:
-            report(Step("ok", f"user {user}: authenticates; without rights to see its policy"))
-            return
-        report(
-            Step(
-                "needs administrator",
-                f"user {user}: {refusal(server, error)}; an administrator runs, and gives you "
-                f"{ACCESS_KEY} and {SECRET_KEY}",
-                mc_commands(server.endpoint, *admin_commands(user, policy)),
-            )
-        )
+        report(_denied(server, user, error, authenticates=authenticates))
     except AdminError as error:
         msg = (
-            f"MinIO at {server.endpoint} does not take user {user!r} ({error.message}): "
+            f"MinIO at {server.endpoint} does not accept user {user.name!r} ({error.message}): "
             "change MINIO_ACCESS_KEY or MINIO_SECRET_KEY"
         )
         raise UserError(msg) from error
 
 
+def _action(user: UserSpec, *, exists: bool, authenticates: bool) -> UserAction:
+    stored = read_credentials(user.destination)
+    return user_action(
+        exists=exists,
+        authenticates=authenticates,
+        own_secret=user.secret is not None and stored != user.credentials,
+        has_destination=user.destination is not None,
+        would_overwrite=stored is not None and stored != user.credentials,
+    )
+
+
+def _denied(server: Server, user: UserSpec, error: DeniedError, *, authenticates: bool) -> Step:
+    if authenticates:
+        return Step("ok", f"user {user.name}: authenticates, but may not see its policy")
+    return Step(
+        "needs administrator",
+        f"user {user.name}: {refusal(server, error)}; an administrator must run, and give you "
+        f"{ACCESS_KEY} and {SECRET_KEY}",
+        mc_commands(server.endpoint, *admin_commands(user.name, user.policy)),
+    )
+
+
 def admin_commands(user: str, policy: dict[str, Any]) -> tuple[str, ...]:
-    """Give the commands that make the user; `mc` asks for its secret."""
+    """Return the commands that create the user. `mc` asks for its secret."""
     name = policy_name(user)
     return (
         f"cat > {name}.json <<'EOF'",
@@ -214,13 +247,13 @@ def admin_commands(user: str, policy: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _attached_policies(server: Server, user: str) -> list[str] | None:
-    """Give the user's policies; None when MinIO has no internal user of that name."""
+    """Return the user's policies; None if MinIO has no internal user of that name."""
     try:
         answer = cast("dict[str, Any]", json.loads(server.call(server.admin.user_info, user)))
     except DeniedError:
         raise
     except AdminError as error:
-        # The second one is MinIO's answer for a service account.
+        # MinIO answers the second code for a service account.
         if error.code in {"XMinioAdminNoSuchUser", "XMinioIAMActionNotAllowed"}:
             return None
         raise
@@ -233,9 +266,8 @@ def _attached_policies(server: Server, user: str) -> list[str] | None:
     return [name for name in str(answer.get("policyName", "")).split(",") if name]
 
 
-def _ensure_policy(
-    server: Server, name: str, policy: dict[str, Any], report: Report, *, dry_run: bool
-) -> None:
+def _ensure_policy(server: Server, user: UserSpec, report: Report, *, dry_run: bool) -> None:
+    name = policy_name(user.name)
     actual: object = None
     try:
         actual = json.loads(server.call(server.admin.policy_info, name))
@@ -244,87 +276,96 @@ def _ensure_policy(
     except AdminError as error:
         if error.code != "XMinioAdminNoSuchPolicy":
             raise
-    if same_policy(actual, policy):
+    if same_policy(actual, user.policy):
         report(Step("ok", f"policy {name}"))
         return
     if not dry_run:
-        server.call(server.admin.policy_add, name, policy=policy)
+        server.call(server.admin.policy_add, name, policy=user.policy)
     report(changed(f"policy {name}: {'create' if actual is None else 'change'}", dry_run=dry_run))
 
 
-def _store(report: Report, path: Path, user: str, secret: str, *, dry_run: bool) -> None:
-    if read_credentials(path) == (user, secret):
+def _attach_policy(
+    server: Server, user: UserSpec, attached: Sequence[str], report: Report, *, dry_run: bool
+) -> None:
+    name = policy_name(user.name)
+    if name in attached:
+        report(Step("ok", f"policy {name} of user {user.name}"))
         return
     if not dry_run:
-        with written_credentials(path, user, secret):
+        server.call(server.admin.attach_policy, [name], user=user.name)
+    report(changed(f"policy {name}: attach to user {user.name}", dry_run=dry_run))
+
+
+def _store(path: Path, user: UserSpec, report: Report, *, dry_run: bool) -> None:
+    if user.secret is None or read_credentials(path) == user.credentials:
+        return
+    if not dry_run:
+        with written_credentials(path, user.name, user.secret):
             pass
-    report(changed(f"{path}: credentials of user {user}, mode 0600", dry_run=dry_run))
+    report(changed(f"{path}: credentials of user {user.name}, mode 0600", dry_run=dry_run))
 
 
-def _refuse_wrong(server: Server, action: UserAction, user: str, stored: Path | None) -> None:
-    """Refuse credentials that don't work, before anything is changed for them.
+def _refuse_wrong(server: Server, action: UserAction, user: UserSpec) -> None:
+    """Refuse credentials that do not work, before anything is changed for them.
 
     Raises:
-        UserError: they don't work; the message says what to do.
+        UserError: they do not work; the message holds the remedy.
     """
     if action is UserAction.WRONG_SECRET:
         msg = (
-            f"MinIO at {server.endpoint} refuses user {user!r} with this {SECRET_KEY}: correct "
-            f"it, or unset it and run `resize-pipeline provision` again for a new one"
+            f"MinIO at {server.endpoint} refuses user {user.name!r} with this {SECRET_KEY}: "
+            "correct it, or unset it and run `resize-pipeline provision` again for a new one"
         )
         raise UserError(msg)
     if action is UserAction.WRONG_CREDENTIALS:
         msg = (
-            f"MinIO at {server.endpoint} refuses user {user!r} with the {ACCESS_KEY} and "
-            f"{SECRET_KEY} of the environment or .env: remove both there, so that those in "
-            f"{stored} are used, or correct them"
+            f"MinIO at {server.endpoint} refuses user {user.name!r} with the {ACCESS_KEY} and "
+            f"{SECRET_KEY} of the environment or .env: remove both there to use those in "
+            f"{user.destination}, or correct them"
         )
         raise UserError(msg)
 
 
-def _apply(  # noqa: PLR0913
-    server: Server,
-    action: UserAction,
-    user: str,
-    secret: str | None,
-    destination: Path | None,
-    report: Report,
-    *,
-    dry_run: bool,
+def _apply(
+    server: Server, action: UserAction, user: UserSpec, report: Report, *, dry_run: bool
 ) -> None:
-    match action:
-        case UserAction.KEEP | UserAction.KEEP_FOREIGN:
-            report(Step("ok", f"user {user}"))
-        case UserAction.ASK:
-            report(
-                Step(
-                    "needs administrator",
-                    f"user {user} is there, and its secret is not known here: set "
-                    f"{ACCESS_KEY} and {SECRET_KEY}, or give it a new secret, which stops "
-                    "pipelines that use the old one, with",
-                    ("resize-pipeline provision --credentials-file .env",),
-                )
+    if action is UserAction.KEEP:
+        report(Step("ok", f"user {user.name}"))
+    elif action is UserAction.ASK:
+        report(
+            Step(
+                "needs administrator",
+                f"user {user.name} exists, but its secret is not known here: set {ACCESS_KEY} and "
+                f"{SECRET_KEY}, or give the user a new secret, which stops pipelines that use the "
+                "old one, with",
+                ("resize-pipeline provision --credentials-file .env",),
             )
-        case _:
-            given = secret if action is UserAction.CREATE else None
-            value = given or secrets.token_urlsafe(SECRET_BYTES)
-            what = "create" if action is UserAction.CREATE else "new secret"
-            # A secret that the user of this command chose is where they keep it already.
-            known = given is not None and destination is None
-            where = "" if known else f", credentials in {destination}, mode 0600"
-            if not dry_run:
-                with (
-                    nullcontext()
-                    if destination is None
-                    else written_credentials(destination, user, value)
-                ):
-                    server.call(server.admin.user_add, user, value)
-            step = changed(f"user {user}: {what}{where if destination else ''}", dry_run=dry_run)
-            if destination is None and given is None:
-                shown = "***" if dry_run else value
-                step = Step(
-                    step.state,
-                    f"{step.what}; keep these, they are shown only once",
-                    (f"{ACCESS_KEY}={user}", f"{SECRET_KEY}={shown}"),
-                )
-            report(step)
+        )
+    else:
+        report(_set_secret(server, action, user, dry_run=dry_run))
+
+
+def _set_secret(server: Server, action: UserAction, user: UserSpec, *, dry_run: bool) -> Step:
+    """Create the user, with its secret if the settings hold one, or give it a new secret."""
+    chosen = user.secret if action is UserAction.CREATE else None
+    secret = chosen or secrets.token_urlsafe(SECRET_BYTES)
+    if not dry_run:
+        with (
+            nullcontext()
+            if user.destination is None
+            else written_credentials(user.destination, user.name, secret)
+        ):
+            server.call(server.admin.user_add, user.name, secret)
+    what = f"user {user.name}: {'create' if action is UserAction.CREATE else 'new secret'}"
+    if user.destination is not None:
+        return changed(f"{what}, credentials in {user.destination}, mode 0600", dry_run=dry_run)
+    step = changed(what, dry_run=dry_run)
+    # Whoever chose the secret knows it already.
+    if chosen is not None:
+        return step
+    shown = "***" if dry_run else secret
+    return replace(
+        step,
+        what=f"{step.what}; keep these, they are shown only once",
+        lines=(f"{ACCESS_KEY}={user.name}", f"{SECRET_KEY}={shown}"),
+    )

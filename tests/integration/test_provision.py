@@ -34,7 +34,7 @@ EVENT_TIMEOUT_S = 30
 
 @pytest.fixture
 def own(stack: Settings, tmp_path: Path) -> Settings:
-    """Give settings with names that no other test uses."""
+    """Return settings with names that no other test uses."""
     name = uuid.uuid4().hex[:8]
     (tmp_path / "renditions.yaml").write_text(
         f"renditions:\n"
@@ -56,7 +56,7 @@ def own(stack: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def foreign(own: Settings) -> Settings:
-    """Give the same as if another one ran the servers."""
+    """Return the same settings, as if somebody else ran the servers."""
     return own.model_copy(update={"local_stack": False})
 
 
@@ -103,15 +103,13 @@ def topic_config(settings: Settings, topic: str) -> dict[str, Any]:
 
 
 def messages(settings: Settings, count: int) -> list[tuple[str, str]]:
-    """Wait for this many events and give each one's name and key."""
+    """Wait for this many events and return the name and key of each."""
     kafka = KafkaResource.from_settings(settings)
     deadline = time.monotonic() + EVENT_TIMEOUT_S
     found: list[tuple[str, str]] = []
     while time.monotonic() < deadline:
-        marks = kafka.topic_state(settings.kafka_topic).watermarks
-        start = {partition: first for partition, (first, _) in marks.items()}
-        end = {partition: last for partition, (_, last) in marks.items()}
-        read = kafka.read(settings.kafka_topic, start, end, position={})
+        state = kafka.topic_state(settings.kafka_topic)
+        read = kafka.read(settings.kafka_topic, state.starts, state.ends, position={})
         bodies = [json.loads(message.value or b"{}") for message in read]
         found = [(body["EventName"], body["Key"]) for body in bodies]
         if len(found) >= count:
@@ -185,7 +183,7 @@ def test_dry_run_changes_nothing_and_shows_no_secret(own: Settings) -> None:
     assert read_target(Server(own), own.notify_kafka_target) is None
     with pytest.raises(UserError, match="has no topic"):
         KafkaResource.from_settings(own).topic_state(own.kafka_topic)
-    # What a dry run promises is what a run does.
+    # A run does what the dry run announced.
     real = provision(own)
     assert [step.what for step in real] == [step.what for step in steps]
 
@@ -211,7 +209,7 @@ def test_dry_run_masks_the_kafka_password(foreign: Settings) -> None:
 
 @pytest.fixture
 def other_target(own: Settings) -> str:
-    """Give the ARN of a target of somebody else."""
+    """Return the ARN of somebody else's target."""
     other = own.model_copy(update={"notify_kafka_target": own.notify_kafka_target + "other"})
     provision(other)
     s3(own, root=True).delete_bucket_notification(own.source_bucket)
@@ -234,7 +232,7 @@ def test_rules_of_others_stay_and_old_ones_of_ours_go(own: Settings, other_targe
     steps = provision(settings)
     assert "2 rules added, 14 removed, 3 kept" in step_of(steps, "notification").what
     rules = root.get_bucket_notification(own.source_bucket).queue_config_list
-    # The server of the stack has a region, which it puts into every ARN.
+    # The stack's server has a region and puts it into every ARN.
     kept = [rule for rule in rules if is_arn_of(rule.queue or "", other_target.split(":")[4])]
     assert [(rule.config_id, rule.events) for rule in kept] == [("theirs", theirs.events)]
     assert kept[0].suffix_filter_rule == theirs.suffix_filter_rule
@@ -252,7 +250,7 @@ def test_rule_of_others_whose_target_is_gone_does_no_harm(own: Settings, other_t
     root.set_bucket_notification(own.source_bucket, NotificationConfig(queue_config_list=[gone]))
     server = Server(own)
     server.call(server.admin.config_reset, "notify_kafka", own.notify_kafka_target + "other")
-    # Setting our target restarts MinIO, and with that the other one is gone.
+    # Setting the target restarts MinIO, which then no longer has the other one.
     provision(own)
     assert read_target(server, own.notify_kafka_target + "other") is None
     assert "ok" in states(provision(reloaded(own)))
@@ -280,7 +278,7 @@ def test_rules_that_another_target_was_left_with_are_told_of(own: Settings) -> N
     event = ("s3:ObjectCreated:Put", f"{own.source_bucket}/a.jpg")
     assert messages(own, 2) == [event, event]
 
-    # Of no harm is a pipeline of another topic.
+    # A pipeline with another topic does no harm.
     server = Server(own)
     with KafkaResource.from_settings(own).connection.admin() as admin:
         admin.create_topics({f"{own.kafka_topic}-other": {"num_partitions": 1}})
@@ -312,7 +310,7 @@ def test_what_differs_is_mended(own: Settings) -> None:
     dead_letters = topic_config(own, own.dead_letter_topic)
     assert dead_letters["cleanup.policy"] == "compact"
     assert int(dead_letters["max.message.bytes"]) > 3_000_000
-    # Other settings of MinIO's target: one restart, and the new ones are in force.
+    # New settings of MinIO's target are in force after one restart.
     settings = reloaded(own)
     changed = settings.model_copy(update={"notify_kafka_queue_dir": own.local_dir / "other dir"})
     steps = provision(changed)
@@ -368,7 +366,7 @@ def test_local_credentials_that_no_longer_work_are_replaced(own: Settings) -> No
     assert new.minio_secret_key != old.minio_secret_key
     assert list(s3(new, root=False).list_objects(own.source_bucket)) == []
 
-    # The user is gone (another data folder), the file is still there: its secret is used again.
+    # The user no longer exists (another data folder), the file does: its secret is used again.
     server.call(server.admin.user_remove, user)
     provision(new)
     assert reloaded(own) == new
@@ -426,7 +424,7 @@ def test_user_of_a_foreign_server(foreign: Settings, tmp_path: Path) -> None:
     assert Server(foreign).authenticates(*found)
     assert not (foreign.local_dir / CREDENTIALS_FILE).exists()
 
-    # Nobody's secret is changed without being asked to.
+    # No secret is changed unless somebody asks for it.
     steps = provision(foreign)
     assert step_of(steps, "user").state == "needs administrator"
     assert Server(foreign).authenticates(*found)
@@ -454,7 +452,7 @@ def test_credentials_of_ones_own_are_used(foreign: Settings) -> None:
     assert (created.state, created.lines) == ("changed", ())
     assert Server(foreign).authenticates(*found)
 
-    # A service account is not a user of MinIO's own, and is left as it is.
+    # A service account is not an internal user of MinIO, and stays as it is.
     server = Server(foreign)
     account = (f"sa{found[0]}", "secret-of-account")
     server.call(
@@ -473,7 +471,7 @@ def test_administrator_is_left_alone(own: Settings) -> None:
 
 @pytest.fixture
 def plain_user(own: Settings) -> tuple[str, str]:
-    """Give a user without any rights."""
+    """Create a user without any rights and return its credentials."""
     found = (f"n-{own.source_bucket[3:]}", "no-rights-at-all")
     server = Server(own)
     server.call(server.admin.user_add, *found)
@@ -521,7 +519,7 @@ def test_servers_that_are_away_are_named(own: Settings) -> None:
     away = "http://127.0.0.1:1"
     with pytest.raises(TransientError, match=f"MinIO at {away} does not answer"):
         provision(own.model_copy(update={"minio_endpoint": away}))
-    # MinIO tries its target before it takes it.
+    # MinIO tests its target before it accepts it.
     unreachable = own.model_copy(update={"notify_kafka_brokers": "127.0.0.1:1"})
     with pytest.raises(TransientError, match=r"can't use Kafka at 127\.0\.0\.1:1 .*BROKERS"):
         provision(unreachable)

@@ -1,10 +1,9 @@
-"""What provisioning decides, without a server."""
+"""The decisions of provisioning, without a server."""
 
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,9 +23,10 @@ from resize_pipeline.provisioning.admin import Server, parse_error
 from resize_pipeline.provisioning.steps import Step
 from resize_pipeline.provisioning.user import UserAction, user_action
 from resize_pipeline.renditions.spec import Rendition
+from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
 
-# As MinIO answered it, shortened.
+# An answer of MinIO, shortened.
 CONFIG = (
     "notify_kafka enable=off topic= brokers= sasl_username= sasl_password= sasl=off queue_dir= \n"
     "# MINIO_NOTIFY_KAFKA_TOPIC_other=from-env\n"
@@ -100,7 +100,7 @@ def test_secret_that_minio_does_not_show_counts_as_equal_but_an_empty_one_does_n
 
 
 def test_target_in_the_environment_of_the_server() -> None:
-    # All that MinIO shows of it.
+    # MinIO shows no more than this.
     text = (
         "# MINIO_NOTIFY_KAFKA_ENABLE_envt=on\n"
         "# MINIO_NOTIFY_KAFKA_TOPIC_envt=t\n"
@@ -181,7 +181,7 @@ def test_wanted_target_of_a_minio_that_knows_kafka_otherwise() -> None:
     assert (wanted["tls"], wanted["tls_skip_verify"], wanted["sasl"]) == ("on", "on", "off")
     assert (wanted["client_tls_cert"], wanted["client_tls_key"]) == ("/its.pem", "/its.key")
     assert not [key for key in wanted if key.startswith("sasl_")]
-    # One file may hold certificate and key; it may have to be one that MinIO can read.
+    # One file may hold certificate and key, and MinIO must be able to read it.
     wanted = target.wanted_config(Settings.model_validate(ours))
     assert (wanted["client_tls_cert"], wanted["client_tls_key"]) == ("/ours.pem", "/ours.pem")
     with pytest.raises(UserError, match="MinIO reads no encrypted key"):
@@ -207,7 +207,7 @@ def test_what_helps_when_minio_can_not_use_kafka(message: str, helps: str) -> No
 
 @pytest.mark.parametrize("value", ["a topic=b", "'quoted'", "x\n"])
 def test_values_that_minio_would_misread_are_refused(value: str) -> None:
-    with pytest.raises(UserError, match="can't take sasl_password \\*\\*\\*") as raised:
+    with pytest.raises(UserError, match="would misread sasl_password \\*\\*\\* ") as raised:
         target.checked_for_set({"sasl_password": value})
     assert value not in str(raised.value)
 
@@ -327,12 +327,13 @@ class RefusingClient:
         )
 
 
-def test_rules_in_the_way_are_named() -> None:
+def test_rules_in_the_way_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(notify_kafka_target="mine")
-    client: Any = RefusingClient()
+    server = Server(settings)
+    monkeypatch.setattr(MinioResource, "client", RefusingClient())
     with pytest.raises(UserError, match=r"rules in the way: theirs \(.*webhook\): ") as raised:
         buckets.ensure_notification(
-            settings, Server(settings), client, lambda _: None, dry_run=False
+            settings, server, server.resource("", ""), lambda _: None, dry_run=False
         )
     assert ".doc" not in str(raised.value)
     assert settings.minio_endpoint in str(raised.value)
@@ -417,7 +418,7 @@ def test_each_user_has_a_policy_of_its_own_name() -> None:
         (False, False, False, False, False, UserAction.CREATE),
         (False, False, True, True, False, UserAction.CREATE),
         (True, False, False, True, False, UserAction.NEW_SECRET),
-        # Nothing is given, so the file that was named is the user's wish.
+        # The settings hold no secret, so the named file is to be overwritten.
         (True, False, False, True, True, UserAction.NEW_SECRET),
         (True, False, False, False, False, UserAction.ASK),
         (True, False, True, True, False, UserAction.WRONG_SECRET),
