@@ -187,7 +187,7 @@ def bare_poll(kafka: KafkaResource, state: TopicState) -> float:
     left = sum(end - first for first, end in state.watermarks.values())
     with kafka.connection.consumer() as consumer:
         consumer.assign([TopicPartition(state.topic, partition) for partition in state.watermarks])
-        for partition, (first, _) in state.watermarks.items():
+        for partition, first in state.starts.items():
             consumer.seek(TopicPartition(state.topic, partition), first)
         while left:
             left -= sum(map(len, consumer.poll(timeout_ms=500).values()))
@@ -277,8 +277,7 @@ def cursor_before_end(state: TopicState, lag: int) -> Cursor:
         topic=state.topic,
         topic_id=state.topic_id,
         next_offsets={
-            partition: end - share - (partition < more)
-            for partition, (_, end) in state.watermarks.items()
+            partition: end - share - (partition < more) for partition, end in state.ends.items()
         },
     )
 

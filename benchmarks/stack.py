@@ -170,7 +170,7 @@ class Stack(Project):
         """Count the messages in the topic."""
         settings = self.pipeline_settings()
         state = KafkaResource.from_settings(settings).topic_state(settings.kafka_topic)
-        return sum(end for _, end in state.watermarks.values())
+        return sum(state.ends.values())
 
     def fill(self, data: bytes, keys: Sequence[str]) -> Writer:
         """Upload a copy of a JPEG for each key, and wait until the topic has their events."""

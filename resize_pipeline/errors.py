@@ -1,11 +1,11 @@
-"""What can go wrong, told apart by what helps: trying again, or not.
+"""The package's errors, by what helps: another setting, another try, or nothing.
 
-Every message is one line that names the thing, its value and the remedy, because it ends up in a
-tick log, in a run's event log or on a terminal where nobody sees the traceback.
+Every message is one line that names the thing, its value and the remedy. It is shown in a tick log,
+in a run's event log or on a terminal, where nobody sees the traceback.
 """
 
 REASON_MAX = 500
-"""Longest text in characters that is taken over from others into a message of ours."""
+"""Most characters that a message quotes from a client, a server or a file."""
 
 
 class ResizePipelineError(Exception):
@@ -13,35 +13,40 @@ class ResizePipelineError(Exception):
 
 
 class UserError(ResizePipelineError):
-    """A setting, a file or a command line is wrong; the message says how to mend it."""
+    """A setting, a file or a command line is wrong; the message says how to correct it."""
 
 
 class MissingBucketError(UserError):
-    """A bucket is not there."""
+    """A bucket does not exist."""
 
 
 class RefusedError(UserError):
-    """The server refuses a bucket to these credentials, or does not know them."""
+    """The server denies these credentials access to a bucket, or does not know them."""
 
 
 class TransientError(ResizePipelineError):
-    """A server is away, busy or refused for now: the same call may succeed later."""
+    """A server is unreachable, busy or refuses for now: the same call may succeed later."""
 
 
 class PermanentError(ResizePipelineError):
-    """This object can never succeed as it is: trying again gives the same result."""
+    """This object can never succeed as it is: another try has the same result."""
 
 
 class TransformError(PermanentError):
-    """A rendition's own `transform` failed with this object."""
+    """A rendition's `transform` failed for this object."""
+
+
+def escaped(text: str | bytes) -> str:
+    """Return untrusted text as one printable line, with escapes for all other characters."""
+    decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in decoded
+    )
 
 
 def one_line(text: str) -> str:
-    """Give text that strangers may have written as one short printable line."""
-    # Cut first, for it may be megabytes; nothing that is cut off by this could be shown below.
-    words = " ".join(text[: 4 * REASON_MAX].split())
-    line = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in words
-    )
+    """Return untrusted text as one short printable line."""
+    # Cut first, because the text may be megabytes long. What this cuts off would not be shown.
+    line = escaped(" ".join(text[: 4 * REASON_MAX].split()))
     return line if len(line) <= REASON_MAX else f"{line[: REASON_MAX - 3]}..."

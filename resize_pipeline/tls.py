@@ -1,7 +1,6 @@
-"""TLS: contexts made from PEM files, and what to do about a handshake that failed.
+"""TLS contexts from PEM files, and the remedy for a failed handshake.
 
-Nothing here knows which server it is for: callers give the names of their settings, which messages
-name.
+Nothing here knows the server: callers pass the names of their settings, for the messages.
 """
 
 import ssl
@@ -14,25 +13,25 @@ from resize_pipeline.errors import ResizePipelineError, TransientError, UserErro
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 PRIVATE_KEY = b"PRIVATE KEY-----"
 
-# X509_V_ERR_* of OpenSSL's x509_vfy.h, which Python gives as `verify_code`.
+# X509_V_ERR_* of OpenSSL's x509_vfy.h, which Python returns as `verify_code`.
 OUT_OF_DATE = frozenset({9, 10})
 OTHER_HOST = frozenset({62, 64})
 
 HANG_UPS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-"""Of a server that closed the connection, as one does that is being stopped: nothing is wrong."""
+"""Raised when the server closes the connection, as a stopping server does: TLS is not at fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsNames:
-    """What the settings of a server are called.
+    """The names of a server's settings.
 
     Attributes:
-        ca: the file of its CA.
-        address: where it is.
-        protocol: says whether TLS is spoken.
-        cert: the file of the client's certificate; empty where there can be none.
-        key: the file of its key.
-        password: the key's password.
+        ca: the file of the server's CA.
+        address: the server's address.
+        protocol: turns TLS on.
+        cert: the file of the client's certificate; empty if the server accepts none.
+        key: the file of the client's key.
+        password: the password of the key.
     """
 
     ca: str
@@ -44,14 +43,14 @@ class TlsNames:
 
 
 def client_context(ca_file: str | None, names: TlsNames, *, verify: bool = True) -> ssl.SSLContext:
-    """Make the context of a client.
+    """Return the context of a client.
 
-    A certificate in `ca_file` is trusted whether it is a CA's or a server's own.
+    Each certificate in `ca_file` is trusted, whether it belongs to a CA or to a server.
 
     Args:
-        ca_file: PEM file of the certificates to trust; None: those that the system trusts.
+        ca_file: PEM file of the certificates to trust; None for those that the system trusts.
         names: for messages.
-        verify: whether the server has to show a certificate that is trusted and is its own.
+        verify: whether the server's certificate must be trusted and match its name.
 
     Raises:
         UserError: the file can't be read or holds no certificate.
@@ -82,30 +81,30 @@ def show_certificate(
     password: str | None,
     names: TlsNames,
 ) -> None:
-    """Give a context the certificate that the client shows.
+    """Load the client's certificate into a context.
 
     Args:
-        context: what `client_context` made.
-        cert_file: PEM file of the certificate and of those between it and its CA.
-        key_file: PEM file of its key; None: the key is in `cert_file`, too.
-        password: the key's, if it is encrypted.
+        context: the result of `client_context`.
+        cert_file: PEM file of the certificate and of the intermediate ones up to its CA.
+        key_file: PEM file of its key; None if `cert_file` holds the key, too.
+        password: the password of the key, if it is encrypted.
         names: for messages.
 
     Raises:
-        UserError: a file can't be read, is not PEM, or the key is another certificate's.
+        UserError: a file can't be read or is not PEM, or the key belongs to another certificate.
     """
     key_name, key_path = (names.cert, cert_file) if key_file is None else (names.key, key_file)
     _read(cert_file, names.cert, CERTIFICATE, "certificate")
     _read(key_path, key_name, PRIVATE_KEY, "private key")
     is_encrypted: list[bool] = []
 
-    def give() -> str:
+    def key_password() -> str:
         is_encrypted.append(True)
         return password or ""
 
     try:
-        # With a callable OpenSSL does not ask for the password on the terminal.
-        context.load_cert_chain(cert_file, key_path, give)
+        # Without a callable OpenSSL would ask for the password on the terminal.
+        context.load_cert_chain(cert_file, key_path, key_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             problem = f"is {key_path}, which is not the key of {names.cert}, {cert_file}"
@@ -131,7 +130,7 @@ def _read(path: str, name: str, marker: bytes, what: str) -> None:
 
 
 def tls_error_of(error: BaseException) -> ssl.SSLError | None:
-    """Find what TLS said among the causes of a client's error; None when it said nothing."""
+    """Return the TLS error among the causes of a client's error; None if there is none."""
     return next((one for one in _causes(error) if isinstance(one, ssl.SSLError)), None)
 
 
@@ -143,22 +142,22 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        # Clients wrap errors in arguments, and urllib3 in `reason`.
+        # Clients wrap errors in their arguments, and urllib3 in `reason`.
         wrapped = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
         waiting += [inner for inner in wrapped if isinstance(inner, BaseException)]
 
 
 def explained(error: ssl.SSLError, server: str, names: TlsNames) -> ResizePipelineError:
-    """Give the error for a handshake that failed, in one line with the remedy.
+    """Return the error for a failed handshake: one line with the remedy.
 
     Args:
-        error: what TLS said.
-        server: what and where the server is, for the message.
+        error: the TLS error.
+        server: the server's kind and address, such as "Kafka at host:9093".
         names: for the remedy.
     """
     if isinstance(error, HANG_UPS):
         return TransientError(
-            f"{server} closes the connection when it is asked for TLS: look at its log, or set "
+            f"{server} closes the connection during the TLS handshake: look at its log, or set "
             f"{names.protocol} to what it speaks"
         )
     reason = _reason(error)
@@ -171,7 +170,7 @@ def explained(error: ssl.SSLError, server: str, names: TlsNames) -> ResizePipeli
         if error.verify_code in OTHER_HOST:
             return UserError(
                 f"{server} has a certificate for other names ({reason}): set {names.address} to a "
-                "name that it holds, or give the server one for this name"
+                "name that it holds, or give the server a certificate for this name"
             )
         return UserError(
             f"{server} has a certificate that is not trusted ({reason}): set {names.ca} to the "
@@ -179,11 +178,11 @@ def explained(error: ssl.SSLError, server: str, names: TlsNames) -> ResizePipeli
         )
     if "alert" in reason and names.cert:
         return UserError(
-            f"{server} refuses us for want of a certificate that it trusts ({reason}): set "
-            f"{names.cert} and {names.key} to one of a CA that it has"
+            f"{server} requires a client certificate that it trusts ({reason}): set "
+            f"{names.cert} and {names.key} to one of a CA that it trusts"
         )
     return UserError(
-        f"{server} does not speak this TLS ({reason}): set {names.protocol} to what it speaks"
+        f"{server} failed the TLS handshake ({reason}): set {names.protocol} to what it speaks"
     )
 
 

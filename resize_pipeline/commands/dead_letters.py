@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from resize_pipeline.errors import escaped
 from resize_pipeline.instance.open import dagster_environment
-from resize_pipeline.kafka.dead_letters import escaped, find_letters
+from resize_pipeline.kafka.dead_letters import find_letters
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
 
@@ -35,7 +36,7 @@ def list_letters(settings: Settings, *, as_json: bool) -> None:
         table.add_row(
             escaped(letter.key),
             letter.position,
-            escaped(letter.error_message.encode()),
+            escaped(letter.error_message),
             letter.run_id[:8],
             str(letter.attempt),
         )
@@ -65,7 +66,7 @@ def show_letter(settings: Settings, key: str, *, as_json: bool) -> None:
         return
     for name, value in letter.as_json().items():
         if value is not None:
-            sys.stdout.write(f"{name}: {escaped(str(value).encode())}\n")
+            sys.stdout.write(f"{name}: {escaped(str(value))}\n")
 
 
 def replay_letters(settings: Settings, keys: Sequence[str] | None, *, as_json: bool) -> None:

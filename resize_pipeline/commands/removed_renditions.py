@@ -21,14 +21,13 @@ from rich.table import Table
 
 from resize_pipeline.commands.console import errors
 from resize_pipeline.defs.names import JOB_NAME
-from resize_pipeline.errors import MissingBucketError, RefusedError, UserError
+from resize_pipeline.errors import MissingBucketError, RefusedError, UserError, escaped
 from resize_pipeline.instance.event_log import (
     ASKED_AT_ONCE,
     latest_materializations,
     sql_event_log_storage,
 )
 from resize_pipeline.instance.open import open_instance
-from resize_pipeline.kafka.dead_letters import escaped
 from resize_pipeline.provisioning.admin import Server
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.objects import ObjectInfo, is_ours
@@ -264,7 +263,7 @@ def list_removed(settings: Settings, *, as_json: bool) -> None:
             sys.stdout.write(json.dumps(line) + "\n")
         table.add_row(
             one.place.rendition,
-            escaped(one.place.uri.encode()),
+            escaped(one.place.uri),
             str(objects),
             str(size),
             "elsewhere" if one.is_moved else "no",
@@ -293,7 +292,7 @@ def delete_removed(settings: Settings, name: str, *, dry_run: bool) -> None:
         else:
             deleted = delete_objects(minio, one)
         verb = "would delete" if dry_run else "deleted"
-        _count(deleted, verb, escaped(one.place.uri.encode()))
+        _count(deleted, verb, escaped(one.place.uri))
 
 
 def _count(deleted: Iterable[tuple[int, int]], verb: str, place: str) -> None:

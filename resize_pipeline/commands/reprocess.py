@@ -19,8 +19,7 @@ from resize_pipeline.defs.names import JOB_NAME
 from resize_pipeline.defs.ops.config import LISTED_MAX_OBJECTS
 from resize_pipeline.defs.partitions import build_partitions, partition_key_at
 from resize_pipeline.delivery.requests import check_newest
-from resize_pipeline.errors import UserError, one_line
-from resize_pipeline.kafka.dead_letters import escaped
+from resize_pipeline.errors import UserError, escaped, one_line
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
@@ -160,5 +159,5 @@ def describe(run: Launched, prefix: str | None) -> str:
     if run.keys:
         what = "1 object" if len(run.keys) == 1 else f"{len(run.keys)} objects"
     else:
-        what = f"prefix {escaped(prefix.encode())}" if prefix else "everything"
+        what = f"prefix {escaped(prefix)}" if prefix else "everything"
     return f"run {run.run_id}, partition {run.partition}: {what}"

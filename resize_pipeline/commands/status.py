@@ -179,7 +179,7 @@ def _partitions(
             end_offset=end,
             lag=end - start[partition],
         )
-        for partition, (_, end) in sorted(topic.watermarks.items())
+        for partition, end in sorted(topic.ends.items())
     ]
     return partitions, [str(gap) for gap in gaps]
 

@@ -84,8 +84,7 @@ class Observer:
         self._source_bucket = source_bucket
         self._renditions = renditions
         self._instance = instance
-        watermarks = kafka.topic_state(topic).watermarks
-        self._next = {partition: end for partition, (_, end) in watermarks.items()}
+        self._next = kafka.topic_state(topic).ends
 
     def look(self, outcomes: Sequence[Outcome]) -> None:
         """Update the outcomes of the objects."""

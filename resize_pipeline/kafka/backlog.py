@@ -1,4 +1,7 @@
-"""TODO."""
+"""The backlog: messages that were read and wait for a run, and how they are cut into runs.
+
+Does no I/O. The caller decides by what messages are grouped and what they weigh.
+"""
 
 import math
 from array import array
@@ -9,22 +12,22 @@ from dataclasses import dataclass, field
 from resize_pipeline.kafka.offsets import OffsetRange
 
 WEIGHT_MAX = 2**63 - 1
-"""What an array's signed 64 bits hold; a heavier message counts as this heavy."""
+"""Largest value of an array's signed 64 bits; a heavier message counts as this heavy."""
 
 
 class Backlog:
-    """The messages of one partition that wait to be planned, in order.
+    """The messages of one partition that wait for a run, in order.
 
-    Groups never go back: a message of an earlier group rides with the current one, because a few
-    late events would otherwise cost a run each.
+    Groups never go back: a message of an earlier group joins the current one, because a few late
+    messages would otherwise cost a run each.
 
-    A million messages may wait, so each takes two numbers in an array and no object.
+    A million messages may wait, so each is two numbers in arrays and no object.
     """
 
     def __init__(self) -> None:
         self._offsets = array("q")
         self._weights = array("q")
-        # Of each group the index of its first message.
+        # Index of the first message of each group.
         self._groups: list[str] = []
         self._firsts: list[int] = []
         self.weight = 0
@@ -33,7 +36,7 @@ class Backlog:
         return len(self._offsets)
 
     def add(self, offset: int, group: str, weight: int) -> None:
-        """Add the next message: its offset, what it is grouped by, and its weight (0 or more)."""
+        """Add the next message: its offset, its group, and its weight (0 or more)."""
         if not self._groups or group > self._groups[-1]:
             self._groups.append(group)
             self._firsts.append(len(self._offsets))
@@ -42,27 +45,27 @@ class Backlog:
         self.weight += weight
 
     def offset(self, index: int) -> int:
-        """Give the offset of a message."""
+        """Return the offset of a message."""
         return self._offsets[index]
 
     def group(self, index: int) -> str:
-        """Give the group that a message rides with."""
+        """Return the group that a message joined."""
         return self._groups[bisect_right(self._firsts, index) - 1]
 
     def left(self, first: int) -> int:
-        """Count the messages from one on that are of its group."""
+        """Return how many messages of its group follow a message, itself included."""
         following = bisect_right(self._firsts, first)
         end = self._firsts[following] if following < len(self._firsts) else len(self)
         return end - first
 
     def weights(self, first: int, most: int) -> Sequence[int]:
-        """Give the weights of at most so many messages, of the group of the first one."""
+        """Return the weights of at most `most` messages from `first` on, all of its group."""
         return self._weights[first : first + min(self.left(first), most)]
 
 
 @dataclass(slots=True)
 class RunRanges:
-    """The ranges of one run, all of one group, with the sums of their messages and weights."""
+    """The offset ranges of one run, all of one group, with the sums of messages and weights."""
 
     group: str
     ranges: list[OffsetRange] = field(default_factory=list[OffsetRange])
@@ -72,7 +75,7 @@ class RunRanges:
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """Bounds of what one tick requests: messages and weight of a run, and number of runs."""
+    """Limits of what one tick requests: messages and weight of a run, and number of runs."""
 
     messages: int
     weight: int
@@ -85,17 +88,17 @@ def cut_into_runs(
     position: Mapping[int, int],
     limits: RunLimits,
 ) -> tuple[list[RunRanges], dict[int, int]]:
-    """Cut what waits into runs, each of one group.
+    """Cut the backlog into runs, each of one group.
 
-    Those of one group have as many messages each, as far as weights allow: they run side by side,
-    and the last one to end is what counts.
+    The runs of a group get equally many messages, as far as weights allow: they execute side by
+    side, and the slowest one decides when the group is done.
 
     Args:
         start: the next offset of each partition.
-        waiting: the messages that were read from there on, by partition.
-        position: where reading stopped, by partition. It can lie beyond the last message + 1,
+        waiting: the messages that were read from `start` on, by partition.
+        position: where reading stopped, by partition. It can exceed the last message's offset + 1,
             because transaction markers and compaction leave offsets without a message.
-        limits: a message heavier than `limits.weight` gets a run of its own.
+        limits: limits of the runs. A message heavier than `limits.weight` gets a run of its own.
 
     Returns:
         The runs, earliest group first, and the next offset of each partition after them.
@@ -134,7 +137,7 @@ def cut_into_runs(
 
 
 def _fill(run: RunRanges, weights: Iterable[int], limit: int) -> int:
-    """Add messages of these weights to a run while they fit; give how many did."""
+    """Add messages of these weights to a run while they fit; return how many fit."""
     count = 0
     for weight in weights:
         if run.messages and run.weight + weight > limit:
@@ -152,7 +155,7 @@ def held_back_s(
     min_interval_s: float,
     full: RunLimits,
 ) -> float:
-    """Tell how long messages wait for more to share a run with.
+    """Return how long messages wait for more messages to share a run with.
 
     A run costs seconds and hundreds of kilobytes, however little it does.
 
@@ -161,10 +164,10 @@ def held_back_s(
         waiting: the messages that were read, by partition.
         now: Unix time.
         min_interval_s: the shortest time between runs that are not full.
-        full: the messages and the weight from which on a run is full and goes at once.
+        full: messages and weight of a full run, which is requested at once.
 
     Returns:
-        Seconds, at most `min_interval_s`; 0 if the messages go now.
+        Seconds, at most `min_interval_s`; 0 to request runs now.
     """
     messages = sum(map(len, waiting.values()))
     if (

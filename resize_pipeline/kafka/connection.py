@@ -229,8 +229,8 @@ class Connection:
                 )
             case kafka_errors.UnsupportedSaslMechanismError():
                 return (
-                    f"{kafka} does not take KAFKA_SASL_MECHANISM={self.sasl_mechanism}: set it to "
-                    "one of its listener's sasl.enabled.mechanisms"
+                    f"{kafka} does not accept KAFKA_SASL_MECHANISM={self.sasl_mechanism}: set it "
+                    "to one of its listener's sasl.enabled.mechanisms"
                 )
             case kafka_errors.IllegalSaslStateError():
                 return (

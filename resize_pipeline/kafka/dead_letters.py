@@ -1,41 +1,22 @@
-"""Dead letters: messages that can never succeed, kept with the reason. Pure.
+"""Dead letters: messages that can never succeed, kept with the reason in a compacted topic.
 
-They go to a compacted topic. The key is that of the original message, or says where it was when it
-has none; a null value (tombstone) takes the letter back. Nothing here knows of pictures.
+The key of a dead letter names what the original message names, or the position of a message that
+names nothing. A tombstone (null value) deletes the dead letter of its key.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-from resize_pipeline.errors import UserError
+from resize_pipeline.errors import UserError, escaped
+from resize_pipeline.kafka.messages import Message, Outgoing
 
 TEXT_MAX = 1000
-"""Longest error message that is kept, in characters: brokers limit headers and value together."""
+"""Most characters of an error message that are kept: brokers limit headers and value together."""
 
 Headers = list[tuple[str, bytes]]
 
 _NUMBER = re.compile(r"-?[0-9]{1,19}")
-
-
-class Letter(Protocol):
-    """What this module reads of a message of the dead-letter topic."""
-
-    @property
-    def key(self) -> bytes | None:
-        """Key of the message."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Value of the message; None for a tombstone."""
-        ...
-
-    @property
-    def headers(self) -> Iterable[tuple[str, bytes]]:
-        """Headers of the message."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +24,16 @@ class DeadLetter:
     """A message that can never succeed.
 
     Attributes:
-        key: names what it is about; the newest letter of a key counts.
+        key: names the subject; the newest dead letter of a key counts.
         value: the original bytes.
         error_class: name of the error's class.
-        error_message: what it says.
-        identity: names the state that the letter answers for; another state deserves a new try.
+        error_message: the error's message.
+        identity: names the state that failed; another state deserves another try.
         run_id: the Dagster run that gave up.
         attempt: number of the run's attempt, from 1.
-        topic: where the original message was; empty when there was none.
-        partition: likewise, -1 when there was none.
-        offset: likewise, -1 when there was none.
+        topic: topic of the original message; empty if there was none.
+        partition: partition of the original message; -1 if there was none.
+        offset: offset of the original message; -1 if there was none.
     """
 
     key: bytes
@@ -67,7 +48,7 @@ class DeadLetter:
     offset: int = -1
 
     def headers(self) -> Headers:
-        """Give all but key and value as Kafka headers."""
+        """Return everything but key and value as Kafka headers."""
         fields = {
             "error-class": self.error_class,
             "error-message": self.error_message[:TEXT_MAX],
@@ -80,20 +61,28 @@ class DeadLetter:
         }
         return [(name, str(value).encode(errors="replace")) for name, value in fields.items()]
 
+    def message(self) -> Outgoing:
+        """Return the dead letter as a message to its topic."""
+        return self.key, self.value, self.headers()
+
+    def original(self) -> Outgoing:
+        """Return the original message, to be sent to its topic again."""
+        return None if self.names_position_only else self.key, self.value, ()
+
     @property
     def position(self) -> str:
-        """Where the original message was, as TOPIC/PARTITION/OFFSET; empty when there was none."""
+        """Position of the original message, as TOPIC/PARTITION/OFFSET; empty if there was none."""
         return f"{self.topic}/{self.partition}/{self.offset}" if self.topic else ""
 
     @property
     def names_position_only(self) -> bool:
-        """Tell whether the message named nothing, so that its key is its position."""
+        """Whether the original message named nothing, so that the key is its position."""
         return bool(self.topic) and self.key == self.position.encode()
 
     def as_json(self) -> dict[str, str | int | None]:
-        """Give all of it as JSON takes it; bytes that are not UTF-8 are escaped.
+        """Return the dead letter for `json.dumps`; bytes that are not UTF-8 are escaped.
 
-        Topic, partition and offset are None when there was no message.
+        Topic, partition and offset are None if there was no original message.
         """
         topic, partition, offset = (
             (self.topic, self.partition, self.offset) if self.topic else (None, None, None)
@@ -112,14 +101,14 @@ class DeadLetter:
         }
 
     @classmethod
-    def read(cls, letter: Letter) -> "DeadLetter | None":
+    def read(cls, message: Message) -> "DeadLetter | None":
         """Read a message of the topic; None for a tombstone or a message without a key."""
-        if letter.key is None or letter.value is None:
+        if message.key is None or message.value is None:
             return None
-        text = {name: value.decode(errors="replace") for name, value in letter.headers}
+        text = {name: value.decode(errors="replace") for name, value in message.headers}
         return cls(
-            key=letter.key,
-            value=letter.value,
+            key=message.key,
+            value=message.value,
             error_class=text.get("error-class", ""),
             error_message=text.get("error-message", ""),
             identity=text.get("identity", ""),
@@ -132,29 +121,34 @@ class DeadLetter:
 
 
 def position_key(topic: str, partition: int, offset: int) -> bytes:
-    """Give the key of a letter about a message that names nothing: where it was."""
+    """Return the key of a dead letter whose original message names nothing: its position."""
     return f"{topic}/{partition}/{offset}".encode()
 
 
-def newest(letters: Iterable[Letter]) -> dict[bytes, DeadLetter]:
-    """Give the letter of each key that was not taken back, as compaction would leave them."""
+def newest(messages: Iterable[Message]) -> dict[bytes, DeadLetter]:
+    """Return the newest dead letter of each key, without deleted ones, as compaction does."""
     found: dict[bytes, DeadLetter] = {}
-    for letter in letters:
-        dead = DeadLetter.read(letter)
-        if dead:
-            found[dead.key] = dead
-        elif letter.key is not None:
-            found.pop(letter.key, None)
+    for message in messages:
+        letter = DeadLetter.read(message)
+        if letter:
+            found[letter.key] = letter
+        elif message.key is not None:
+            found.pop(message.key, None)
     return found
 
 
 def find_letters(
     letters: Mapping[bytes, DeadLetter], keys: Iterable[str], bucket: str
 ) -> list[DeadLetter]:
-    """Find letters by their keys as they are shown, or without the bucket before them.
+    """Return the dead letters of some keys, which may be escaped or lack the bucket.
+
+    Args:
+        letters: all dead letters, by key.
+        keys: the keys as `resize-pipeline dead-letters list` shows them, with or without bucket.
+        bucket: the bucket to add to a key that lacks it.
 
     Raises:
-        UserError: there is no letter of a key.
+        UserError: a key has no dead letter.
     """
     shown = {escaped(key): letter for key, letter in letters.items()}
     found: list[DeadLetter] = []
@@ -167,15 +161,6 @@ def find_letters(
     return found
 
 
-def escaped(text: bytes) -> str:
-    """Give a stranger's bytes as one line for a terminal: control characters are escaped."""
-    decoded = text.decode(errors="backslashreplace")
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in decoded
-    )
-
-
 def _number(text: str | None, otherwise: int) -> int:
-    # Others can write to the topic: `int` refuses "--1" and thousands of digits.
+    # Others can write to the topic, and `int` refuses "--1" and thousands of digits.
     return int(text) if text and _NUMBER.fullmatch(text) else otherwise

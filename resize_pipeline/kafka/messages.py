@@ -1,4 +1,4 @@
-"""TODO."""
+"""The types of messages: as read from Kafka, as sent to it, and those that can't be decoded."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ Outgoing = tuple[bytes | None, bytes | None, Iterable[tuple[str, bytes]]]
 
 
 class Message(Protocol):
-    """What this package reads of kafka-python's `ConsumerRecord`."""
+    """The fields of kafka-python's `ConsumerRecord` that this package reads."""
 
     @property
     def partition(self) -> int:
@@ -24,7 +24,7 @@ class Message(Protocol):
 
     @property
     def timestamp(self) -> int:
-        """Milliseconds since 1970."""
+        """Milliseconds since the Unix epoch."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class Undecodable:
         offset: the first of the offsets.
         end: the offset after the last of them.
         reason: what kafka-python says.
-        timestamp: milliseconds since 1970.
+        timestamp: milliseconds since the Unix epoch.
     """
 
     partition: int

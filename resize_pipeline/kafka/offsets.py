@@ -1,7 +1,7 @@
-"""Where the sensor stands in the topic, and which ranges of offsets to hand out next. Pure.
+"""Offset ranges, the sensor's cursor, and the state of a topic with its gaps. Does no I/O.
 
-An offset range is half-open, [start, end), as Kafka counts: `end` is the next offset to read.
-Ranges of one partition follow one another without a hole, so that every offset is somebody's.
+An offset range is half-open, [start, end), as usual in Kafka: `end` is the next offset to read.
+The ranges of a partition follow one another without a hole, so some run covers every offset.
 """
 
 import re
@@ -28,7 +28,7 @@ class OffsetRange(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read PARTITION:START-END.
+        """Parse PARTITION:START-END.
 
         Raises:
             UserError: the text has another form.
@@ -45,11 +45,12 @@ class OffsetRange(BaseModel):
 
 
 class Cursor(BaseModel):
-    """The sensor's position: the next offset of each partition of one incarnation of a topic.
+    """The sensor's position: the next offset of each partition of a topic with a certain id.
 
-    `requested_at` is the Unix time of the last tick that requested runs, None if there was none or
-    if version 1 wrote the cursor, which did not have it. It is here and not looked up in the runs,
-    so that it is stored together with them, and gone with a cursor that is deleted for a replay.
+    `requested_at` is the Unix time of the last tick that requested runs. It is None if there was
+    none, or if version 1, which lacks it, wrote the cursor. It is kept here, and not looked up in
+    the runs, so that Dagster stores it together with them, and deletes it when the cursor is
+    deleted for a replay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,14 +63,14 @@ class Cursor(BaseModel):
 
     @classmethod
     def parse(cls, text: str | None, sensor: str = "minio_events_sensor") -> Self | None:
-        """Read a cursor as Dagster stores it.
+        """Parse a cursor as Dagster stores it; None if there is none.
 
         Args:
-            text: the cursor.
-            sensor: whose it is, for the message.
+            text: the stored cursor.
+            sensor: the name of its sensor, for the message.
 
         Raises:
-            UserError: the text is no cursor of this version.
+            UserError: the text is not a cursor of this version.
         """
         if not text:
             return None
@@ -85,7 +86,7 @@ class Cursor(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """What Kafka says of a topic: its id, and the first and the next offset of each partition."""
+    """A topic's state in Kafka: its id, and the first and the next offset of each partition."""
 
     topic: str
     topic_id: str
@@ -104,7 +105,7 @@ class TopicState:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Offsets [start, end) that can't be read any more, and why."""
+    """Offsets [start, end) that can no longer be read, and why."""
 
     partition: int
     start: int
@@ -112,7 +113,7 @@ class Gap:
     reason: str
 
     def __str__(self) -> str:
-        # A topic that is gone has no end that anyone could still ask for.
+        # The end of a topic that was recreated is unknown.
         offsets = (
             f"offsets {self.start}-{self.end}"
             if self.start < self.end
@@ -122,10 +123,12 @@ class Gap:
 
 
 def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int, int], list[Gap]]:
-    """Decide where to read on: at the cursor, or at the earliest event where that can't be.
+    """Return where to continue: at the cursor, or at the nearest offset that Kafka still has.
+
+    Without a cursor of this topic, that is the first offset of each partition.
 
     Returns:
-        The next offset of each partition, and the gaps between the cursor and there.
+        The next offset of each partition, and the gaps between the cursor and these offsets.
     """
     if cursor is None or (cursor.topic, cursor.topic_id) != (state.topic, state.topic_id):
         gaps = (
@@ -154,15 +157,15 @@ def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int
 def readable(
     wanted: OffsetRange, topic_id: str, state: TopicState
 ) -> tuple[OffsetRange | None, list[Gap]]:
-    """Find what can still be read of a range.
+    """Return what can still be read of a range.
 
     Args:
         wanted: the range.
-        topic_id: id of the topic that it was planned from.
+        topic_id: id that the topic had when the range was planned.
         state: the topic as it is now.
 
     Returns:
-        The part that is there, None if nothing is, and the gaps.
+        The part of the range that Kafka still has, None if it has nothing of it, and the gaps.
     """
     first, end = state.watermarks.get(wanted.partition, (0, 0))
     if topic_id != state.topic_id:

@@ -1,1 +1,4 @@
-"""The MinIO and Kafka clients as Dagster resources: the only files that import those clients."""
+"""What Dagster injects into ops: clients, settings, the renderer and the scratch IO manager.
+
+A resource holds its configuration and opens its client. Decisions belong to `delivery/`.
+"""

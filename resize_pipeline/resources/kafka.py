@@ -1,6 +1,6 @@
-"""Kafka as a Dagster resource: the state of a topic, and what is read from it and sent to it.
+"""Kafka as a Dagster resource: describes topics, reads and sends messages.
 
-Nothing here knows of pictures or of MinIO.
+Knows no images and no MinIO. What does not need Dagster's configuration belongs to `kafka/`.
 """
 
 import datetime as dt
@@ -116,7 +116,7 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         position: dict[int, int],
         stall_timeout_s: float = 30.0,
     ) -> Iterator[Message]:
-        """Read the offsets [start, end) of some partitions, as `kafka.reading.read`."""
+        """Read the offsets [start, end) of some partitions: see `kafka.reading.read`."""
         return read(
             self.connection, topic, start, end, position=position, stall_timeout_s=stall_timeout_s
         )
@@ -205,10 +205,7 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             UserError: Kafka refuses these credentials.
         """
         if letters:
-            self.send(
-                topic,
-                [(None if one.names_position_only else one.key, one.value, ()) for one in letters],
-            )
+            self.send(topic, [letter.original() for letter in letters])
         positions = [one.key for one in letters if one.names_position_only]
         self.send_dead_letters(dead_letter_topic, [], taken_back=positions)
 
@@ -260,8 +257,8 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """
         if not letters and not taken_back:
             return
-        sent: list[Outgoing] = [(one.key, one.value, one.headers()) for one in letters]
-        self.send(topic, [*sent, *((key, None, ()) for key in taken_back)])
+        tombstones: list[Outgoing] = [(key, None, ()) for key in taken_back]
+        self.send(topic, [*(letter.message() for letter in letters), *tombstones])
 
 
 def _secret(secret: SecretStr | None) -> str | None:

@@ -154,10 +154,7 @@ class FakeKafka:
 
     def offsets_at(self, state: TopicState, start: str) -> dict[int, int]:
         assert start in {"earliest", "latest"}
-        return {
-            partition: first if start == "earliest" else end
-            for partition, (first, end) in state.watermarks.items()
-        }
+        return state.starts if start == "earliest" else state.ends
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
         assert topic == self.topic

@@ -406,7 +406,7 @@ class Cluster:
         """Ask Kafka for the topic, and remember its end."""
         state = self.kafka.topic_state(self.settings.kafka_topic)
         ends = self.topics.setdefault(state.topic_id, {})
-        for partition, (_, end) in state.watermarks.items():
+        for partition, end in state.ends.items():
             ends[partition] = max(ends.get(partition, 0), end)
         return state
 

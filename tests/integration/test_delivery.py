@@ -178,7 +178,7 @@ class TestDeadLetters:
         pipeline.put("a.png", ONE)
         pipeline.wait_for_events(2)
         state = pipeline.kafka.topic_state(pipeline.settings.kafka_topic)
-        for partition, (_, end) in state.watermarks.items():
+        for partition, end in state.ends.items():
             if end:
                 # The event is lost; only the replay is left.
                 with pipeline.kafka.connection.admin() as admin:
@@ -308,17 +308,17 @@ class TestGaps:
         for key in keys:
             pipeline.put(key, ONE)
 
-    def retention(self, pipeline: Pipeline) -> dict[int, tuple[int, int]]:
-        """Delete all events there are, as retention does; what was there, by partition."""
+    def retention(self, pipeline: Pipeline) -> dict[int, int]:
+        """Delete all events, as retention does, and return the end of each partition."""
         state = pipeline.kafka.topic_state(pipeline.settings.kafka_topic)
         with pipeline.kafka.connection.admin() as admin:
             admin.delete_records(
                 {
                     TopicPartition(state.topic, partition): end
-                    for partition, (_, end) in state.watermarks.items()
+                    for partition, end in state.ends.items()
                 }
             )
-        return dict(state.watermarks)
+        return state.ends
 
     def recreate(self, pipeline: Pipeline) -> None:
         topic = pipeline.settings.kafka_topic
@@ -343,7 +343,7 @@ class TestGaps:
         taken = self.retention(pipeline)
         assert sorted(gaps(pipeline.tick())) == [
             f"partition {partition} offsets 0-{end}: deleted by retention"
-            for partition, (_, end) in sorted(taken.items())
+            for partition, end in sorted(taken.items())
             if end
         ]
         assert gaps(pipeline.tick()) == []
@@ -360,7 +360,7 @@ class TestGaps:
             assert pipeline.run(request)["large"]["images"].value == 0
         assert sorted(recorded_gaps(pipeline.instance)) == [
             f"partition {partition} offsets 0-{end}: deleted by retention"
-            for partition, (_, end) in sorted(taken.items())
+            for partition, end in sorted(taken.items())
             if end
         ]
         assert reconcile(pipeline)["large"]["images"].value == 2

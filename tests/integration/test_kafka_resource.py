@@ -1,4 +1,4 @@
-"""The Kafka resource against a real broker, and against what is none."""
+"""The Kafka resource against a real broker, and against servers that are not brokers."""
 
 import datetime as dt
 import socket
@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
-# Dagster cuts a tick at 60 s, and then nobody reads our line.
+# Dagster ends a tick after 60 s, and then nobody sees the error.
 BOUND_S = 50.0
 
 
@@ -78,7 +78,7 @@ def transactions(kafka: KafkaResource) -> Iterator[KafkaProducer]:
 
 
 def delete_before(kafka: KafkaResource, topic: str, partition: int, offset: int) -> None:
-    """What retention does."""
+    """Delete messages as retention does."""
     with kafka.connection.admin() as admin:
         admin.delete_records({TopicPartition(topic, partition): offset})
 
@@ -180,7 +180,7 @@ class TestRead:
     def test_what_can_t_be_decoded_is_told_and_its_neighbours_are_read(
         self, kafka: KafkaResource, topic: str, how: str
     ) -> None:
-        """A broker takes both, and the client stumbles over them for ever."""
+        """A broker accepts both, and the client alone would fail at them for ever."""
         for partition in (0, 1):
             send(kafka, topic, b"before", partition=partition)
         send_undecodable(kafka.bootstrap_servers, topic, [b"x" * 300] * 3, how=how)
@@ -198,13 +198,13 @@ class TestRead:
         assert [isinstance(one, Undecodable) for one in told] == [False, True, False]
         assert told[1].end == 4
         assert "can't be decoded" in told[1].reason
-        # It counts as something that has come.
+        # It counts as an arrived message.
         kafka.wait(topic, {0: 1}, BOUND_S)
 
     def test_a_codec_whose_library_is_missing_is_not_passed_over(
         self, kafka: KafkaResource, topic: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The messages are good: they wait until it is there."""
+        """The messages are good, and wait until the library is installed."""
         producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers, compression_type="zstd")
         producer.send(topic, b"x" * 500, partition=0).get(timeout=30)
         producer.close()
@@ -216,7 +216,7 @@ class TestRead:
     def test_the_markers_of_a_transaction_are_passed(
         self, kafka: KafkaResource, topic: str, end: str
     ) -> None:
-        """They take offsets without being messages: the last offset is never read."""
+        """They occupy offsets without being messages: the last offset is never read."""
         with transactions(kafka) as producer:
             for _ in range(2):
                 producer.begin_transaction()
@@ -227,7 +227,7 @@ class TestRead:
         found, position = read_all(kafka, state)
         assert len(found[0]) == 2
         assert position[0] == 4
-        # From a marker on there is nothing, and that is found out too.
+        # Reading that starts at a marker finds nothing, and ends.
         assert read_all(kafka, state, {0: 3, 1: 0, 2: 0}) == (
             {0: [], 1: [], 2: []},
             {0: 4, 1: 0, 2: 0},
@@ -251,7 +251,7 @@ class TestRead:
         assert kafka.bootstrap_servers in str(failed.value)
 
     def test_one_message_is_there_at_once(self, kafka: KafkaResource, topic: str) -> None:
-        """The client, left alone, sleeps for 0.1 s before it asks for a topic, and reads later."""
+        """By default the client sleeps for 0.1 s before it asks for a topic, and reads later."""
         send(kafka, topic, b"a")
         taken: list[float] = []
         for _ in range(20):
@@ -323,7 +323,7 @@ class TestGroup:
         }
 
     def test_can_be_set_back(self, kafka: KafkaResource, topic: str) -> None:
-        """As the cursor can be."""
+        """The cursor can be set back, too."""
         group = f"group-{topic}"
         for offset in (5, 0):
             commit(kafka, group, topic, {0: offset})
@@ -331,7 +331,7 @@ class TestGroup:
 
     @pytest.mark.parametrize("error", NO_COORDINATOR)
     def test_of_a_broker_that_is_new(self, kafka: KafkaResource, error: type[Exception]) -> None:
-        """It is not away: the first question makes it prepare for groups."""
+        """The broker is reachable: the first request makes it prepare for groups."""
         with (
             pytest.raises(TransientError, match="not ready for consumer groups yet"),
             kafka.connection.errors(),
@@ -339,7 +339,7 @@ class TestGroup:
             raise error
 
     def test_that_others_have_joined(self, kafka: KafkaResource, topic: str) -> None:
-        """Its offsets are theirs then, and Kafka says so for each partition."""
+        """The group's offsets belong to them then, and Kafka reports that for each partition."""
         group = f"group-{topic}"
         consumer = KafkaConsumer(topic, **kafka.connection.options(), group_id=group)
 
@@ -356,7 +356,7 @@ class TestGroup:
 
 
 def commit(kafka: KafkaResource, group: str, topic: str, offsets: dict[int, int]) -> None:
-    """A broker that never had a group makes the topic for them first, and refuses until then."""
+    """A broker without groups first creates the topic for them, and refuses until then."""
 
     def is_done() -> bool:
         try:
@@ -370,7 +370,7 @@ def commit(kafka: KafkaResource, group: str, topic: str, offsets: dict[int, int]
 
 
 def committed(kafka: KafkaResource, group: str) -> dict[TopicPartition, int]:
-    """What `kafka-consumer-groups.sh --describe` shows."""
+    """Return what `kafka-consumer-groups.sh --describe` shows."""
     with kafka.connection.admin() as admin:
         found = admin.list_group_offsets(group)
     return {tp: one.offset for tp, one in found[group].items()}
@@ -378,7 +378,7 @@ def committed(kafka: KafkaResource, group: str) -> dict[TopicPartition, int]:
 
 class TestWait:
     def test_ends_when_a_message_comes(self, kafka: KafkaResource, topic: str) -> None:
-        """Long before its time is over."""
+        """Long before the timeout."""
         waiter = threading.Thread(target=kafka.wait, args=(topic, {0: 0, 1: 0, 2: 0}, 120.0))
         waiter.start()
         send(kafka, topic, b"a", partition=2)
@@ -397,7 +397,7 @@ class TestWait:
 
 @contextmanager
 def silent_server() -> Iterator[int]:
-    """Accepts connections and never answers, as a broker that hangs."""
+    """Accepts connections and never answers, like a broker that hangs."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -445,12 +445,12 @@ class TestAway:
             KafkaResource(bootstrap_servers="kafka.invalid:9092").topic_state("t")
 
     def test_a_port_that_is_no_broker(self, stack: Settings) -> None:
-        """MinIO's, for example."""
+        """Such as MinIO's."""
         self.failing("topic_state", stack.minio_address[1])
 
     @pytest.mark.parametrize("ask", ["topic_state", "wait"])
     def test_no_thread_is_left_behind(self, ask: str) -> None:
-        """Or each tick of a long outage costs a thread, with its sockets."""
+        """Otherwise each tick of a long outage costs a thread, with its sockets."""
         threads = set(threading.enumerate())
         for _ in range(3):
             self.failing(ask, free_port())

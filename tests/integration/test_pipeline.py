@@ -100,7 +100,7 @@ class Pipeline:
     def wait_for_events(self, count: int) -> None:
         def sent() -> bool:
             state = self.kafka.topic_state(self.settings.kafka_topic)
-            return sum(end for _, end in state.watermarks.values()) >= count
+            return sum(state.ends.values()) >= count
 
         wait_until(sent, EVENTS_TIMEOUT_S, f"{count} events")
 

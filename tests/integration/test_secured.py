@@ -1,4 +1,4 @@
-"""Servers with TLS, client certificates and SASL: what works, and each mistake in one line."""
+"""Servers with TLS, client certificates and SASL: what works, and one line for each mistake."""
 
 import datetime as dt
 import uuid
@@ -54,7 +54,7 @@ def one_line(error: BaseException) -> str:
 
 
 def render_one(pipeline: Pipeline) -> dg.ExecuteInProcessResult:
-    """Upload a picture and what is none, and let the pipeline do its work."""
+    """Upload an image and a file that is not one, and let the pipeline process both."""
     pipeline.put("deeper/rose.jpg", encoded(detailed(300, 200), "JPEG"))
     pipeline.put("none.png", b"no picture")
     pipeline.wait_for_events(2)
@@ -103,7 +103,7 @@ def command_line(
     capfd: pytest.CaptureFixture[str],
     *arguments: str,
 ) -> Any:
-    """Run a command in this process, which takes seconds less, and give what it printed."""
+    """Run a command in this process, which saves seconds, and return its output."""
     monkeypatch.setattr(cli, "load_settings", lambda: settings)
     monkeypatch.setattr("sys.argv", ["resize-pipeline", *arguments])
     capfd.readouterr()
@@ -117,7 +117,7 @@ def command_line(
 def test_over_client_certificates(
     secured: Secured, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pipeline's key is encrypted; MinIO can't read such a one and has its own."""
+    """The pipeline's key is encrypted; MinIO can't read encrypted keys and has its own."""
     monkeypatch.setenv("KAFKA_SSL_KEY_PASSWORD", KEY_PASSWORD)
     encrypted = tmp_path / "encrypted.key"
     encrypted.write_bytes(key_as_pem(secured.client.private_key, KEY_PASSWORD))
@@ -142,7 +142,7 @@ def test_without_verification_it_is_said_everywhere(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """And MinIO may know Kafka by another address and protocol than we do."""
+    """MinIO may know Kafka by another address and protocol than the pipeline does."""
     settings = secured.settings(
         minio_ca_file=None,
         minio_tls_skip_verify=True,
@@ -159,7 +159,7 @@ def test_without_verification_it_is_said_everywhere(
         if entry.level == 30 and "MINIO_TLS_SKIP_VERIFY" in entry.user_message
     ]
     assert logged == [warning]
-    # The tick's, and the run's.
+    # One of the tick, one of the run.
     assert capfd.readouterr().err.count(warning) >= 2
     steps = provision(pipeline.settings, dry_run=True)
     assert any("NOTIFY_KAFKA_TLS_SKIP_VERIFY is on" in step.what for step in steps)
@@ -192,7 +192,7 @@ def tick(settings: Settings, instance: dg.DagsterInstance) -> SensorExecutionDat
 
 
 def elsewhere(address: str) -> str:
-    """Give the address by a name that no certificate holds."""
+    """Return the address with a name that no certificate holds."""
     return address.replace("localhost", "127.0.0.1")
 
 
@@ -215,7 +215,7 @@ KAFKA_MISTAKES: dict[str, tuple[Callable[[Secured], dict[str, object]], type[Exc
     "no client certificate": (
         lambda one: one.over_mtls() | {"kafka_ssl_certfile": None, "kafka_ssl_keyfile": None},
         UserError,
-        r"for want of a certificate that it trusts \(.*\): set KAFKA_SSL_CERTFILE",
+        r"requires a client certificate that it trusts \(.*\): set KAFKA_SSL_CERTFILE",
     ),
     "client certificate of another CA": (
         lambda one: (
@@ -223,7 +223,7 @@ KAFKA_MISTAKES: dict[str, tuple[Callable[[Secured], dict[str, object]], type[Exc
             | {"kafka_ssl_certfile": one.own.cert_file, "kafka_ssl_keyfile": one.own.key_file}
         ),
         UserError,
-        r"for want of a certificate that it trusts \(.*\): set KAFKA_SSL_CERTFILE",
+        r"requires a client certificate that it trusts \(.*\): set KAFKA_SSL_CERTFILE",
     ),
     "no CA file": (
         lambda one: one.over_mtls() | {"kafka_ssl_cafile": one.folder / "none.pem"},
@@ -253,7 +253,7 @@ KAFKA_MISTAKES: dict[str, tuple[Callable[[Secured], dict[str, object]], type[Exc
     "wrong mechanism": (
         lambda one: one.over_scram() | {"kafka_sasl_mechanism": "PLAIN"},
         UserError,
-        r"does not take KAFKA_SASL_MECHANISM=PLAIN: set it to",
+        r"does not accept KAFKA_SASL_MECHANISM=PLAIN: set it to",
     ),
     "SASL where there is none": (
         lambda one: (
@@ -336,7 +336,7 @@ MINIO_MISTAKES: dict[str, tuple[Callable[[Secured], dict[str, object]], type[Exc
     "https where there is none": (
         lambda one: {"minio_endpoint": f"https://{one.plain}"},
         TransientError,
-        r"closes the connection when it is asked for TLS: .* MINIO_ENDPOINT",
+        r"closes the connection during the TLS handshake: .* MINIO_ENDPOINT",
     ),
 }
 
@@ -410,7 +410,7 @@ def test_a_mistake_about_how_minio_reaches_kafka_is_one_line(
 
 
 def own(secured: Secured, folder: Path, **changes: object) -> Settings:
-    """Give settings with topic, target and buckets of their own."""
+    """Return settings with their own topic, target and buckets."""
     unique = uuid.uuid4().hex[:12]
     specs = folder / "renditions.yaml"
     specs.write_text(SPECS.format(f"large-{unique}"))

@@ -1,4 +1,4 @@
-"""Certificates of a private CA, and such as sign themselves, written as PEM files."""
+"""Certificates of a private CA and self-signed ones, written as PEM files."""
 
 import datetime as dt
 import ipaddress
@@ -37,7 +37,7 @@ def issue(
     is_ca: bool = False,
     age: dt.timedelta = dt.timedelta(),
 ) -> Issued:
-    """Make a certificate.
+    """Issue a certificate.
 
     Args:
         folder: gets NAME.pem, NAME.key and NAME.both.pem.
@@ -80,7 +80,7 @@ def issue(
 
 
 def key_as_pem(private_key: ec.EllipticCurvePrivateKey, password: str = "") -> bytes:
-    """Give a key as PEM, encrypted if there is a password."""
+    """Return a key as PEM, encrypted if there is a password."""
     return private_key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -1,4 +1,4 @@
-"""A real Kafka and a real MinIO that speak TLS, each reached in more than one way."""
+"""A real Kafka and a real MinIO with TLS, each with more than one way to reach it."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 USER = "pipeline"
 PASSWORD = "password-of-pipeline"
 HOST = "localhost"
-"""The only name that the servers' certificates are for; 127.0.0.1 is another one."""
+"""The only name in the servers' certificates; 127.0.0.1 is not in them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Secured:
     minio: str
 
     def settings(self, **changes: object) -> Settings:
-        """Give settings for MinIO, with root's keys, and for Kafka's plain listener."""
+        """Return settings for MinIO, with root's keys, and for Kafka's plain listener."""
         values: dict[str, object] = {
             "minio_endpoint": f"https://{self.minio}",
             "minio_ca_file": self.own.cert_file,
@@ -72,7 +72,7 @@ class Secured:
         return Settings.model_validate(values | changes)
 
     def over_scram(self) -> dict[str, object]:
-        """Settings for the listener with SASL."""
+        """Return the settings for the listener with SASL."""
         return {
             "kafka_bootstrap_servers": self.scram,
             "kafka_security_protocol": "SASL_SSL",
@@ -83,7 +83,7 @@ class Secured:
         }
 
     def over_mtls(self) -> dict[str, object]:
-        """Settings for the listener that wants a client certificate."""
+        """Return the settings for the listener that requires a client certificate."""
         return {
             "kafka_bootstrap_servers": self.mtls,
             "kafka_security_protocol": "SSL",
@@ -121,7 +121,7 @@ def secured_servers(folder: Path) -> Iterator[Secured]:
     )
     kafka = kafka_service(local)
     with Path(kafka.argv[-1]).open("a") as properties:
-        # The last one of a name counts.
+        # The last value of a name counts.
         properties.write(_kafka_properties(secured, ports))
     trust = tls_context(str(secured.own.cert_file))
     minio = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Messages that kafka-python can't decode; a broker takes some of them."""
+"""Messages that kafka-python can't decode. A broker accepts some of them."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,7 +9,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 
 
 class NoUtf8(str):
-    """A header key of bytes that are no UTF-8, as clients in other languages can send."""
+    """A header key of bytes that are not UTF-8, as clients in other languages can send."""
 
     __slots__ = ()
 
@@ -36,7 +36,7 @@ def send_undecodable(
         partition: the partition.
 
     Raises:
-        KafkaError: the broker does not take the batch.
+        KafkaError: the broker refuses the batch.
     """
     compress = DefaultRecordBatchBuilder._maybe_compress
 

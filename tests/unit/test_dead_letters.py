@@ -1,4 +1,4 @@
-"""Dead letters as they are written to the topic and read back."""
+"""Dead letters, written to the topic and read back."""
 
 import json
 from dataclasses import dataclass, field
@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resize_pipeline.errors import UserError
+from resize_pipeline.errors import UserError, escaped
 from resize_pipeline.kafka.dead_letters import (
     TEXT_MAX,
     DeadLetter,
     Headers,
-    escaped,
     find_letters,
     newest,
     position_key,
@@ -68,7 +67,7 @@ def test_round_trip(one: DeadLetter) -> None:
 
 
 def test_a_text_that_is_no_unicode_is_replaced() -> None:
-    """A message of an error can quote anything, and sending must not fail for it."""
+    """An error message can quote anything, and sending it must not fail."""
     again = DeadLetter.read(sent(letter(error_message="bad \ud800 key")))
     assert again
     assert again.error_message == "bad ? key"
@@ -114,7 +113,7 @@ class TestNewest:
 
     @given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.booleans())), st.data())
     def test_compaction_changes_nothing(self, events, data: st.DataObject) -> None:
-        """It drops older messages of a key, and tombstones after some time."""
+        """Compaction drops older messages of a key, and tombstones after some time."""
         messages = [
             sent(letter(key, run_id=str(index))) if is_letter else Message(key, None)
             for index, (key, is_letter) in enumerate(events)

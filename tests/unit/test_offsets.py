@@ -1,4 +1,4 @@
-"""Where to read on, and how what waits is cut into ranges."""
+"""Where reading continues, and how the backlog is cut into ranges."""
 
 import itertools
 import tracemalloc
@@ -31,7 +31,7 @@ def cursor(next_offsets: dict[int, int], topic: str = "events", topic_id: str = 
 
 
 class Sent(NamedTuple):
-    """A message: its offset, what it is grouped by, and its weight."""
+    """A message: its offset, its group and its weight."""
 
     offset: int
     group: str
@@ -123,7 +123,7 @@ class TestReadable:
         ]
 
     def test_of_a_recreated_topic_nothing_is_there(self) -> None:
-        """Its offsets are those of other messages."""
+        """Its offsets belong to other messages."""
         found, [gap] = readable(OffsetRange.parse("0:6-8"), "id-0", state({0: (5, 9)}))
         assert found is None
         assert (gap.start, gap.end, gap.reason) == (6, 8, "topic events was recreated")
@@ -182,7 +182,7 @@ class TestPlanRanges:
         assert [run.messages for run in runs] == [*shares, 1]
 
     def test_a_tick_hands_out_as_much_as_it_may(self) -> None:
-        """What its last runs can't take all of is not shared among more of them."""
+        """A remainder that does not fit into the last runs is not spread over more of them."""
         limits = RunLimits(messages=5, weight=10**9, runs=4)
         waiting = {0: queue("a" * 9 + "b" * 11)}
         runs, after = cut_into_runs({0: 0}, waiting, {0: 20}, limits)
@@ -212,13 +212,13 @@ class TestPlanRanges:
 
 class TestWaiting:
     def test_a_message_takes_two_numbers_and_no_object(self) -> None:
-        """A million of them may wait."""
+        """A million messages may wait."""
         count, largest = 100_000, 2**63 - 1
         tracemalloc.start()
         try:
             waiting = Backlog()
             for offset in range(largest - count, largest):
-                # What a message brings is an object of its own.
+                # Each message passes new objects.
                 waiting.add(offset, f"{2026 + len(waiting) // 50_000}", largest - offset)
             taken, _ = tracemalloc.get_traced_memory()
         finally:
@@ -229,7 +229,7 @@ class TestWaiting:
         assert [waiting.group(index) for index in (0, 49_999, 50_000)] == ["2026", "2026", "2027"]
 
     def test_a_weight_that_no_number_holds(self) -> None:
-        """A message may have many records, each as large as a size can be."""
+        """A message may hold many S3 records, each with the largest size possible."""
         waiting = waiting_of((0, "a", 1), (1, "a", 2**70), (2, "a", 1))
         runs, _ = cut_into_runs({0: 0}, {0: waiting}, {0: 3}, PLENTY)
         assert [run.messages for run in runs] == [1, 1, 1]
@@ -293,7 +293,7 @@ def test_every_offset_is_in_exactly_one_range(situation) -> None:
     for partition, messages in waiting.items():
         left = [message for message in messages if message.offset >= after[partition]]
         if left:
-            # Reading goes on behind the last range, so that nothing is left out.
+            # Reading continues after the last range, so nothing is left out.
             assert after[partition] == reached[partition]
         else:
             assert after[partition] == position[partition]
@@ -318,7 +318,7 @@ def test_runs_keep_their_limits_and_their_order(situation) -> None:
         assert run.weight == sum(message.weight for message in inside)
         assert run.messages <= limits.messages
         assert run.weight <= limits.weight or run.messages == 1
-        # Only a late event is in a run of another group, and that group is a later one.
+        # Only a late event joins a run of another group, and that group is a later one.
         assert max(message.group for message in inside) <= run.group
 
 

@@ -1,4 +1,4 @@
-"""TLS contexts, tried in handshakes without a network, and what is said of those that fail."""
+"""TLS contexts in handshakes without a network, and the messages of failed handshakes."""
 
 import datetime as dt
 import ssl
@@ -35,7 +35,7 @@ def server(tmp_path: Path, ca: Issued) -> Issued:
 def shake_hands(
     client: ssl.SSLContext, server: Issued, *, host: str = HOST, wants: Issued | None = None
 ) -> None:
-    """Let a client and a server talk until both agree, or one raises what is wrong."""
+    """Complete a handshake of client and server, or raise the error of one of them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server.cert_file, server.key_file)
     if wants is not None:
@@ -68,7 +68,7 @@ def test_a_private_ca_is_trusted(ca: Issued, server: Issued) -> None:
 
 
 def test_a_certificate_is_trusted_that_is_given_itself(tmp_path: Path, server: Issued) -> None:
-    """Whether it signed itself or a CA did that nobody knows."""
+    """Whether it is self-signed or signed by an unknown CA."""
     own = issue(tmp_path, "own", hosts=[HOST])
     for one in (own, server):
         shake_hands(client_context(str(one.cert_file), NAMES), one)
@@ -180,7 +180,7 @@ def test_what_tls_said_is_found_behind_the_errors_of_clients() -> None:
     assert tls_error_of(KafkaConnectionError(said)) is said
     inner = urllib3.exceptions.SSLError(said)
     assert tls_error_of(urllib3.exceptions.MaxRetryError(pool, "/", inner)) is said
-    # As kafka-python does, without `from`.
+    # kafka-python raises it without `from`.
     wrapped = KafkaConnectionError("Handshake failed")
     wrapped.__context__ = said
     assert tls_error_of(wrapped) is said

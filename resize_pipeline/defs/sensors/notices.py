@@ -6,8 +6,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from resize_pipeline.errors import one_line
-from resize_pipeline.kafka.dead_letters import DeadLetter, escaped
+from resize_pipeline.errors import escaped, one_line
+from resize_pipeline.kafka.dead_letters import DeadLetter
 
 KEYS_SHOWN = 10
 KEY_MAX = 200
