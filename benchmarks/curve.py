@@ -1,4 +1,4 @@
-"""Draws rate against fidelity, for the constants by which imaging/scaling.py trades one for the other.
+"""Draws rate against fidelity for the constants of imaging/scaling.py.
 
     python -m benchmarks.curve [PHOTOGRAPH] [--rounds N] [--out FOLDER]
 

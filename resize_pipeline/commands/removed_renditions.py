@@ -13,8 +13,6 @@ from pathlib import Path
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -27,6 +25,7 @@ from resize_pipeline.instance.event_log import (
     latest_materializations,
     sql_event_log_storage,
 )
+from resize_pipeline.instance.internals import IMPLICIT_ASSET_JOB_NAME, SqlEventLogStorageTable
 from resize_pipeline.instance.open import open_instance
 from resize_pipeline.provisioning.admin import Server
 from resize_pipeline.renditions.file import load_renditions

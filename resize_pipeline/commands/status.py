@@ -7,10 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
-from dagster._core.scheduler.instigation import TickStatus as InstigatorTickStatus
-from dagster._core.storage.tags import PARTITION_NAME_TAG, WILL_RETRY_TAG
-from dagster._daemon.daemon import SensorDaemon
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
@@ -19,8 +15,17 @@ from rich.text import Text
 from resize_pipeline.defs.code_versions import stale_partitions, unmade_partitions
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.names import JOB_NAME, SENSOR_NAME
-from resize_pipeline.defs.runs import UNFINISHED, sensor_state
+from resize_pipeline.defs.runs import sensor_state
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.instance.internals import (
+    NOT_FINISHED_STATUSES,
+    PARTITION_NAME_TAG,
+    WILL_RETRY_TAG,
+    InstigatorState,
+    InstigatorTick,
+    SensorDaemon,
+)
+from resize_pipeline.instance.internals import TickStatus as InstigatorTickStatus
 from resize_pipeline.instance.open import open_instance
 from resize_pipeline.kafka.offsets import Cursor, TopicState, starting_offsets
 from resize_pipeline.renditions.file import load_renditions
@@ -126,7 +131,7 @@ def pipeline_status(
         else []
     )
     ended = [tick for tick in ticks if tick.status is not InstigatorTickStatus.STARTED]
-    unfinished = dg.RunsFilter(statuses=UNFINISHED)
+    unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)
     failed = _failed_runs(instance)
     heartbeat = _last_heartbeat(instance)
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)

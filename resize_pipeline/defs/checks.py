@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
-from dagster._core.scheduler.instigation import TickStatus
 
 from resize_pipeline.defs.assets import RAW_IMAGES
 from resize_pipeline.defs.names import SENSOR_NAME
@@ -14,6 +13,7 @@ from resize_pipeline.defs.partitions import TimePartitions, check_partition, win
 from resize_pipeline.defs.runs import one_line_failures, sensor_state
 from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.instance.internals import TickStatus
 from resize_pipeline.kafka.offsets import Cursor, lag, starting_offsets
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.kafka import KafkaResource

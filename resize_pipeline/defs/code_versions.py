@@ -14,7 +14,8 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
-from dagster._core.definitions.data_version import (
+
+from resize_pipeline.instance.internals import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
     DEFAULT_DATA_VERSION,
@@ -22,7 +23,6 @@ from dagster._core.definitions.data_version import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-
 from resize_pipeline.renditions.spec import Rendition
 
 ASKED_MAX = 500

@@ -4,9 +4,9 @@ import datetime as dt
 import itertools
 
 import dagster as dg
-from dagster._utils.schedules import cron_string_iterator
 
 from resize_pipeline.errors import UserError
+from resize_pipeline.instance.internals import cron_string_iterator
 
 RUN_MAX = dt.timedelta(hours=2)
 """How long a run of reconciliation may take: `max_runtime_seconds` in dagster.yaml."""

@@ -2,10 +2,10 @@
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
 from resize_pipeline.defs.names import RAW_IMAGES
 from resize_pipeline.instance.event_log import sql_event_log_storage
+from resize_pipeline.instance.internals import SqlEventLogStorageTable
 from resize_pipeline.kafka.offsets import Gap
 
 OBSERVATIONS_MAX = 1_000

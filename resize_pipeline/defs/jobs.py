@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, RAW_IMAGES
+from resize_pipeline.instance.internals import UnresolvedAssetJobDefinition
 from resize_pipeline.renditions.spec import Rendition
 
 

@@ -8,7 +8,8 @@ import dagster as dg
 
 from resize_pipeline.defs.gaps import runs_with_gaps
 from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
-from resize_pipeline.defs.runs import UNFINISHED, one_line_failures
+from resize_pipeline.defs.runs import one_line_failures
+from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from resize_pipeline.instance.retention import deletable_runs, delete_runs
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.pipeline import PipelineResource
@@ -70,7 +71,7 @@ def build_retention(
         days = pipeline.run_retention_days
         if not days:
             return dg.SkipReason("RUN_RETENTION_DAYS is 0")
-        unfinished = dg.RunsFilter(job_name=RETENTION_JOB_NAME, statuses=UNFINISHED)
+        unfinished = dg.RunsFilter(job_name=RETENTION_JOB_NAME, statuses=NOT_FINISHED_STATUSES)
         if context.instance.get_runs_count(unfinished):
             return dg.SkipReason("an earlier run is still unfinished")
         if next(found(context.instance, days), None) is None:

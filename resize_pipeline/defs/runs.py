@@ -1,72 +1,69 @@
-"""TODO."""
+"""What ops, sensors and checks ask about runs: which are unfinished, and what one selected."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.scheduler.instigation import InstigatorState
-from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from resize_pipeline.defs.names import SENSOR_NAME
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.instance.internals import (
+    MAX_RETRIES_TAG,
+    NOT_FINISHED_STATUSES,
+    RETRY_NUMBER_TAG,
+    InstigatorState,
+    InstigatorType,
+)
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.pipeline import PipelineResource
 
 
 @contextmanager
 def one_line_failures(context: dg.OpExecutionContext) -> Generator[None]:
-    """Let a step fail with the one line of an error of ours."""
+    """Fail a step with the one line of an error of this package, without a traceback."""
     try:
         yield
     except TransientError as error:
         raise dg.Failure(str(error)) from error
     except UserError as error:
-        # `allow_retries` is about the step: without the tag Dagster would repeat the run.
+        # `allow_retries` concerns the step alone: without the tag Dagster would repeat the run.
         context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: "0"})
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def in_words(counts: Mapping[str, int]) -> str:
+    """Write counts as "3 rendered, 1 missing"."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def selected_renditions(
     context: dg.OpExecutionContext, pipeline: PipelineResource
 ) -> list[Rendition]:
+    """Return the specs of the renditions that the run selects."""
     names = {key.to_user_string() for key in context.selected_asset_keys}
     return [spec for spec in pipeline.renditions if spec.name in names]
 
 
 def attempt_number(context: dg.OpExecutionContext) -> int:
-    return int(context.run.tags.get("dagster/retry_number", "0")) + 1
-
-
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.SUSPENDED,
-    dg.DagsterRunStatus.CANCELING,
-]
+    """Return the number of the run's attempt, from 1."""
+    return int(context.run.tags.get(RETRY_NUMBER_TAG, "0")) + 1
 
 
 def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> int:
     """Count the runs with these tags that have not ended."""
-    # Asked in one, SQLite would go through all runs that ever had the tags.
-    run_ids = instance.get_run_ids(dg.RunsFilter(statuses=UNFINISHED))
+    # With both filters in one query SQLite would scan all runs that ever had the tags.
+    run_ids = instance.get_run_ids(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     return instance.get_runs_count(dg.RunsFilter(run_ids=run_ids, tags=tags)) if run_ids else 0
 
 
 def sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
-    """Give what Dagster keeps of this sensor; None before its first tick."""
+    """Return Dagster's state of the sensor; None before its first tick."""
     states = [
         state
         for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
         if state.instigator_name == SENSOR_NAME
     ]
-    # A code location that was renamed leaves its state behind.
+    # A code location that was renamed leaves its former state behind.
     return max(
         states,
         key=lambda state: getattr(state.instigator_data, "last_tick_timestamp", None) or 0,

@@ -8,6 +8,7 @@ from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
 from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
 from resize_pipeline.defs.runs import unfinished_runs
+from resize_pipeline.instance.internals import PARTITION_NAME_TAG, PRIORITY_TAG
 from resize_pipeline.resources.pipeline import PipelineResource
 
 SCHEDULE_NAME = "reconciliation_schedule"
@@ -37,7 +38,7 @@ def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDe
         return dg.RunRequest(
             partition_key=partition_key_at(partitions, None, dt.datetime.now(dt.UTC)),
             run_config=run_config(reconcile=True, spec_digest=pipeline.spec_digest),
-            tags={"dagster/priority": PRIORITY},
+            tags={PRIORITY_TAG: PRIORITY},
         )
 
     return reconciliation
@@ -58,6 +59,6 @@ def build_completeness(partitions: TimePartitions, cron: str) -> dg.ScheduleDefi
         if not keys:
             return dg.SkipReason("no partition has ended yet")
         # By the tag, because Dagster knows of no partitions of a job that only has checks.
-        return dg.RunRequest(tags={"dagster/partition": keys[0], "dagster/priority": PRIORITY})
+        return dg.RunRequest(tags={PARTITION_NAME_TAG: keys[0], PRIORITY_TAG: PRIORITY})
 
     return completeness

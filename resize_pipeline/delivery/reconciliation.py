@@ -1,7 +1,7 @@
-"""Finds where source, renditions and dead letters disagree: the second layer, and backfills.
+"""Finds where source, renditions and dead letters disagree, for reconciliation and backfills.
 
-S3 can't list by time, so looking at everything costs the same as looking at one hour; and
-last-modified is not arrival time, so looking at one hour only would miss replicated objects.
+S3 can't list by time, so a listing of one hour costs as much as a listing of everything. Last
+modified is not the time of arrival, so a listing of one hour would miss replicated objects.
 """
 
 import datetime as dt
@@ -10,6 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.errors import PermanentError
@@ -50,43 +51,28 @@ def unreconciled_objects(
     scope: Scope,
     listed: Counter[str],
 ) -> Iterator[tuple[ObjectInfo, list[str]]]:
-    """List the source and each rendition once, as streams, and give what a run has to look at.
+    """List the source and each rendition once, as streams; yield what a run has to look at.
 
-    That is an object that lacks a rendition and has no dead letter, or has a dead letter and lacks
-    nothing, because the run that wrote the letter was killed before it looked again. Over all
-    times, with DELETE_RENDITIONS, it is a rendition without a source, too.
+    A run has to look at an object that lacks a rendition and has no dead letter, and at one that
+    has a dead letter and lacks nothing, because the run that wrote the letter was killed before it
+    looked again. With DELETE_RENDITIONS and no time window it also looks at renditions without a
+    source.
 
     Args:
-        minio: holds the objects.
+        minio: the server that holds the objects.
         pipeline: the settings.
         letters: all dead letters.
-        renditions: those that are wanted; only their buckets are listed.
-        scope: which objects.
-        listed: counts the pictures that need nothing, by why, and those that are old.
+        renditions: the selected renditions; only their buckets are listed.
+        scope: which objects are looked at.
+        listed: counts the pictures that need nothing, by reason, and the old ones.
 
     Returns:
-        Each such object with the names of the renditions that it lacks.
+        Each such object, with the names of the renditions that it lacks.
 
     Raises:
-        TransientError: the server can't be reached.
-        UserError: a bucket is missing or refused.
+        TransientError: the server is unreachable.
+        UserError: a bucket is missing, or access to it is refused.
     """
-
-    def is_open(item: ObjectInfo, lacking: Sequence[str]) -> bool:
-        letter = letters.get(letter_key(pipeline.source_bucket, item.key))
-        if not pipeline.is_picture(item.key):
-            return letter is not None and not lacking
-        if scope.force:
-            return True
-        if not lacking:
-            listed[CURRENT] += letter is None
-            return letter is not None
-        read = metadata_read(pipeline.renditions, item.metadata or {})
-        identity = letter_identity(item.etag, pipeline.spec_digest, read)
-        if letter is not None and letter.identity == identity:
-            listed[ANSWERED] += 1
-            return False
-        return True
 
     def look_up(rendition: Rendition, key: str) -> ObjectInfo | None:
         return minio.stat(rendition.bucket, key)
@@ -106,13 +92,38 @@ def unreconciled_objects(
     return unreconciled(
         _source(minio, pipeline, scope, listed),
         listings,
-        is_open,
+        partial(_is_open, pipeline, letters, scope, listed),
         look_up,
-        # An hour's listing leaves out the sources of others' renditions.
+        # A listing of one hour leaves out the sources of other hours' renditions.
         find_source=(lambda key: minio.stat(pipeline.source_bucket, key))
         if pipeline.delete_renditions and scope.window is None
         else None,
     )
+
+
+def _is_open(
+    pipeline: PipelineResource,
+    letters: Mapping[bytes, DeadLetter],
+    scope: Scope,
+    listed: Counter[str],
+    item: ObjectInfo,
+    lacking: Sequence[str],
+) -> bool:
+    """Return whether a run has to look at an object that lacks these renditions."""
+    letter = letters.get(letter_key(pipeline.source_bucket, item.key))
+    if not pipeline.is_picture(item.key):
+        return letter is not None and not lacking
+    if scope.force:
+        return True
+    if not lacking:
+        listed[CURRENT] += letter is None
+        return letter is not None
+    read = metadata_read(pipeline.renditions, item.metadata or {})
+    identity = letter_identity(item.etag, pipeline.spec_digest, read)
+    if letter is not None and letter.identity == identity:
+        listed[ANSWERED] += 1
+        return False
+    return True
 
 
 def _source(
@@ -127,7 +138,7 @@ def _source(
             continue
         if item.last_modified < pipeline.first_partition and pipeline.is_picture(item.key):
             listed[OLDER] += 1
-        # Only MinIO's listing tells; elsewhere each object is looked at, unless it is gone by now.
+        # Only MinIO's listing has the metadata; on other servers each object is asked for.
         found = minio.stat(bucket, item.key) if with_metadata and item.metadata is None else item
         if found:
             yield found
@@ -144,20 +155,21 @@ def unreconciled(
     *,
     find_source: Callable[[str], ObjectInfo | None] | None,
 ) -> Iterator[tuple[ObjectInfo, list[str]]]:
-    """Find what is not as it should be, in one pass over all listings.
+    """Find the objects that are not as they should be, in one pass over all listings.
 
     Args:
         source: a listing of the source, in order of keys.
         listings: for each rendition a listing below its prefix, in order of keys; both orders are
             those of the keys' UTF-8 bytes, as S3 lists (Amazon S3 API, ListObjectsV2).
-        is_open: tells whether an object that lacks these renditions, maybe none, is not as it
-            should be.
-        look_up: stats a rendition; asked when a listing has no metadata, as only MinIO's does.
-        find_source: stats a source object; None to leave out renditions of ours without a source.
+        is_open: returns whether an object that lacks these renditions, possibly none, is not as
+            it should be.
+        look_up: stats a rendition; called when the listing has no metadata, as on servers other
+            than MinIO.
+        find_source: stats a source object; None to leave out renditions without a source.
 
     Returns:
-        Each such object with the names of the renditions that it lacks; an orphan under the key
-        that its source had.
+        Each such object, with the names of the renditions that it lacks. A rendition without a
+        source comes under the key that its source had.
     """
     walks = [_Walk(rendition, iter(listing), look_up) for rendition, listing in listings]
     for item in source:
@@ -186,13 +198,13 @@ def _orphans(
             for _, rendition, info in group
         ]
         ours = next((one for one in found if one and is_ours(one)), None)
-        # One whose source comes later in the listing is none.
+        # The source may come later in the listing.
         if ours and find_source(key) is None:
             yield replace(ours, key=key), []
 
 
 class _Walk:
-    """A rendition's listing, walked along with the source's."""
+    """The listing of a rendition, walked in step with the listing of the source."""
 
     def __init__(
         self, rendition: Rendition, listing: Iterator[ObjectInfo], look_up: Lookup
@@ -204,22 +216,22 @@ class _Walk:
         self._furthest = b""
 
     def up_to(self, source: ObjectInfo | None) -> Iterator[_Passed]:
-        """Walk to the place of this object's rendition, or to the end, and give what is passed."""
+        """Walk to the place of this object's rendition, or to the end; yield what is passed."""
         wanted = self.rendition.key_for(source.key).encode() if source else None
         while self._head and (wanted is None or self._head.key.encode() < wanted):
             yield self.rendition.source_key_of(self._head.key), self.rendition, self._head
             self._head = next(self._listing, None)
 
     def has_current(self, source: ObjectInfo) -> bool:
-        """Tell whether the object has its rendition, once walked up to it."""
+        """Return whether the object has its rendition, after `up_to` it."""
         wanted = self.rendition.key_for(source.key)
-        # An extension that is appended changes the order: `a` comes before `a!`, `a!.webp` before
-        # `a.webp`. What lies behind is looked up.
+        # An appended extension changes the order: `a` comes before `a!`, but `a!.webp` before
+        # `a.webp`. Keys behind the walk are looked up.
         is_behind = wanted.encode() < self._furthest
         self._furthest = max(self._furthest, wanted.encode())
         listed = self._head if self._head and self._head.key == wanted else None
         if listed:
-            # Its source is here, so it is passed by nobody.
+            # Its source is here, so no orphan.
             self._head = next(self._listing, None)
         found = listed
         if is_behind or (listed and listed.metadata is None):

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import dagster as dg
 from PIL import Image
 
-from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.defs.names import JOB_NAME, OFFSETS_TAG
 from resize_pipeline.delivery.events import ObjectCreated, parse_message
 from resize_pipeline.demo.samples import Sample
 from resize_pipeline.imaging.geometry import geometry
 from resize_pipeline.kafka.offsets import OffsetRange
+from resize_pipeline.renditions.objects import SOURCE_ETAG
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
@@ -120,9 +121,7 @@ class Observer:
         runs = self._instance.get_runs(dg.RunsFilter(job_name=JOB_NAME), limit=RUNS_MOST)
         for run in runs:
             ranges = [
-                OffsetRange.parse(text)
-                for text in run.tags.get("resize_pipeline/offsets", "").split(",")
-                if text
+                OffsetRange.parse(text) for text in run.tags.get(OFFSETS_TAG, "").split(",") if text
             ]
             for outcome in outcomes:
                 if outcome.offset and any(
@@ -138,7 +137,7 @@ class Observer:
                 continue
             found = self._minio.stat(rendition.bucket, rendition.key_for(outcome.key))
             # A rendition of an earlier object with this key does not count.
-            if found is None or (found.metadata or {}).get("source-etag") != outcome.etag:
+            if found is None or (found.metadata or {}).get(SOURCE_ETAG) != outcome.etag:
                 continue
             got = self._minio.download(
                 rendition.bucket, rendition.key_for(outcome.key), max_bytes=found.size

@@ -9,19 +9,23 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import dagster as dg
 from celery import states
 from celery.canvas import Signature
 from celery.exceptions import BackendError
 from celery.result import denied_join_result
 from celery.utils import uuid
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-from dagster._core.storage.dagster_run import DagsterRun
-from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+
+from resize_pipeline.instance.internals import (
+    MAX_RETRIES_TAG,
+    CheckRunHealthResult,
+    DagsterUserCodeUnreachableError,
+    WorkerStatus,
+)
 
 TIMEOUT_S = 2.0
 AWAY_MAX_S = 60.0
@@ -65,7 +69,7 @@ class CheckedCeleryRunLauncher(CeleryRunLauncher):
         self._unknown_since: dict[str, float] = {}
 
     def _launch_celery_task_run(
-        self, run: DagsterRun, task_signature: Signature, routing_key: str
+        self, run: dg.DagsterRun, task_signature: Signature, routing_key: str
     ) -> None:
         task_id = uuid()
         # Before it is sent: a daemon that is killed in between leaves no run that can't be checked.
@@ -81,7 +85,7 @@ class CheckedCeleryRunLauncher(CeleryRunLauncher):
             msg = f"the Celery broker does not take the run: {error}"
             raise DagsterUserCodeUnreachableError(msg) from error
 
-    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Ask the workers whether one of them executes the run."""
         result = self._check(run)
         if result.status is WorkerStatus.FAILED:
@@ -96,7 +100,7 @@ class CheckedCeleryRunLauncher(CeleryRunLauncher):
             most = max(configured, LOST_MAX_RETRIES)
             self._instance.add_run_tags(run_id, {MAX_RETRIES_TAG: str(most)})
 
-    def _check(self, run: DagsterRun) -> CheckRunHealthResult:
+    def _check(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         task_id = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
         if task_id is None:
             # Not launched but executed by a command, as `dagster asset materialize` does.

@@ -2,12 +2,9 @@
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.storage.event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.schema import (
-    SqlEventLogStorageTable,
-)
 
 from resize_pipeline.errors import UserError
+from resize_pipeline.instance.internals import SqlEventLogStorage, SqlEventLogStorageTable
 
 
 def sql_event_log_storage(instance: dg.DagsterInstance) -> SqlEventLogStorage:

@@ -8,12 +8,16 @@ answer, so a run that was killed together with its code server stays STARTED unt
 import time
 from typing import Any
 
+import dagster as dg
 import grpc
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
-from dagster._core.storage.dagster_run import DagsterRun
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-from dagster._serdes import deserialize_value
+
+from resize_pipeline.instance.internals import (
+    CanCancelExecutionRequest,
+    CanCancelExecutionResult,
+    CheckRunHealthResult,
+    DagsterUserCodeUnreachableError,
+    WorkerStatus,
+)
 
 TIMEOUT_S = 10
 AWAY_MAX_S = 150.0
@@ -22,7 +26,7 @@ repeat a lost run, and gives it up for good when there is no code server to do i
 every 60 s for those that are to be started again, and starting takes up to 60 s."""
 
 
-class CheckedRunLauncher(DefaultRunLauncher):
+class CheckedRunLauncher(dg.DefaultRunLauncher):
     """Named as `run_launcher` in dagster.yaml."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -34,14 +38,14 @@ class CheckedRunLauncher(DefaultRunLauncher):
         """Tell run monitoring to ask."""
         return True
 
-    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Ask the code server whether it still executes the run."""
         client = self._get_grpc_client_for_termination(run.run_id)
         if client is None:
             # Not launched but executed by a command, as `dagster asset materialize` does.
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         try:
-            answer = deserialize_value(
+            answer = dg.deserialize_value(
                 client.can_cancel_execution(
                     CanCancelExecutionRequest(run_id=run.run_id), TIMEOUT_S
                 ),

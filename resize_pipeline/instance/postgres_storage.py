@@ -8,11 +8,11 @@ import functools
 import os
 from typing import Self
 
-from dagster._core.storage.config import PostgresStorageConfig
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 from sqlalchemy import Engine
+
+from resize_pipeline.instance.internals import ConfigurableClassData, PostgresStorageConfig
 
 
 class PooledPostgresStorage(DagsterPostgresStorage):

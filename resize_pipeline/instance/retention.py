@@ -14,21 +14,22 @@ from pathlib import Path
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import (
-    AssetCheckExecutionsTable,
-    SqlEventLogStorageTable,
-)
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.runs import SqlRunStorage
-from dagster._core.storage.runs.schema import RunTagsTable
 
 from resize_pipeline.instance.event_log import (
     ASKED_AT_ONCE,
     latest_materializations,
     sql_event_log_storage,
+)
+from resize_pipeline.instance.internals import (
+    FINISHED_STATUSES,
+    IMPLICIT_ASSET_JOB_NAME,
+    AssetCheckExecutionsTable,
+    LocalComputeLogManager,
+    RunTagsTable,
+    SqlEventLogStorage,
+    SqlEventLogStorageTable,
+    SqliteEventLogStorage,
+    SqlRunStorage,
 )
 
 CHECK_RESULTS = ("SUCCEEDED", "FAILED")

@@ -1,12 +1,12 @@
 """Dagster's run queue, looked into twice a second: for warm workers, which begin a run at once."""
 
-from dagster._core.run_coordinator import QueuedRunCoordinator
+import dagster as dg
 
 INTERVAL_S = 0.5
 """The daemon's own shortest sleep (`IntervalDaemon` in `_daemon/daemon.py`)."""
 
 
-class PromptRunCoordinator(QueuedRunCoordinator):
+class PromptRunCoordinator(dg.QueuedRunCoordinator):
     """Named as `run_coordinator` in deploy/celery/dagster.yaml; configured as Dagster's own is.
 
     That takes whole seconds only, of which a picture waits for half of one in the mean.

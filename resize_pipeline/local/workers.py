@@ -10,11 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._grpc.client import DagsterGrpcClient
 from dotenv import set_key
 
 from resize_pipeline.errors import UserError
+from resize_pipeline.instance.internals import DagsterGrpcClient, DagsterUserCodeUnreachableError
 from resize_pipeline.instance.open import INSTANCE_FILE
 from resize_pipeline.local.dagster import child_environment
 from resize_pipeline.local.processes.ports import free_port

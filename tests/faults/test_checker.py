@@ -51,9 +51,9 @@ def test_finds_a_cursor_that_is_moved_before_the_run_is_stored(clusters, tmp_pat
     with broken_build(
         clusters,
         tmp_path,
-        "defs/sensors.py",
+        "defs/sensors/minio_events.py",
         "run_requests=requests,",
-        "run_requests=[one for one, plan in zip(requests, plans) if plan.messages < 10],",
+        "run_requests=[one for one, run in zip(requests, runs) if run.messages < 10],",
     ) as world:
         world.cluster.stop("daemon")
         with world.storm(30).raging():
@@ -67,7 +67,7 @@ def test_finds_that_the_source_is_not_looked_at_after_an_upload(clusters, tmp_pa
     with broken_build(
         clusters,
         tmp_path,
-        "converge.py",
+        "delivery/converge.py",
         "if settled.status is Status.CURRENT:\n            return True",
         "if settled.status is not Status.MISSING:\n            return True",
     ) as world:
@@ -79,7 +79,7 @@ def test_finds_that_a_dead_letter_is_not_sent(clusters, tmp_path) -> None:
     with broken_build(
         clusters,
         tmp_path,
-        "defs/ops.py",
+        "defs/ops/batch.py",
         "[_dead_letter(context, pipeline, settled) for settled in rejected],",
         "[],",
     ) as world:
@@ -93,12 +93,11 @@ def test_finds_a_process_that_leaks(clusters, tmp_path) -> None:
     with broken_build(
         clusters,
         tmp_path,
-        "defs/sensors.py",
-        "        deadline = time.monotonic() + TICK_BUDGET_S\n",
-        "        deadline = time.monotonic() + TICK_BUDGET_S\n"
-        "        UNFINISHED_LEAK.append(b'x' * 2**26)\n",
-        "UNFINISHED = [",
-        "UNFINISHED_LEAK = []\nUNFINISHED = [",
+        "defs/sensors/minio_events.py",
+        "    deadline = started + TICK_BUDGET_S\n",
+        "    deadline = started + TICK_BUDGET_S\n    LEAK.append(b'x' * 2**26)\n",
+        'RUN_PRIORITY = "10"',
+        'LEAK = []\nRUN_PRIORITY = "10"',
     ) as world:
         world.put("whole.jpg")
         cluster = world.cluster

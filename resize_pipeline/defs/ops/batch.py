@@ -32,6 +32,7 @@ from resize_pipeline.delivery.requests import (
     letter_identity,
     letter_key,
 )
+from resize_pipeline.instance.internals import PRIORITY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter
 from resize_pipeline.kafka.messages import Outgoing
 from resize_pipeline.resources.kafka import KafkaResource
@@ -45,7 +46,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dg.op(out=dg.Out(list), tags={"dagster/priority": "1"})
+@dg.op(out=dg.Out(list), tags={PRIORITY_TAG: "1"})
 def download(
     context: dg.OpExecutionContext,
     batch: Batch,
@@ -66,7 +67,7 @@ def download(
     return steps
 
 
-@dg.op(ins={"downloaded": dg.In(list)}, out=dg.Out(list), tags={"dagster/priority": "2"})
+@dg.op(ins={"downloaded": dg.In(list)}, out=dg.Out(list), tags={PRIORITY_TAG: "2"})
 def resize(
     context: dg.OpExecutionContext,
     downloaded: list[Downloaded | Settled],
@@ -84,7 +85,7 @@ def resize(
         return _threads(renderer.workers, make, downloaded)
 
 
-@dg.op(ins={"resized": dg.In(list)}, tags={"dagster/priority": "3"})
+@dg.op(ins={"resized": dg.In(list)}, tags={PRIORITY_TAG: "3"})
 def upload(
     context: dg.OpExecutionContext,
     resized: list[Resized | Settled],

@@ -33,6 +33,7 @@ from resize_pipeline.delivery.requests import (
     with_dead_letters,
 )
 from resize_pipeline.errors import PermanentError, UserError
+from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, position_key
 from resize_pipeline.kafka.messages import Undecodable
 from resize_pipeline.kafka.offsets import OffsetRange, readable
@@ -44,7 +45,7 @@ from resize_pipeline.resources.pipeline import PipelineResource
 @dg.op(
     ins={"source": dg.In(dg.Nothing)},
     out={"planned": dg.Out(Plan), "batches": dg.DynamicOut(Batch)},
-    tags={"dagster/priority": "0"},
+    tags={PRIORITY_TAG: "0"},
     config_schema=PlanConfig.schema_of_op(),
 )
 def plan(
@@ -56,7 +57,7 @@ def plan(
     """Find the objects that the run answers for and cut them into batches."""
     # Steps hand pictures on in memory, so a run is repeated from its start. The tag is set here and
     # not on the job, because runs of `Materialize` and of asset backfills have no tags of a job.
-    context.instance.add_run_tags(context.run.run_id, {"dagster/retry_strategy": "ALL_STEPS"})
+    context.instance.add_run_tags(context.run.run_id, {RETRY_STRATEGY_TAG: "ALL_STEPS"})
     for warning in pipeline.warnings:
         context.log.warning(warning)
     with one_line_failures(context):

@@ -17,6 +17,7 @@ from resize_pipeline.delivery.batches import (
 )
 from resize_pipeline.delivery.reconciliation import CURRENT
 from resize_pipeline.imaging.contact_sheet import contact_sheet_markdown
+from resize_pipeline.instance.internals import PRIORITY_TAG
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.pipeline import PipelineResource
 
@@ -28,7 +29,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
 
     @dg.op(
         out={rendition.name: dg.Out(dg.Nothing, is_required=False) for rendition in renditions},
-        tags={"dagster/priority": "4"},
+        tags={PRIORITY_TAG: "4"},
     )
     def publish(
         context: dg.OpExecutionContext,

@@ -5,18 +5,18 @@ import time
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
-from dagster._core.definitions.run_request import DagsterRunReaction
-from dagster._core.events import JobFailureData
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
-from dagster._core.storage.tags import (
-    AUTO_RETRY_RUN_ID_TAG,
-    BACKFILL_ID_TAG,
-    PARTITION_NAME_TAG,
-    WILL_RETRY_TAG,
-)
 
 from resize_pipeline.defs.sensors.notices import dead_letters_notice, failed_run_notice
 from resize_pipeline.errors import TransientError
+from resize_pipeline.instance.internals import (
+    AUTO_RETRY_RUN_ID_TAG,
+    BACKFILL_ID_TAG,
+    BULK_ACTION_TERMINAL_STATUSES,
+    PARTITION_NAME_TAG,
+    WILL_RETRY_TAG,
+    DagsterRunReaction,
+    JobFailureData,
+)
 from resize_pipeline.kafka.dead_letters import newest
 from resize_pipeline.kafka.messages import Message
 from resize_pipeline.kafka.offsets import Cursor, starting_offsets

@@ -10,15 +10,15 @@ import datetime as dt
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import (
+
+from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.instance.internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     BACKFILL_ID_TAG,
     PARTITION_NAME_TAG,
     PRIORITY_TAG,
 )
-
-from resize_pipeline.defs.names import JOB_NAME
 
 SENSOR_NAME = "follow_up_sensor"
 LEFT_TAG = "resize_pipeline/left"

@@ -1,42 +1,50 @@
 """The sensor that turns waiting Kafka messages into runs.
 
-Dagster stores cursor and run requests of a tick together or not at all, so a tick that fails
-changes nothing. Run keys are left out: a used key would block a replay from a reset cursor.
+Dagster stores a tick's cursor and its run requests together or not at all, so a tick that fails
+changes nothing. Runs have no run keys: a used key would block a replay from a reset cursor.
 """
 
 import datetime as dt
 import itertools
 import math
 import time
+from collections.abc import Callable, Iterable, Mapping
 
 import dagster as dg
 
 from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.jobs import run_config
-from resize_pipeline.defs.names import JOB_NAME, LAG_TAG, SENSOR_NAME
+from resize_pipeline.defs.names import (
+    JOB_NAME,
+    LAG_TAG,
+    OFFSETS_TAG,
+    SENSOR_NAME,
+    TOPIC_TAG,
+)
 from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import unfinished_runs
 from resize_pipeline.delivery.events import ObjectCreated, ObjectRemoved, parse_message
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.instance.internals import PRIORITY_TAG, SENSOR_NAME_TAG
 from resize_pipeline.kafka.backlog import Backlog, RunLimits, RunRanges, cut_into_runs, held_back_s
 from resize_pipeline.kafka.messages import Message
-from resize_pipeline.kafka.offsets import Cursor, TopicState, lag, starting_offsets
+from resize_pipeline.kafka.offsets import Cursor, Gap, TopicState, lag, starting_offsets
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.pipeline import PipelineResource
 
 LONG_POLL_S = 4.0
-"""How long after its start a tick waits for a first message, so that it has ended, on a busy
-machine too, when the next one is due."""
+"""How long after its start a tick waits for a first message: it ends before the next one is due,
+even on a busy machine."""
 MIN_INTERVAL_S = 1
 """Less than the 5 s that Dagster's daemon leaves between ticks in any case (MIN_INTERVAL_LOOP_TIME
-in `_daemon/sensor.py`): with 5 it found many a tick a moment too early, and came 5 s later."""
+in `_daemon/sensor.py`): with 5, a tick that came due a moment too late waited for 5 s more."""
 TICK_BUDGET_S = 20.0
-"""When a tick stops reading, well below the 60 s after which Dagster cuts it off."""
+"""How long a tick reads, well below the 60 s after which Dagster terminates it."""
 STALL_TIMEOUT_S = 10.0
-"""How long reading may stand still: with the other calls of a tick, at most 10 s each, it ends in
-time."""
+"""How long reading may make no progress: with the other calls of a tick, at most 10 s each, the
+tick ends in time."""
 RUN_PRIORITY = "10"
-"""Above the 0 of manual runs and backfills, so that live uploads go first in the queue."""
+"""Above the 0 of manual runs and backfills, so that new uploads come first in the queue."""
 
 
 def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
@@ -55,83 +63,129 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, kafka: KafkaResource, pipeline: PipelineResource
     ) -> dg.SensorResult | dg.SkipReason:
-        started = time.monotonic()
         for warning in pipeline.warnings:
             context.log.warning(warning)
-        unfinished = unfinished_runs(context.instance, {"dagster/sensor_name": SENSOR_NAME})
+        unfinished = unfinished_runs(context.instance, {SENSOR_NAME_TAG: SENSOR_NAME})
         free = pipeline.sensor_max_unfinished_runs - unfinished
-        if free <= 0:
-            return dg.SkipReason(
-                f"{unfinished} runs of this sensor are unfinished, as many as "
-                "SENSOR_MAX_UNFINISHED_RUNS allows: waiting for one to end"
-            )
-        cursor = Cursor.parse(context.cursor)
-        state = kafka.topic_state(pipeline.kafka_topic)
-        start, gaps = (
-            starting_offsets(cursor, state)
-            if cursor
-            else (kafka.offsets_at(state, pipeline.kafka_start), [])
-        )
-        for gap in gaps:
-            context.log.warning(f"gap in {state.topic}: {gap}; reconciliation heals it")
-        if cursor and not gaps:
-            _mirror(context, kafka, pipeline.kafka_consumer_group, cursor)
-        if not lag(start, state):
-            kafka.wait(state.topic, start, max(0.0, started + LONG_POLL_S - time.monotonic()))
-            state = kafka.topic_state(pipeline.kafka_topic)
-
-        now = dt.datetime.now(dt.UTC)
-        position: dict[int, int] = {}
-        key_at = partition_keys(partitions, now)
-        waiting = {partition: Backlog() for partition in start}
-        end = state.ends
-        messages = kafka.read(
-            state.topic, start, end, position=position, stall_timeout_s=STALL_TIMEOUT_S
-        )
-        room = free * pipeline.run_max_bytes
-        for message in itertools.islice(messages, free * pipeline.run_max_objects):
-            happened, weight = _weigh(message, pipeline.source_bucket)
-            waiting[message.partition].add(message.offset, key_at(happened), weight)
-            # More than the runs can take would be read again by the next tick.
-            room -= min(weight, pipeline.run_max_bytes)
-            if room <= 0 or time.monotonic() > started + TICK_BUDGET_S:
-                break
-        requested_at = cursor.requested_at if cursor else None
-        full = RunLimits(
-            min(pipeline.batch_max_objects, pipeline.run_max_objects),
-            min(pipeline.batch_max_bytes, pipeline.run_max_bytes),
-            1,
-        )
-        held_back = held_back_s(
-            requested_at, waiting, now.timestamp(), pipeline.run_min_interval_s, full
-        )
-        limits = RunLimits(pipeline.run_max_objects, pipeline.run_max_bytes, free)
-        runs, next_offsets = (
-            ([], start) if held_back else cut_into_runs(start, waiting, position, limits)
-        )
-        after = Cursor(
-            topic=state.topic,
-            topic_id=state.topic_id,
-            next_offsets=next_offsets,
-            requested_at=now.timestamp() if runs else requested_at,
-        )
-        left = lag(next_offsets, state)
-        context.log.info(
-            f"{state.topic}: {sum(run.messages for run in runs)} messages in "
-            f"{len(runs)} runs, lag {left}"
-        )
-        requests = [_request(run, state, left, pipeline.spec_digest) for run in runs]
-        return dg.SensorResult(
-            run_requests=requests,
-            cursor=after.model_dump_json(),
-            # Nothing but gaps: what belongs to no run can't be deleted with one.
-            asset_events=[
-                gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor
-            ],
-            skip_reason=None if requests else _skip_reason(state.topic, left, held_back),
+        if free > 0:
+            return _tick(context, kafka, pipeline, partitions, free)
+        return dg.SkipReason(
+            f"{unfinished} runs of this sensor are unfinished, as many as "
+            "SENSOR_MAX_UNFINISHED_RUNS allows: waiting for one to end"
         )
 
     return sensor
+
+
+def _tick(
+    context: dg.SensorEvaluationContext,
+    kafka: KafkaResource,
+    pipeline: PipelineResource,
+    partitions: TimePartitions,
+    free: int,
+) -> dg.SensorResult:
+    """Read the backlog and request at most `free` runs."""
+    started = time.monotonic()
+    cursor = Cursor.parse(context.cursor)
+    state, start, gaps = _position(context, kafka, pipeline, cursor)
+    if not lag(start, state):
+        kafka.wait(state.topic, start, max(0.0, started + LONG_POLL_S - time.monotonic()))
+        state = kafka.topic_state(pipeline.kafka_topic)
+
+    now = dt.datetime.now(dt.UTC)
+    limits = RunLimits(pipeline.run_max_objects, pipeline.run_max_bytes, free)
+    backlog = {partition: Backlog() for partition in start}
+    position: dict[int, int] = {}
+    messages = kafka.read(
+        state.topic, start, state.ends, position=position, stall_timeout_s=STALL_TIMEOUT_S
+    )
+    key_at = partition_keys(partitions, now)
+    deadline = started + TICK_BUDGET_S
+    _collect(messages, backlog, key_at, pipeline, limits, deadline)
+    requested_at = cursor.requested_at if cursor else None
+    held_back = held_back_s(
+        requested_at,
+        backlog,
+        now.timestamp(),
+        pipeline.run_min_interval_s,
+        _full_batch(pipeline),
+    )
+    runs, next_offsets = (
+        ([], start) if held_back else cut_into_runs(start, backlog, position, limits)
+    )
+    after = Cursor(
+        topic=state.topic,
+        topic_id=state.topic_id,
+        next_offsets=next_offsets,
+        requested_at=now.timestamp() if runs else requested_at,
+    )
+    left = lag(next_offsets, state)
+    context.log.info(
+        f"{state.topic}: {sum(run.messages for run in runs)} messages in "
+        f"{len(runs)} runs, lag {left}"
+    )
+    requests = [_request(run, state, left, pipeline.spec_digest) for run in runs]
+    return dg.SensorResult(
+        run_requests=requests,
+        cursor=after.model_dump_json(),
+        # Nothing but gaps: an event that belongs to no run can't be deleted with one.
+        asset_events=[gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor],
+        skip_reason=None if requests else _skip_reason(state.topic, left, held_back),
+    )
+
+
+def _position(
+    context: dg.SensorEvaluationContext,
+    kafka: KafkaResource,
+    pipeline: PipelineResource,
+    cursor: Cursor | None,
+) -> tuple[TopicState, dict[int, int], list[Gap]]:
+    """Return the topic, where to continue reading it, and the gaps before there."""
+    state = kafka.topic_state(pipeline.kafka_topic)
+    if cursor is None:
+        return state, kafka.offsets_at(state, pipeline.kafka_start), []
+    start, gaps = starting_offsets(cursor, state)
+    for gap in gaps:
+        context.log.warning(f"gap in {state.topic}: {gap}; reconciliation heals it")
+    if not gaps:
+        _mirror(context, kafka, pipeline.kafka_consumer_group, cursor)
+    return state, start, gaps
+
+
+def _collect(
+    messages: Iterable[Message],
+    backlog: Mapping[int, Backlog],
+    key_at: Callable[[dt.datetime | None], str],
+    pipeline: PipelineResource,
+    limits: RunLimits,
+    deadline: float,
+) -> None:
+    """Add messages to the backlogs until the runs are full or the deadline has passed.
+
+    Args:
+        messages: what is read, record by record.
+        backlog: of each partition.
+        key_at: returns the key of the Dagster partition of a time.
+        pipeline: the settings.
+        limits: of the runs; the next tick would read again what they can't take.
+        deadline: when to stop, in seconds of `time.monotonic`.
+    """
+    room = limits.runs * limits.weight
+    for message in itertools.islice(messages, limits.runs * limits.messages):
+        happened, weight = _weigh(message, pipeline)
+        backlog[message.partition].add(message.offset, key_at(happened), weight)
+        room -= min(weight, limits.weight)
+        if room <= 0 or time.monotonic() > deadline:
+            break
+
+
+def _full_batch(pipeline: PipelineResource) -> RunLimits:
+    """Return the size from which on a run need not wait for more messages."""
+    return RunLimits(
+        min(pipeline.batch_max_objects, pipeline.run_max_objects),
+        min(pipeline.batch_max_bytes, pipeline.run_max_bytes),
+        1,
+    )
 
 
 def _skip_reason(topic: str, left: int, held_back: float) -> str:
@@ -143,34 +197,41 @@ def _skip_reason(topic: str, left: int, held_back: float) -> str:
     )
 
 
-def _weigh(message: Message, source_bucket: str) -> tuple[dt.datetime | None, int]:
-    """Tell when a message's objects changed, None if nobody knows, and the bytes of new ones."""
+def _weigh(message: Message, pipeline: PipelineResource) -> tuple[dt.datetime | None, int]:
+    """Return when a message's objects changed, None if that is unknown, and its weight in bytes.
+
+    A message that names several objects weighs at least as much as so many average objects of a
+    full run, so that a run's objects are bounded whatever the messages hold.
+    """
     happened, weight = None, 0
-    for event in parse_message(message.value, source_bucket=source_bucket):
+    events = parse_message(message.value, source_bucket=pipeline.source_bucket)
+    for event in events:
         if isinstance(event, ObjectCreated):
-            weight += event.size
+            # Nothing larger is downloaded, whatever an event claims.
+            weight += min(event.size, pipeline.source_max_bytes)
         elif not isinstance(event, ObjectRemoved):
             continue
         happened = happened or event.time
-    return happened or _sent(message), weight
+    shares = (len(events) - 1) * pipeline.run_max_bytes // pipeline.run_max_objects
+    return happened or _sent(message), max(weight, shares)
 
 
 def _sent(message: Message) -> dt.datetime | None:
     try:
         return dt.datetime.fromtimestamp(message.timestamp / 1000, dt.UTC)
     except (ValueError, OverflowError, OSError):
-        # The producer sets it, to anything; a tick that raises would fail for ever.
+        # The producer may set it to anything, and a tick that raises would fail for ever.
         return None
 
 
 def _mirror(
     context: dg.SensorEvaluationContext, kafka: KafkaResource, group: str, cursor: Cursor
 ) -> None:
-    # What Dagster has stored, so that the mirror never runs ahead; nobody reads it but people.
+    # Only the position that Dagster has stored, so that the group never runs ahead of it.
     try:
         kafka.commit(group, cursor.topic, cursor.next_offsets)
     except TransientError as error:
-        # The next tick tries again; if it is more than that, the rest of this tick fails, too.
+        # The next tick tries again. If Kafka is unreachable, the rest of this tick fails, too.
         context.log.info(f"consumer group {group} does not show the position yet: {error}")
     except UserError as error:
         context.log.warning(f"consumer group {group} does not show the position: {error}")
@@ -184,9 +245,9 @@ def _request(run: RunRanges, state: TopicState, left: int, spec_digest: str) -> 
             topic_id=state.topic_id, offset_ranges=ranges, spec_digest=spec_digest
         ),
         tags={
-            "dagster/priority": RUN_PRIORITY,
-            "resize_pipeline/topic": state.topic,
-            "resize_pipeline/offsets": ",".join(ranges),
+            PRIORITY_TAG: RUN_PRIORITY,
+            TOPIC_TAG: state.topic,
+            OFFSETS_TAG: ",".join(ranges),
             LAG_TAG: str(left),
         },
     )

@@ -1,0 +1,120 @@
+"""Every private name of Dagster that the package uses, each group with its reason.
+
+An upgrade of Dagster means reading its changes to these names, and to nothing else of its private
+code. `settings.py` imports one more where it needs it, because commands start without Dagster.
+"""
+
+# Dagster has no public interface to ask its tables: the event log for the latest materialization of
+# each partition or for observations by their metadata, and for the deletion of what a run leaves.
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
+
+# A materialization over a part of a partition keeps the code version of the rest.
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    NULL_EVENT_POINTER,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+
+# A run failure sensor returns a reaction, and what failed a run is in its event's data.
+from dagster._core.definitions.run_request import DagsterRunReaction, InstigatorType
+
+# The return type of `dg.define_asset_job`.
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+# What a run launcher asks a code server and answers to run monitoring.
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.events import JobFailureData
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+
+# `DagsterInstance.get_ticks` and its like return these.
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
+
+# The type of the configuration that a custom storage receives.
+from dagster._core.storage.config import PostgresStorageConfig
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunTagsTable
+
+# Tags that Dagster sets and reads. Only some are documented, so all come from the same place.
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    AUTO_RETRY_RUN_ID_TAG,
+    BACKFILL_ID_TAG,
+    MAX_RETRIES_TAG,
+    PARTITION_NAME_TAG,
+    PRIORITY_TAG,
+    RETRY_NUMBER_TAG,
+    RETRY_STRATEGY_TAG,
+    SENSOR_NAME_TAG,
+    WILL_RETRY_TAG,
+)
+
+# Whether the daemon's last heartbeat is recent is asked by its type.
+from dagster._daemon.daemon import SensorDaemon
+
+# `up --workers` waits for its code server, and the launcher asks it about a run.
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._serdes import ConfigurableClassData
+
+# When the reconciliation's schedule was due.
+from dagster._utils.schedules import cron_string_iterator
+
+__all__ = [
+    "ASSET_PARTITION_RANGE_END_TAG",
+    "ASSET_PARTITION_RANGE_START_TAG",
+    "AUTO_RETRY_RUN_ID_TAG",
+    "BACKFILL_ID_TAG",
+    "BULK_ACTION_TERMINAL_STATUSES",
+    "CODE_VERSION_TAG",
+    "DATA_VERSION_TAG",
+    "DEFAULT_DATA_VERSION",
+    "FINISHED_STATUSES",
+    "IMPLICIT_ASSET_JOB_NAME",
+    "MAX_RETRIES_TAG",
+    "NOT_FINISHED_STATUSES",
+    "NULL_EVENT_POINTER",
+    "PARTITION_NAME_TAG",
+    "PRIORITY_TAG",
+    "RETRY_NUMBER_TAG",
+    "RETRY_STRATEGY_TAG",
+    "SENSOR_NAME_TAG",
+    "WILL_RETRY_TAG",
+    "AssetCheckExecutionsTable",
+    "CanCancelExecutionRequest",
+    "CanCancelExecutionResult",
+    "CheckRunHealthResult",
+    "ConfigurableClassData",
+    "DagsterGrpcClient",
+    "DagsterRunReaction",
+    "DagsterUserCodeUnreachableError",
+    "InstigatorState",
+    "InstigatorTick",
+    "InstigatorType",
+    "JobFailureData",
+    "LocalComputeLogManager",
+    "PostgresStorageConfig",
+    "RunTagsTable",
+    "SensorDaemon",
+    "SqlEventLogStorage",
+    "SqlEventLogStorageTable",
+    "SqlRunStorage",
+    "SqliteEventLogStorage",
+    "TickStatus",
+    "UnresolvedAssetJobDefinition",
+    "WorkerStatus",
+    "cron_string_iterator",
+    "get_input_data_version_tag",
+    "get_input_event_pointer_tag",
+]
