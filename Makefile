@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults soak bench lint audit format lock
+.PHONY: help demo up down test test-unit test-faults soak bench lint audit docs format lock
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lint: $(STAMP) ## Check format, style and types
 
 audit: $(STAMP) ## Ask for known vulnerabilities of every pinned dependency
 	@$(BIN)/python .ci/audit.py $(UV)
+
+docs: $(STAMP) ## Generate docs/settings.md from the settings class
+	$(BIN)/python .ci/settings_doc.py
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The dagster command lines of the README, each run on a live pipeline and judged by its effect."""
+"""The dagster command lines of docs/cli.md, each run on a live pipeline and judged by its effect."""
 
 import contextlib
 import datetime as dt
@@ -46,7 +46,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
-README = (REPOSITORY / "README.md").read_text()
+PAGE = (REPOSITORY / "docs" / "cli.md").read_text()
 BUCKETS = {
     "large": "processed",
     "medium": "processed-medium",
@@ -72,9 +72,9 @@ COMMANDS = {
 }
 
 
-def commands_of_readme(words: set[str]) -> list[str]:
-    """Give the README's dagster command lines that have these words."""
-    commands = dict.fromkeys(re.findall(r"`(dagster [^`]+)`", README))
+def commands_of_page(words: set[str]) -> list[str]:
+    """Return the dagster command lines of docs/cli.md that have these words."""
+    commands = dict.fromkeys(re.findall(r"`(dagster [^`]+)`", PAGE))
     return [
         command
         for command in commands
@@ -83,8 +83,8 @@ def commands_of_readme(words: set[str]) -> list[str]:
 
 
 def readme(name: str, *, key: str = "", hours: tuple[str, ...] = ()) -> list[str]:
-    """Give a command of the README, with this key and these hours in place of its own."""
-    (command,) = commands_of_readme(COMMANDS[name])
+    """Return a command of docs/cli.md with this key and these hours in place of its own."""
+    (command,) = commands_of_page(COMMANDS[name])
     assert (EXAMPLE_KEY in command) == bool(key)
     assert len(HOUR.findall(command)) == len(hours)
     places = iter(hours)
@@ -161,9 +161,9 @@ def pictures(pipeline: Project) -> dict[str, Picture]:
 
 def test_every_command_of_the_readme_is_tested_here():
     assert {
-        name: len(commands_of_readme(words)) for name, words in COMMANDS.items()
+        name: len(commands_of_page(words)) for name, words in COMMANDS.items()
     } == dict.fromkeys(COMMANDS, 1)
-    assert len(commands_of_readme(set())) == len(COMMANDS)
+    assert len(commands_of_page(set())) == len(COMMANDS)
 
 
 def ids(instance: dg.DagsterInstance) -> set[str]:
