@@ -3,8 +3,8 @@
 `environment.py` reads them. The field docstrings are the settings table of the documentation.
 """
 
+import base64
 import datetime as dt
-import re
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from resize_pipeline.addresses import host_port, is_loopback
+from resize_pipeline.addresses import PORT_MAX, host_port, is_loopback, parse_host_port
 from resize_pipeline.validators import (
     DEAD_LETTERS,
     checked_bucket,
@@ -29,17 +29,15 @@ from resize_pipeline.validators import (
     checked_target,
     checked_topic,
     checked_webhook,
+    parse_hosts,
     parse_owners,
     parse_suffixes,
 )
 
 MIB = 2**20
-PORT_MAX = 65535
-
+UI_PASSWORD_MIN = 12
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-
-_BROKER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))?")
 
 
 def _of_length(least: int) -> AfterValidator:
@@ -191,6 +189,10 @@ class Settings(BaseSettings):
     """Host name or IP address that the Dagster UI listens on."""
     ui_port: Annotated[int, Field(ge=1, le=PORT_MAX)] = 3000
     """Port of the Dagster UI."""
+    ui_allowed_hosts: str | None = None
+    """Other names that the UI is opened by, such as that of a proxy, separated by commas."""
+    ui_password: SecretStr | None = None
+    """Password of the UI that `up` and deploy/ start, with any user name; unset requires none."""
     minio_bin: Path | None = None
     """MinIO program to run instead of the one on PATH or in the cache."""
 
@@ -240,10 +242,23 @@ class Settings(BaseSettings):
     @classmethod
     def _is_list_of_brokers(cls, value: str | None) -> str | None:
         for broker in value.split(",") if value is not None else ():
-            match = _BROKER.fullmatch(broker.strip())
-            if not match or not 0 < int(match[3] or 1) <= PORT_MAX:
+            if not parse_host_port(broker.strip()):
                 msg = "is not of the form HOST:PORT,HOST:PORT"
                 raise ValueError(msg)
+        return value
+
+    @field_validator("ui_password")
+    @classmethod
+    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value) < UI_PASSWORD_MIN:
+            msg = f"must have at least {UI_PASSWORD_MIN} characters"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("ui_allowed_hosts")
+    @classmethod
+    def _is_list_of_hosts(cls, value: str | None) -> str | None:
+        parse_hosts(value or "")
         return value
 
     @field_validator("source_suffixes")
@@ -333,6 +348,17 @@ class Settings(BaseSettings):
         return [warning]
 
     @property
+    def ui_warnings(self) -> list[str]:
+        """Warnings to show whenever the UI starts."""
+        if is_loopback(self.ui_host) or self.ui_password:
+            return []
+        warning = (
+            f"the UI listens on UI_HOST={self.ui_host} without a password: whoever reaches "
+            f"port {self.ui_port} controls the pipeline: set UI_PASSWORD, or UI_HOST=127.0.0.1"
+        )
+        return [warning]
+
+    @property
     def minio_address(self) -> tuple[str, int]:
         """Host and port of the MinIO server."""
         parts = urlsplit(self.minio_endpoint)
@@ -341,8 +367,9 @@ class Settings(BaseSettings):
     @property
     def kafka_address(self) -> tuple[str, int]:
         """Host and port of the first bootstrap server; Kafka's default port is 9092."""
-        match = _BROKER.fullmatch(self.kafka_bootstrap_servers.split(",")[0].strip())
-        return (match[1] or match[2], int(match[3] or 9092)) if match else ("", 9092)
+        first = self.kafka_bootstrap_servers.split(",")[0].strip()
+        host, port = parse_host_port(first) or ("", None)
+        return host, port or 9092
 
     @property
     def suffixes(self) -> list[str]:
@@ -373,6 +400,19 @@ class Settings(BaseSettings):
     def ui_url(self) -> str:
         """Address of the Dagster UI."""
         return f"http://{host_port((self.ui_host, self.ui_port))}"
+
+    @property
+    def ui_headers(self) -> dict[str, str]:
+        """Headers that requests to the UI must have: the password, if there is one."""
+        if self.ui_password is None:
+            return {}
+        credentials = f"resize-pipeline:{self.ui_password.get_secret_value()}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
+
+    @property
+    def allowed_hosts(self) -> list[str]:
+        """Other names of the UI as a list, in lower case, each HOST or HOST:PORT."""
+        return parse_hosts(self.ui_allowed_hosts or "")
 
     def to_environment(self) -> dict[str, str]:
         """Return the settings as environment variables for child processes, secrets included."""

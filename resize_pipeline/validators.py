@@ -11,6 +11,8 @@ import reprlib
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from resize_pipeline.addresses import parse_host_port
+
 TOPIC_MAX = 249
 """Longest name of a topic (Kafka's `org.apache.kafka.common.internals.Topic`)."""
 DEAD_LETTERS = ".dead-letters"
@@ -132,6 +134,23 @@ def parse_owners(text: str) -> list[str]:
             msg = f"{reprlib.repr(owner)} must be an e-mail address or team:NAME"
             raise ValueError(msg)
     return owners
+
+
+def parse_hosts(text: str) -> list[str]:
+    """Parse a list of HOST or HOST:PORT, separated by commas, into lower case.
+
+    Raises:
+        ValueError: a part has another form.
+    """
+    hosts = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for host in hosts:
+        name, _ = parse_host_port(host) or ("", None)
+        try:
+            checked_host(name)
+        except ValueError:
+            msg = f"{reprlib.repr(host)} must be HOST or HOST:PORT, without scheme and wildcards"
+            raise ValueError(msg) from None
+    return hosts
 
 
 def parse_suffixes(text: str) -> list[str]:

@@ -141,7 +141,9 @@ def _dagster(settings: Settings) -> Generator[DagsterGraphQLClient]:
         )
         raise UserError(msg)
     try:
-        yield DagsterGraphQLClient(settings.ui_url.removeprefix("http://"))
+        yield DagsterGraphQLClient(
+            settings.ui_url.removeprefix("http://"), headers=settings.ui_headers
+        )
     except DagsterGraphQLClientError as error:
         # Where the client did not understand the failure, it repeats the query and not the reason.
         answer = one_line(str(error.__cause__ or error))

@@ -54,6 +54,8 @@ def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
     """
     files = [part for file in (workspace_file(), *workspaces) for part in ("-w", str(file))]
     environment = child_environment(settings)
+    password = settings.ui_password
+    ui = {"UI_PASSWORD": password.get_secret_value()} if password else {}
     # Not the project's folder: there, Dagster would let .env override exported variables.
     folder = settings.local_dir.absolute() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,7 @@ def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
         return Service(
             name=name,
             argv=[sys.executable, "-m", *argv, *files],
-            env=environment,
+            env=environment | (ui if address else {}),
             cwd=folder,
             log_file=logs / f"{name}.log",
             ready=ready,
@@ -79,7 +81,7 @@ def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
     return [
         service(
             "webserver",
-            ["dagster_webserver", "-h", host, "-p", str(port)],
+            ["resize_pipeline.webserver", "-h", host, "-p", str(port)],
             lambda: locations_loaded(settings),
             (host, port),
         ),
@@ -96,9 +98,9 @@ def child_environment(settings: Settings) -> dict[str, str]:
         UserError: this folder has no Dagster instance.
     """
     environment = os.environ | settings.to_environment() | dagster_environment(settings)
-    # Only provisioning may use the administrator's keys.
-    for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
-        environment.pop(name)
+    # Only provisioning may use the administrator's keys, and only the webserver the UI's password.
+    for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "UI_PASSWORD"):
+        environment.pop(name, None)
     return environment
 
 
@@ -140,7 +142,7 @@ def _graphql(settings: Settings, query: str) -> dict[str, Any] | None:
     request = urllib.request.Request(  # noqa: S310 - the scheme is http
         f"{settings.ui_url}/graphql",
         data=json.dumps({"query": query}).encode(),
-        headers={"content-type": "application/json"},
+        headers={"content-type": "application/json"} | settings.ui_headers,
     )
     try:
         with urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_S) as response:  # noqa: S310

@@ -104,6 +104,8 @@ def running_pipeline(
         supervisor = stack.enter_context(running_stack(settings))
         say_addresses(supervisor, say)
         settings = _provisioned(settings, say)
+        for warning in settings.ui_warnings:
+            say(f"warning: {warning}")
         workspaces: list[Path] = []
         if workers:
             say("starting PostgreSQL and Valkey")
