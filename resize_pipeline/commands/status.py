@@ -223,6 +223,7 @@ def _runs(records: Sequence[dg.RunRecord]) -> list[RunStatus]:
 
 
 def tick_status(tick: InstigatorTick) -> TickStatus:
+    """Return the status of a tick, with the one line of its error."""
     # Dagster wraps the sensor's exception in one of its own. Not deeper: what caused one of ours,
     # such as a client's "NoBrokersAvailable", says less.
     error = tick.error.cause or tick.error if tick.error else None

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
 
+from resize_pipeline.instance.event_log import latest_tag_by_partition
 from resize_pipeline.instance.internals import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
@@ -25,8 +26,6 @@ from resize_pipeline.instance.internals import (
 )
 from resize_pipeline.renditions.spec import Rendition
 
-ASKED_MAX = 500
-"""Most partitions that are asked for by name; for more it is cheaper to ask for all."""
 REFRESHED_MAX = 5_000
 """Most partitions of a rendition that a reconciliation marks as made by the current spec, because
 each is an event in Dagster's storage; the next reconciliation goes on."""
@@ -47,16 +46,8 @@ def stale_partitions(
         rendition: with its current spec.
         among: the partitions that matter, if not all do; there may be others in the answer.
     """
-    found = instance.event_log_storage.get_latest_tags_by_partition(
-        dg.AssetKey(rendition.name),
-        dg.DagsterEventType.ASSET_MATERIALIZATION,
-        [DATA_VERSION_TAG],
-        asset_partitions=list(among) if among and len(among) <= ASKED_MAX else None,
-    )
-    versions = {
-        partition: tags[DATA_VERSION_TAG].partition(".")[0]
-        for partition, tags in sorted(found.items())
-    }
+    found = latest_tag_by_partition(instance, dg.AssetKey(rendition.name), DATA_VERSION_TAG, among)
+    versions = {partition: tag.partition(".")[0] for partition, tag in sorted(found.items())}
     return {one: version for one, version in versions.items() if version != rendition.digest}
 
 

@@ -1,17 +1,33 @@
-"""TODO."""
+"""Every question to the tables of Dagster's event log that Dagster's own interface can't answer.
+
+The tables are the same for SQLite and PostgreSQL. What follows from the answers belongs elsewhere.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
 import sqlalchemy as sa
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.instance.internals import SqlEventLogStorage, SqlEventLogStorageTable
+from resize_pipeline.instance.internals import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorage,
+    SqlEventLogStorageTable,
+)
+
+PARAMETERS_MAX = 500
+"""Most values in one query; SQLite before 3.32 takes at most 999 parameters."""
+CHECK_RESULTS = ("SUCCEEDED", "FAILED")
+"""Statuses of a check that has ended (AssetCheckExecutionRecordStatus)."""
+
+_events = SqlEventLogStorageTable.c
 
 
 def sql_event_log_storage(instance: dg.DagsterInstance) -> SqlEventLogStorage:
-    """Give the storage of events, for questions that Dagster's own interface has no answer to.
+    """Return the storage of events.
 
     Raises:
-        UserError: it is not one of Dagster's own.
+        UserError: it is not one of Dagster's SQL storages.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
@@ -23,15 +39,117 @@ def sql_event_log_storage(instance: dg.DagsterInstance) -> SqlEventLogStorage:
     return storage
 
 
-ASKED_AT_ONCE = 500
-"""Runs in one question; SQLite before 3.32 takes at most 999 parameters."""
+def observations_with_metadata(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, name: str, *, among: int
+) -> list[dg.EventLogEntry]:
+    """Return an asset's observations that have this metadata, newest first.
+
+    Dagster can't filter observations by metadata and would read all of them, which takes most of
+    the time of `status`.
+
+    Args:
+        instance: its storages are SQL storages.
+        asset: the asset.
+        name: the name of the metadata.
+        among: how many of the newest observations are looked at.
+
+    Raises:
+        UserError: the storage is of another kind.
+    """
+    newest = (
+        sa.select(_events.id, _events.event)
+        .where(_events.asset_key == asset.to_string())
+        .where(_events.dagster_event_type == dg.DagsterEventType.ASSET_OBSERVATION.value)
+        .order_by(_events.id.desc())
+        .limit(among)
+        .subquery()
+    )
+    candidates = sa.select(newest.c.event).where(newest.c.event.contains(f'"{name}"'))
+    with sql_event_log_storage(instance).index_connection() as connection:
+        rows = connection.execute(candidates.order_by(newest.c.id.desc())).fetchall()
+    entries = [dg.deserialize_value(row[0], dg.EventLogEntry) for row in rows]
+    return [one for one in entries if (o := one.asset_observation) and name in o.metadata]
 
 
-def latest_materializations() -> sa.Select[tuple[int]]:
-    """Give the question for the events of the latest materialization of each partition."""
-    events = SqlEventLogStorageTable.c
+def latest_materializations(
+    instance: dg.DagsterInstance, *, containing: str, without: Iterable[str]
+) -> Iterator[dg.EventLogEntry]:
+    """Yield the latest materialization of each partition of each asset.
+
+    Args:
+        instance: its storages are SQL storages.
+        containing: text that the stored event contains.
+        without: texts that it does not contain, in the same letter case, which LIKE would ignore.
+
+    Raises:
+        UserError: the storage is of another kind.
+    """
+    ids = (
+        sa.select(_events.id)
+        .where(_events.id.in_(_latest_materialization_ids()))
+        .where(_events.event.contains(containing))
+    )
+    for text in without:
+        ids = ids.where(sa.func.replace(_events.event, text, "") == _events.event)
+    with sql_event_log_storage(instance).index_connection() as connection:
+        found = [row[0] for row in connection.execute(ids)]
+        # Some at a time, because each can hold a contact sheet.
+        for start in range(0, len(found), PARAMETERS_MAX):
+            some = found[start : start + PARAMETERS_MAX]
+            for row in connection.execute(sa.select(_events.event).where(_events.id.in_(some))):
+                yield dg.deserialize_value(row[0], dg.EventLogEntry)
+
+
+def runs_with_latest_state(instance: dg.DagsterInstance) -> set[str]:
+    """Return the ids of the runs that hold the latest state of some partition.
+
+    That is the latest materialization of a partition of an asset, or the latest result of a check.
+
+    Raises:
+        UserError: the storage is of another kind.
+    """
+    checks = AssetCheckExecutionsTable.c
+    latest_checks = sa.select(sa.func.max(checks.id)).group_by(
+        checks.asset_key, checks.check_name, checks.partition
+    )
+    # The latest one may have been planned by a run that never reached it.
+    latest_results = latest_checks.where(checks.execution_status.in_(CHECK_RESULTS))
+    with sql_event_log_storage(instance).index_connection() as connection:
+        return {
+            row[0]
+            for query in (
+                sa.select(_events.run_id).where(_events.id.in_(_latest_materialization_ids())),
+                sa.select(checks.run_id).where(checks.id.in_(latest_checks)),
+                sa.select(checks.run_id).where(checks.id.in_(latest_results)),
+            )
+            for row in connection.execute(query.distinct())
+        }
+
+
+def latest_tag_by_partition(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, tag: str, among: Collection[str] | None
+) -> dict[str, str]:
+    """Return a tag of the latest materialization of each partition that has one.
+
+    Args:
+        instance: Dagster's.
+        asset: the asset.
+        tag: name of the tag.
+        among: the partitions that matter; None for all. For many it is cheaper to ask for all, so
+            there may be others in the answer.
+    """
+    found = instance.event_log_storage.get_latest_tags_by_partition(
+        asset,
+        dg.DagsterEventType.ASSET_MATERIALIZATION,
+        [tag],
+        asset_partitions=list(among) if among and len(among) <= PARAMETERS_MAX else None,
+    )
+    return {partition: tags[tag] for partition, tags in found.items()}
+
+
+def _latest_materialization_ids() -> sa.Select[tuple[int]]:
     return (
-        sa.select(sa.func.max(events.id))
-        .where(events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value)
-        .group_by(events.asset_key, events.partition)
+        sa.select(sa.func.max(_events.id))
+        .where(_events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value)
+        .group_by(_events.asset_key, _events.partition)
     )

@@ -11,6 +11,7 @@ import yaml
 from dotenv import dotenv_values
 from sqlalchemy.exc import SQLAlchemyError
 
+from resize_pipeline import FORMER_MODULES
 from resize_pipeline.errors import UserError
 from resize_pipeline.settings import Settings
 
@@ -27,7 +28,7 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
     comes that of `up --workers`, while it runs in LOCAL_DIR.
 
     Raises:
-        UserError: there is no instance here.
+        UserError: there is no instance here, or its dagster.yaml names a module that has moved.
     """
     running = settings.local_dir.absolute() / INSTANCE_FILE
     if not os.environ.get("DAGSTER_HOME") and running.is_file():
@@ -39,8 +40,22 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
             "the folder of your Dagster instance"
         )
         raise UserError(msg)
+    _check_modules(home / "dagster.yaml")
     storage = os.environ.get("DAGSTER_STORAGE_DIR") or settings.local_dir.absolute() / "dagster"
     return {"DAGSTER_HOME": str(home), "DAGSTER_STORAGE_DIR": str(storage)}
+
+
+def _check_modules(file: Path) -> None:
+    # Dagster itself imports a run launcher only when it launches a run.
+    try:
+        text = file.read_text(errors="replace")
+    except OSError as error:
+        msg = f"{file} can't be read: {error.strerror}"
+        raise UserError(msg) from error
+    for former, present in FORMER_MODULES.items():
+        if re.search(rf"^\s*module:\s*{re.escape(former)}\s*$", text, re.MULTILINE):
+            msg = f"{file} names the module {former}, which has moved: write {present} in its place"
+            raise UserError(msg)
 
 
 @contextmanager

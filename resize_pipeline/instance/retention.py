@@ -13,11 +13,10 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import dagster as dg
-import sqlalchemy as sa
 
 from resize_pipeline.instance.event_log import (
-    ASKED_AT_ONCE,
-    latest_materializations,
+    PARAMETERS_MAX,
+    runs_with_latest_state,
     sql_event_log_storage,
 )
 from resize_pipeline.instance.internals import (
@@ -27,13 +26,9 @@ from resize_pipeline.instance.internals import (
     LocalComputeLogManager,
     RunTagsTable,
     SqlEventLogStorage,
-    SqlEventLogStorageTable,
     SqliteEventLogStorage,
     SqlRunStorage,
 )
-
-CHECK_RESULTS = ("SUCCEEDED", "FAILED")
-"""Statuses of a check that has ended (AssetCheckExecutionRecordStatus)."""
 
 
 def deletable_runs(
@@ -62,7 +57,7 @@ def deletable_runs(
     Raises:
         UserError: the storage is of another kind.
     """
-    holding = _holding_runs(sql_event_log_storage(instance)) | keep
+    holding = runs_with_latest_state(instance) | keep
     for job in (*jobs, IMPLICIT_ASSET_JOB_NAME):
         filters = dg.RunsFilter(job_name=job, statuses=FINISHED_STATUSES, updated_before=before)
         # Ids only, which is cheap: after a year most of them are of runs that hold something.
@@ -73,30 +68,11 @@ def deletable_runs(
 def _only_of(
     instance: dg.DagsterInstance, run_ids: Sequence[str], assets: AbstractSet[dg.AssetKey]
 ) -> Iterator[str]:
-    for start in range(0, len(run_ids), ASKED_AT_ONCE):
-        some = run_ids[start : start + ASKED_AT_ONCE]
+    for start in range(0, len(run_ids), PARAMETERS_MAX):
+        some = run_ids[start : start + PARAMETERS_MAX]
         for run in instance.get_runs(dg.RunsFilter(run_ids=some)):
             if run.asset_selection and run.asset_selection <= assets:
                 yield run.run_id
-
-
-def _holding_runs(storage: SqlEventLogStorage) -> set[str]:
-    events, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
-    latest_checks = sa.select(sa.func.max(checks.id)).group_by(
-        checks.asset_key, checks.check_name, checks.partition
-    )
-    # The latest one may have been planned by a run that never came to it.
-    latest_results = latest_checks.where(checks.execution_status.in_(CHECK_RESULTS))
-    with storage.index_connection() as connection:
-        return {
-            row[0]
-            for query in (
-                sa.select(events.run_id).where(events.id.in_(latest_materializations())),
-                sa.select(checks.run_id).where(checks.id.in_(latest_checks)),
-                sa.select(checks.run_id).where(checks.id.in_(latest_results)),
-            )
-            for row in connection.execute(query.distinct())
-        }
 
 
 def delete_runs(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> int:

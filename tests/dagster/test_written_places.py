@@ -97,7 +97,7 @@ def test_what_was_left_is_found_after_the_asset_was_wiped(project: Project) -> N
 def test_many_partitions_are_read_some_at_a_time(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resize_pipeline.commands.removed_renditions.ASKED_AT_ONCE", 1)
+    monkeypatch.setattr("resize_pipeline.instance.event_log.PARAMETERS_MAX", 1)
     project.run(partition=HOUR)
     configure(project, Place("other", "other-bucket", ""))
     assert places(project) == {LARGE, SMALL}

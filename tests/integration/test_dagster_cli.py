@@ -1,4 +1,4 @@
-"""The dagster command lines of docs/cli.md, each run on a live pipeline and judged by its effect."""
+"""The Dagster command lines of docs/cli.md, each run on a live pipeline and judged by effect."""
 
 import contextlib
 import datetime as dt
