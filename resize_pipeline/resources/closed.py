@@ -22,8 +22,18 @@ def closed(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
     def fixed(_: object) -> dict[str, Any]:
         return values
 
-    return definition.configured(
-        fixed,
+    configured = definition.configured(fixed, config_schema={})
+
+    # Not `configured` itself, for which the UI shows the defaults of the class as its values.
+    def create(context: dg.InitResourceContext) -> Any:
+        resolved = configured.apply_config_mapping({"config": {}})
+        if not resolved.success or resolved.value is None:
+            msg = f"{type(resource).__name__}: a variable of its configuration is not set"
+            raise dg.DagsterInvalidConfigError(msg, resolved.errors, values)
+        return configured.resource_fn(context.replace_config(resolved.value["config"]))  # pyright: ignore[reportCallIssue]
+
+    return dg.ResourceDefinition(
+        create,
         config_schema={},
         description=f"{inspect.getdoc(type(resource))}\n\n{fields}",
     )

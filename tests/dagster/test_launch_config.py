@@ -114,6 +114,8 @@ def test_the_ui_shows_what_resources_are_without_a_secret(definitions: dg.Defini
     assert "endpoint: `http://127.0.0.1:9000`" in shown["minio"]
     assert "secret_key: the variable `MINIO_SECRET_KEY`" in shown["minio"]
     assert "url: the variable `WEBHOOK_URL`" in shown["webhook"]
+    # The defaults of a class would be shown as if they were the values.
+    assert not [field for one in snapshot.resources or [] for field in one.config_field_snaps]
     assert SECRET not in json.dumps(dg.serialize_value(snapshot))
 
 
@@ -143,3 +145,21 @@ def test_the_defaults_are_those_of_the_model(definitions: dg.Definitions) -> Non
         PlanConfig()
     )
     assert all(field.description for field in fields.values())
+
+
+def test_a_variable_that_is_not_set_is_named(
+    definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert definitions.resources
+    monkeypatch.delenv("MINIO_SECRET_KEY")
+    with (
+        pytest.raises(dg.DagsterInvalidConfigError, match="MINIO_SECRET_KEY"),
+        dg.build_resources({"minio": definitions.resources["minio"]}),
+    ):
+        pass
+
+
+def test_variables_are_resolved_when_a_run_starts(definitions: dg.Definitions) -> None:
+    assert definitions.resources
+    with dg.build_resources({"minio": definitions.resources["minio"]}) as resources:
+        assert resources.minio.secret_key == SECRET
