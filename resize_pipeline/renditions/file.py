@@ -1,27 +1,19 @@
 """TODO."""
 
-from collections.abc import Hashable
 from itertools import combinations
 from pathlib import Path
-from typing import Any, cast
 
-import yaml
 from pydantic import (
     ValidationError,
 )
-from yaml.parser import ParserError
-from yaml.scanner import ScannerError
 
 from resize_pipeline.errors import UserError
+from resize_pipeline.renditions.document import read_renditions
 from resize_pipeline.renditions.spec import Rendition, shown
 from resize_pipeline.validators import nearest
 
 FIELD_LIKENESS = 0.6
 """Of a field's name to be offered for one that is none: `widht` has 0.8 of width (`difflib`)."""
-
-
-FILE_MAX_BYTES = 256 * 1024
-"""Largest spec file that is parsed; thousands of renditions fit."""
 
 
 def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
@@ -40,7 +32,7 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
     """
     renditions: list[Rendition] = []
     problems: list[str] = []
-    for name, fields in _read(path).items():
+    for name, fields in read_renditions(path).items():
         if not isinstance(fields, dict):
             problems.append(f"rendition {shown(name)}: {shown(fields)} must be a mapping of fields")
             continue
@@ -68,60 +60,6 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
         msg = f"{path}: {'; '.join(problems)}"
         raise UserError(msg)
     return tuple(renditions)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a repeated key, of which PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                problem = f"{shown(key.value)} is given twice; must be given once"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> dict[object, object]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(FILE_MAX_BYTES + 1)
-    except OSError as error:
-        msg = (
-            f"{path.absolute()}: cannot be read: {error.strerror}; run this in the project's "
-            "folder, or set RENDITIONS_FILE to a YAML file of renditions"
-        )
-        raise UserError(msg) from error
-    if len(text) > FILE_MAX_BYTES:
-        msg = f"{path}: larger than {FILE_MAX_BYTES} bytes, the most that is allowed"
-        raise UserError(msg)
-    try:
-        # A safe loader: the subclass only adds a check.
-        document: object = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        # Not of what the loader above refuses, which is well-formed.
-        is_syntax = isinstance(error, ScannerError | ParserError)
-        hint = "; check the indentation" if is_syntax else ""
-        msg = f"{path}{line}: {error.problem or error.context}{hint}"
-        raise UserError(msg) from error
-    # PyYAML raises the last two for a date that does not exist and for very deep nesting.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
-        raise UserError(msg) from error
-    content = cast("dict[object, object]", document) if isinstance(document, dict) else {}
-    renditions = content.get("renditions")
-    if set(content) != {"renditions"} or not isinstance(renditions, dict) or not renditions:
-        msg = (
-            f"{path}: {shown(document)} must be a mapping with the one key 'renditions', "
-            "which maps at least one name to its fields"
-        )
-        raise UserError(msg)
-    return cast("dict[object, object]", renditions)
 
 
 def _problems(error: ValidationError) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from resize_pipeline.errors import PermanentError, UserError
-from resize_pipeline.renditions import file
+from resize_pipeline.renditions import document
 from resize_pipeline.renditions import spec as renditions
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition, metadata_read
@@ -235,9 +235,9 @@ def test_what_is_not_a_spec_at_all_is_one_clear_line(tmp_path, text):
 
 
 def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
-    padding = "#" * (file.FILE_MAX_BYTES - len(one()) - 1)
+    padding = "#" * (document.FILE_MAX_BYTES - len(one()) - 1)
     assert load(tmp_path, f"{one()}\n{padding}")
-    assert f"{file.FILE_MAX_BYTES} bytes" in refusal(tmp_path, f"{one()}\n{padding}#")
+    assert f"{document.FILE_MAX_BYTES} bytes" in refusal(tmp_path, f"{one()}\n{padding}#")
 
 
 def test_nested_aliases_do_not_blow_up_the_message(tmp_path):
