@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from resize_pipeline.imaging.encoding import CONTENT_TYPES
+from resize_pipeline.renditions.objects import CONTENT_TYPES
 
 CELL = 96
 """Side of a cell in pixels; 6 of them and their gaps fit the asset page's metadata column."""

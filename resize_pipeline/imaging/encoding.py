@@ -9,16 +9,6 @@ from PIL import ExifTags, Image
 
 from resize_pipeline.renditions.spec import Rendition
 
-CONTENT_TYPES = {
-    "AVIF": "image/avif",
-    "GIF": "image/gif",
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "TIFF": "image/tiff",
-    "WEBP": "image/webp",
-}
-"""The formats that are decoded and encoded, by Pillow's names, with their media types."""
-
 ANIMATED = frozenset({"AVIF", "GIF", "WEBP"})
 """Formats that are read and written as animations."""
 

@@ -12,7 +12,6 @@ from resize_pipeline.imaging import colour
 from resize_pipeline.imaging.decoding import decoded_pixels, decoding, open_picture, too_large
 from resize_pipeline.imaging.encoding import (
     ANIMATED,
-    CONTENT_TYPES,
     Timing,
     copyright_of,
     encode,
@@ -31,7 +30,7 @@ from resize_pipeline.imaging.scaling import (
     turned,
 )
 from resize_pipeline.imaging.transforms import transformed
-from resize_pipeline.renditions.objects import Rendered
+from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import Rendition
 
 READ_AS = {"HEIF": "JPEG", "MPO": "JPEG"}

@@ -10,6 +10,16 @@ SOURCE_ETAG = "source-etag"
 SOURCE_VERSION_ID = "source-version-id"
 SPEC_DIGEST = "spec-digest"
 
+CONTENT_TYPES = {
+    "AVIF": "image/avif",
+    "GIF": "image/gif",
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "TIFF": "image/tiff",
+    "WEBP": "image/webp",
+}
+"""The formats that are decoded and encoded, by Pillow's names, with their media types."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:

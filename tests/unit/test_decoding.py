@@ -8,7 +8,8 @@ from PIL import Image
 
 from resize_pipeline.errors import REASON_MAX, PermanentError, one_line
 from resize_pipeline.imaging.decoding import DECODERS, decoded_pixels, decoding, open_picture
-from resize_pipeline.imaging.render import CONTENT_TYPES, render
+from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.objects import CONTENT_TYPES
 from resize_pipeline.renditions.spec import Rendition
 from tests.support.pictures import corners, detailed, encoded
 

@@ -12,9 +12,10 @@ from PIL import ExifTags, Image, ImageFilter, PngImagePlugin
 
 from resize_pipeline.errors import PermanentError
 from resize_pipeline.imaging import render as imaging
-from resize_pipeline.imaging.encoding import ANIMATED, CONTENT_TYPES
+from resize_pipeline.imaging.encoding import ANIMATED
 from resize_pipeline.imaging.geometry import fitted_size
 from resize_pipeline.imaging.render import render
+from resize_pipeline.renditions.objects import CONTENT_TYPES
 from resize_pipeline.renditions.spec import Rendition
 from tests.support.pictures import (
     CORNERS,

@@ -1,0 +1,276 @@
+"""What a renderer and its children say to each other: JSON and bytes, and nothing that can run.
+
+A message is the length of a JSON text, as 4 bytes with the highest first, then that text, then the
+pictures whose sizes it names. A child decodes strangers' pictures and may have been taken over, so
+its parent checks whatever arrives: form, sizes, and that it is what was asked for.
+"""
+
+import math
+import os
+import select
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_serializer
+
+from resize_pipeline.errors import PermanentError, TransformError, UserError
+from resize_pipeline.imaging.limits import RenderLimits
+from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
+from resize_pipeline.renditions.spec import SIDE_MAX, Rendition
+
+TEXT_MAX_BYTES = 2**20
+"""Longest JSON text: more than a thousand renditions have."""
+REASON_MAX = 2000
+"""Most characters of an error's message."""
+TRACE_MAX = 20_000
+"""Most characters of a traceback."""
+
+ERRORS: Mapping[str, type[Exception]] = {
+    "TransformError": TransformError,
+    "PermanentError": PermanentError,
+    "UserError": UserError,
+    "MemoryError": MemoryError,
+}
+"""The errors that a child may answer with, a more special one first."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class MalformedError(Exception):
+    """The other side sent something that it must not send."""
+
+
+class DeadlineError(Exception):
+    """The other side took too long."""
+
+
+class _Message(BaseModel):
+    """What all messages have: the sizes of the pictures that follow."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    sizes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=10_000)] = ()
+
+
+class RenderPicture(_Message):
+    """Ask for renditions of the picture that follows."""
+
+    kind: Literal["render"] = "render"
+    renditions: tuple[Rendition, ...]
+    limits: RenderLimits
+
+    @field_serializer("renditions")
+    def _set_fields(self, renditions: Sequence[Rendition]) -> list[dict[str, Any]]:
+        # A spec refuses fields that would be ignored, whatever their values.
+        return [one.model_dump(exclude_defaults=True) for one in renditions]
+
+
+class DrawThumbnail(_Message):
+    """Ask for a thumbnail of the picture that follows."""
+
+    kind: Literal["thumbnail"] = "thumbnail"
+    limits: RenderLimits
+
+
+class DrawContactSheet(_Message):
+    """Ask for one picture of all that follow: a WebP of at most so many bytes, or of a format."""
+
+    kind: Literal["contact sheet"] = "contact sheet"
+    limits: RenderLimits
+    max_bytes: int | None = None
+    format: str | None = None
+
+
+class Reserve(_Message):
+    """Ask the parent to answer once a child may hold so many pixels."""
+
+    kind: Literal["reserve"] = "reserve"
+    pixels: Annotated[int, Field(ge=0, lt=2**48)]
+
+
+class Reserved(_Message):
+    """Tell a child that it may hold the pixels that it asked for."""
+
+    kind: Literal["reserved"] = "reserved"
+
+
+class Transforming(_Message):
+    """Name the transform that begins; an empty name says that it has ended."""
+
+    kind: Literal["transforming"] = "transforming"
+    transform: Annotated[str, Field(max_length=REASON_MAX)]
+
+
+class Made(BaseModel):
+    """One rendition, but for its bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rendition: str
+    width: Annotated[int, Field(ge=1, le=SIDE_MAX)]
+    height: Annotated[int, Field(ge=1, le=SIDE_MAX)]
+    format: str
+    smaller: bool
+
+
+class Renditions(_Message):
+    """Answer with renditions; their bytes follow in the same order."""
+
+    kind: Literal["renditions"] = "renditions"
+    made: tuple[Made, ...]
+
+
+class Drawn(_Message):
+    """Answer with the picture that follows, or with none if it does not fit."""
+
+    kind: Literal["drawn"] = "drawn"
+
+
+class Failed(_Message):
+    """Answer with an error, and with its traceback if nobody expected it."""
+
+    kind: Literal["failed"] = "failed"
+    error: Literal["TransformError", "PermanentError", "UserError", "MemoryError"]
+    reason: Annotated[str, Field(max_length=REASON_MAX)]
+    trace: Annotated[str, Field(max_length=TRACE_MAX)] = ""
+
+
+Request = RenderPicture | DrawThumbnail | DrawContactSheet
+Answer = Renditions | Drawn | Failed
+
+M = TypeVar("M", bound=_Message)
+
+_KIND = Field(discriminator="kind")
+REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, _KIND])
+"""What a child accepts."""
+ANSWER: TypeAdapter[Answer | Reserve | Transforming] = TypeAdapter(
+    Annotated[Answer | Reserve | Transforming, _KIND]
+)
+"""What its parent accepts."""
+RESERVED: TypeAdapter[Reserved] = TypeAdapter(Reserved)
+"""What a child accepts that has asked for pixels."""
+
+
+class Channel:
+    """One end of a socket, on which messages go both ways."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over the file descriptor."""
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._ready = select.poll()
+
+    def close(self) -> None:
+        """Close the file descriptor."""
+        os.close(self._descriptor)
+
+    def send(
+        self, message: _Message, pictures: Sequence[bytes] = (), *, deadline: float = math.inf
+    ) -> None:
+        """Send a message, and wait until the other side has room for it.
+
+        Args:
+            message: what to say.
+            pictures: what follows it.
+            deadline: on the clock of `time.monotonic`.
+
+        Raises:
+            OSError: the other side is gone.
+            DeadlineError: it does not read.
+        """
+        sizes = tuple(len(one) for one in pictures)
+        text = message.model_copy(update={"sizes": sizes}).model_dump_json().encode()
+        for part in (_LENGTH.pack(len(text)) + text, *pictures):
+            left = memoryview(part)
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:
+                    self._wait(select.POLLOUT, deadline)
+
+    def receive(
+        self, kinds: TypeAdapter[M], *, max_bytes: int, deadline: float = math.inf
+    ) -> tuple[M, list[bytes]]:
+        """Wait for a message.
+
+        Args:
+            kinds: the messages that are accepted.
+            max_bytes: most bytes of its pictures together.
+            deadline: as `send`.
+
+        Raises:
+            EOFError: the other side is gone.
+            OSError: it is gone, too.
+            DeadlineError: it says nothing.
+            MalformedError: it says something else.
+        """
+        if time.monotonic() > deadline:
+            raise DeadlineError
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
+        if length > TEXT_MAX_BYTES:
+            msg = f"a text of {length} bytes"
+            raise MalformedError(msg)
+        text = self._read(length, deadline)
+        try:
+            message = kinds.validate_json(text)
+        except ValidationError as error:
+            # Neither its input nor its context, which a stranger may have made.
+            msg = f"a message that fails {error.errors(include_input=False)[0]['type']}"
+            raise MalformedError(msg) from None
+        if sum(message.sizes) > max_bytes:
+            msg = f"{sum(message.sizes)} bytes, more than {max_bytes}"
+            raise MalformedError(msg)
+        return message, [self._read(size, deadline) for size in message.sizes]
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        data = bytearray(size)
+        left = memoryview(data)
+        while left:
+            try:
+                count = os.readv(self._descriptor, [left])
+            except BlockingIOError:
+                self._wait(select.POLLIN, deadline)
+                continue
+            if not count:
+                raise EOFError
+            left = left[count:]
+        return bytes(data)
+
+    def _wait(self, event: int, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        self._ready.register(self._descriptor, event)
+        if left <= 0 or not self._ready.poll(None if left == math.inf else left * 1000):
+            raise DeadlineError
+
+
+def rendered(
+    renditions: Sequence[Rendition], answer: Renditions, pictures: Sequence[bytes]
+) -> list[Rendered]:
+    """Take a child's answer as the renditions that it was asked for.
+
+    Raises:
+        MalformedError: it is something else.
+    """
+    asked = [one.name for one in renditions]
+    if [one.rendition for one in answer.made] != asked or len(pictures) != len(asked):
+        msg = f"other renditions than {', '.join(asked)}"
+        raise MalformedError(msg)
+    for spec, made, picture in zip(renditions, answer.made, pictures, strict=True):
+        is_right = spec.format == "same" or spec.format.upper() == made.format
+        if not picture or made.format not in CONTENT_TYPES or not is_right:
+            msg = f"{len(picture)} bytes of another format as rendition {spec.name!r}"
+            raise MalformedError(msg)
+    return [
+        Rendered(
+            rendition=made.rendition,
+            data=picture,
+            width=made.width,
+            height=made.height,
+            format=made.format,
+            content_type=CONTENT_TYPES[made.format],
+            smaller=made.smaller,
+        )
+        for made, picture in zip(answer.made, pictures, strict=True)
+    ]
