@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_every_variable_of_ours_is_a_setting(name: str) -> None:
     Settings(
         _env_file=None,
         **{
-            key.lower(): "long-enough" if DEMANDED.match(value) else value
+            key.lower(): "long-enough-for-each" if DEMANDED.match(value) else value
             for key, value in environment.items()
             if key in SETTINGS
         },
@@ -283,3 +284,16 @@ def test_the_readme_names_each_file(path: Path) -> None:
     readme = (DEPLOY / "README.md").read_text()
     name = path.relative_to(DEPLOY).as_posix()
     assert name == "README.md" or f"`{name}`" in readme or f"`{path.parent.name}/`" in readme
+
+
+def test_the_ui_is_guarded_and_alone_has_its_password() -> None:
+    command = SERVICES["webserver"]["command"]
+    assert command[0] == "resize-pipeline-webserver"
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts[command[0]] == "resize_pipeline.webserver.__main__:main"
+    # By the name that Dagster's Helm chart starts it by, too.
+    [install] = [rest for name, rest in DOCKERFILE if name == "RUN" and "--no-deps" in rest]
+    assert "ln -sf resize-pipeline-webserver .venv/bin/dagster-webserver" in install
+    assert {
+        name for name, one in SERVICES.items() if "UI_PASSWORD" in one.get("environment", {})
+    } == {"webserver"}

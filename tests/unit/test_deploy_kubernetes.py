@@ -12,6 +12,7 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import construct_dagster_k8s_job
 from kubernetes import client
+from pydantic import ValidationError
 
 from resize_pipeline.local.servers import versions
 from resize_pipeline.provisioning.topics import (
@@ -81,7 +82,7 @@ CHART: dict[str, set[str]] = {
         "runK8sConfig",
     },
     "runLauncher.config.k8sRunLauncher.runK8sConfig": {"podSpecConfig", "jobSpecConfig"},
-    "dagsterWebserver": POD | {"workspace", "service", "readinessProbe"},
+    "dagsterWebserver": POD | {"workspace", "service", "readinessProbe", "env", "envSecrets"},
     "dagsterWebserver.image": IMAGE,
     "dagsterWebserver.workspace": {"enabled", "servers"},
     "dagsterWebserver.workspace.servers": {"host", "port", "name"},
@@ -413,3 +414,14 @@ def test_the_chart_s_version_is_dagster_s() -> None:
     text = (FOLDER / "dagster-values.yaml").read_text()
     assert f"--version {pinned('dagster')} " in text
     assert f"--version {pinned('dagster')} " in (DEPLOY / "README.md").read_text()
+
+
+def test_the_ui_alone_has_its_password_and_does_not_start_with_the_example_s() -> None:
+    webserver = VALUES["dagsterWebserver"]
+    secret = {"name": "resize-pipeline-ui"}
+    assert secret in webserver["envSecrets"]
+    assert {"name": "UI_HOST", "value": "0.0.0.0"} in webserver["env"]  # noqa: S104
+    assert secret not in [*CODE["envSecrets"], *LAUNCHER["envSecrets"]]
+    assert "envSecrets" not in VALUES["dagsterDaemon"]
+    with pytest.raises(ValidationError, match="ui_password"):
+        Settings(_env_file=None, ui_password=generated(secret["name"])["UI_PASSWORD"])
