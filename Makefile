@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults soak bench lint audit docs format lock
+.PHONY: help demo up down test test-unit test-faults test-attacks soak bench lint audit docs format lock
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test-unit: $(STAMP) ## Run the tests that need no server, in under a minute
 
 test-faults: $(STAMP) ## Break a real stack in every known way and check that nothing is lost
 	$(BIN)/pytest -m faults tests/faults
+
+test-attacks: $(STAMP) ## Attack a running pipeline: UI, messages, pictures, children, servers
+	$(BIN)/pytest -m attacks tests/attacks
 
 MINUTES ?= 20
 SEED ?= 1

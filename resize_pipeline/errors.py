@@ -16,6 +16,10 @@ class UserError(ResizePipelineError):
     """A setting, a file or a command line is wrong; the message says how to correct it."""
 
 
+class TooLargeError(UserError):
+    """A topic refuses a message because of its size."""
+
+
 class MissingBucketError(UserError):
     """A bucket does not exist."""
 

@@ -158,6 +158,8 @@ class Settings(BaseSettings):
     """Maximum pixels of an original, all frames added; a larger one is rejected before decoding."""
     output_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     """Maximum pixels of a rendition; an original that needs more is rejected."""
+    dead_letter_max_bytes: Annotated[int, Field(ge=1024, le=MIB // 2)] = 64 * 1024
+    """Maximum size of an original message in a dead letter; a larger one is truncated."""
     reconciliation_cron: str = "17 * * * *"
     """Cron schedule for comparing the whole bucket with its renditions."""
     completeness_cron: str = "32 * * * *"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from resize_pipeline.errors import escaped
+from resize_pipeline.errors import UserError, escaped
 from resize_pipeline.instance.open import dagster_environment
 from resize_pipeline.kafka.dead_letters import find_letters
 from resize_pipeline.resources.kafka import KafkaResource
@@ -88,12 +88,21 @@ def replay_letters(settings: Settings, keys: Sequence[str] | None, *, as_json: b
         if keys is None
         else find_letters(letters, keys, settings.source_bucket)
     )
-    kafka.replay(settings.kafka_topic, settings.dead_letter_topic, chosen)
-    for letter in chosen:
+    whole = [letter for letter in chosen if not letter.is_truncated]
+    kafka.replay(settings.kafka_topic, settings.dead_letter_topic, whole)
+    for letter in whole:
         line = json.dumps(letter.as_json()) if as_json else f"replayed {escaped(letter.key)}"
         sys.stdout.write(line + "\n")
     if not chosen and not as_json:
         sys.stdout.write("no dead letters\n")
+    for letter in chosen:
+        if letter.is_truncated:
+            msg = (
+                f"dead letter {escaped(letter.key)} has only the first {len(letter.value)} of "
+                f"{letter.size} bytes of its message, so that it can't be replayed: "
+                "`resize-pipeline reprocess KEY` renders an object without its message"
+            )
+            raise UserError(msg)
 
 
 def _kafka(settings: Settings) -> KafkaResource:

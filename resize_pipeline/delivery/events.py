@@ -19,6 +19,10 @@ KEY_MAX_BYTES = 1024
 WITHOUT_NEW_BYTES = frozenset({"PutRetention", "PutLegalHold", "PutTagging", "DeleteTagging"})
 """Kinds of `s3:ObjectCreated` that MinIO sends for changes that leave the bytes as they were."""
 
+RECORDS_MAX = 500
+"""Most records of one message. MinIO and Amazon S3 put one into each, and offset ranges can't cut a
+run inside a message."""
+
 SIZE_MAX = 2**63 - 1
 """Largest size that is believed: S3 clients read sizes as signed 64-bit integers."""
 
@@ -85,6 +89,8 @@ def parse_message(value: bytes | None, *, source_bucket: str) -> list[Event]:
     records = document.get("Records")
     if not isinstance(records, list) or not records:
         return [Malformed("no Records")]
+    if len(records) > RECORDS_MAX:
+        return [Malformed(f"{len(records)} records in one message, at most {RECORDS_MAX} are read")]
     return [_parse_record(record, source_bucket) for record in records]
 
 

@@ -18,7 +18,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
 from resize_pipeline.addresses import how_to_start
-from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.errors import TooLargeError, TransientError, UserError
 from resize_pipeline.kafka.codecs import bound_codecs
 from resize_pipeline.tls import (
     HANG_UPS,
@@ -195,6 +195,12 @@ class Connection:
             raise UserError(msg) from error
         except (kafka_errors.AuthorizationError, *REFUSALS) as error:
             raise UserError(self._refused(error)) from error
+        except kafka_errors.MessageSizeTooLargeError as error:
+            msg = (
+                f"Kafka at {self.bootstrap_servers} refuses a message because of its size: raise "
+                "max.message.bytes of the topic, or lower DEAD_LETTER_MAX_BYTES"
+            )
+            raise TooLargeError(msg) from error
         except NO_COORDINATOR as error:
             msg = f"Kafka at {self.bootstrap_servers} is not ready for consumer groups yet: wait"
             raise TransientError(msg) from error

@@ -4,9 +4,11 @@ The key of a dead letter names what the original message names, or the position 
 names nothing. A tombstone (null value) deletes the dead letter of its key.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from resize_pipeline.errors import UserError, escaped
 from resize_pipeline.kafka.messages import Message, Outgoing
@@ -25,7 +27,7 @@ class DeadLetter:
 
     Attributes:
         key: names the subject; the newest dead letter of a key counts.
-        value: the original bytes.
+        value: the original bytes, or the first of them if there were too many to keep.
         error_class: name of the error's class.
         error_message: the error's message.
         identity: names the state that failed; another state deserves another try.
@@ -34,6 +36,8 @@ class DeadLetter:
         topic: topic of the original message; empty if there was none.
         partition: partition of the original message; -1 if there was none.
         offset: offset of the original message; -1 if there was none.
+        size: how many bytes the original had.
+        sha256: of all original bytes, in hexadecimal.
     """
 
     key: bytes
@@ -46,6 +50,8 @@ class DeadLetter:
     topic: str = ""
     partition: int = -1
     offset: int = -1
+    size: int = -1
+    sha256: str = ""
 
     def headers(self) -> Headers:
         """Return everything but key and value as Kafka headers."""
@@ -58,16 +64,23 @@ class DeadLetter:
             "topic": self.topic,
             "partition": self.partition,
             "offset": self.offset,
+            "size": self.size,
+            "sha256": self.sha256,
         }
         return [(name, str(value).encode(errors="replace")) for name, value in fields.items()]
 
-    def message(self) -> Outgoing:
-        """Return the dead letter as a message to its topic."""
-        return self.key, self.value, self.headers()
+    def message(self, *, with_value: bool = True) -> Outgoing:
+        """Return the dead letter as a message to its topic, on request with an empty value."""
+        return self.key, self.value if with_value else b"", self.headers()
 
     def original(self) -> Outgoing:
         """Return the original message, to be sent to its topic again."""
         return None if self.names_position_only else self.key, self.value, ()
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the original had more bytes than were kept, so that it can't be replayed."""
+        return self.size > len(self.value)
 
     @property
     def position(self) -> str:
@@ -97,6 +110,8 @@ class DeadLetter:
             "identity": self.identity,
             "run_id": self.run_id,
             "attempt": self.attempt,
+            "size": self.size if self.size >= 0 else len(self.value),
+            "sha256": self.sha256 or None,
             "value": self.value.decode(errors="backslashreplace"),
         }
 
@@ -117,7 +132,23 @@ class DeadLetter:
             topic=text.get("topic", ""),
             partition=_number(text.get("partition"), -1),
             offset=_number(text.get("offset"), -1),
+            size=_number(text.get("size"), -1),
+            sha256=text.get("sha256", ""),
         )
+
+
+class KeptValue(TypedDict):
+    """What a dead letter keeps of an original message, as fields of `DeadLetter`."""
+
+    value: bytes
+    size: int
+    sha256: str
+
+
+def kept_value(original: bytes, most: int) -> KeptValue:
+    """Return what a dead letter keeps of an original: all of it, or its first `most` bytes."""
+    digest = hashlib.sha256(original).hexdigest()
+    return {"value": original[:most], "size": len(original), "sha256": digest}
 
 
 def position_key(topic: str, partition: int, offset: int) -> bytes:

@@ -12,7 +12,7 @@ from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from pydantic import SecretStr
 
-from resize_pipeline.errors import UserError
+from resize_pipeline.errors import TooLargeError, UserError
 from resize_pipeline.kafka.codecs import FullPollError, UndecodableBatchError
 from resize_pipeline.kafka.connection import DELIVERY_TIMEOUT_MS, Connection
 from resize_pipeline.kafka.dead_letters import DeadLetter, newest
@@ -253,12 +253,18 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
 
         Raises:
             TransientError: not all in-sync replicas have them.
+            TooLargeError: the topic refuses them even without the original messages.
             UserError: Kafka refuses these credentials.
         """
         if not letters and not taken_back:
             return
         tombstones: list[Outgoing] = [(key, None, ()) for key in taken_back]
-        self.send(topic, [*(letter.message() for letter in letters), *tombstones])
+        try:
+            self.send(topic, [*(letter.message() for letter in letters), *tombstones])
+        except TooLargeError:
+            # The reason, the size and the hash still say what happened.
+            bare = [letter.message(with_value=False) for letter in letters]
+            self.send(topic, [*bare, *tombstones])
 
 
 def _secret(secret: SecretStr | None) -> str | None:

@@ -32,6 +32,7 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     suffixes: list[str]
     partitions_start: str
     dead_letter_topic: str
+    dead_letter_max_bytes: int
     kafka_consumer_group: str
     kafka_start: str
     delete_renditions: bool

@@ -33,7 +33,7 @@ from resize_pipeline.delivery.requests import (
     letter_key,
 )
 from resize_pipeline.instance.internals import PRIORITY_TAG
-from resize_pipeline.kafka.dead_letters import DeadLetter
+from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value
 from resize_pipeline.kafka.messages import Outgoing
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
@@ -131,7 +131,8 @@ def upload(
                     f"rendered, so it goes back on {pipeline.kafka_topic} for a later run"
                 )
                 key = letter_key(pipeline.source_bucket, settled.request.key)
-                busy.append((key, _message(pipeline, settled), ()))
+                # Not the original message, which may name others, too.
+                busy.append((key, _notification(pipeline, settled), ()))
         # The run of its last event may have ended already, ahead of what was written here.
         if busy:
             kafka.send(pipeline.kafka_topic, busy)
@@ -163,7 +164,10 @@ def _dead_letter(
     message = request.message
     return DeadLetter(
         key=letter_key(pipeline.source_bucket, request.key),
-        value=_message(pipeline, settled),
+        **kept_value(
+            message.value if message else _notification(pipeline, settled),
+            pipeline.dead_letter_max_bytes,
+        ),
         error_class=settled.error_class,
         error_message=settled.reason,
         identity=letter_identity(settled.etag, pipeline.spec_digest, settled.metadata_read),
@@ -175,10 +179,8 @@ def _dead_letter(
     )
 
 
-def _message(pipeline: PipelineResource, settled: Settled) -> bytes:
+def _notification(pipeline: PipelineResource, settled: Settled) -> bytes:
     request = settled.request
-    if request.message:
-        return request.message.value
     return notification(pipeline.source_bucket, request.key, size=request.size, etag=settled.etag)
 
 

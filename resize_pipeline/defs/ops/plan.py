@@ -34,7 +34,7 @@ from resize_pipeline.delivery.requests import (
 )
 from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
-from resize_pipeline.kafka.dead_letters import DeadLetter, position_key
+from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value, position_key
 from resize_pipeline.kafka.messages import Undecodable
 from resize_pipeline.kafka.offsets import OffsetRange, readable
 from resize_pipeline.resources.kafka import KafkaResource
@@ -152,7 +152,7 @@ def _read_ranges(
         [
             DeadLetter(
                 key=position_key(message.topic, message.partition, message.offset),
-                value=message.value,
+                **kept_value(message.value, pipeline.dead_letter_max_bytes),
                 error_class="Malformed",
                 error_message=reason,
                 identity="",
