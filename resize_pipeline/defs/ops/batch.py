@@ -131,8 +131,7 @@ def upload(
                     f"rendered, so it goes back on {pipeline.kafka_topic} for a later run"
                 )
                 key = letter_key(pipeline.source_bucket, settled.request.key)
-                # Not the original message, which may name others, too.
-                busy.append((key, _notification(pipeline, settled), ()))
+                busy.append((key, _again(pipeline, settled), ()))
         # The run of its last event may have ended already, ahead of what was written here.
         if busy:
             kafka.send(pipeline.kafka_topic, busy)
@@ -177,6 +176,14 @@ def _dead_letter(
         partition=message.partition if message else -1,
         offset=message.offset if message else -1,
     )
+
+
+def _again(pipeline: PipelineResource, settled: Settled) -> bytes:
+    message = settled.request.message
+    # A large one names others, too, or is refused when it is sent without compression.
+    if message and len(message.value) <= pipeline.dead_letter_max_bytes:
+        return message.value
+    return _notification(pipeline, settled)
 
 
 def _notification(pipeline: PipelineResource, settled: Settled) -> bytes:
