@@ -1,4 +1,4 @@
-"""Modes and colour: whatever Pillow opens becomes 8 bits a channel, and sRGB."""
+"""Converts modes and colours: every picture becomes 8 bits per channel, in sRGB."""
 
 import io
 import struct
@@ -9,13 +9,13 @@ from typing import Any, cast
 from PIL import Image, ImageCms, ImageMath
 
 SRGB_TOLERANCE = 1
-"""A profile that moves no colour by more levels than this (of 255) is taken for sRGB itself."""
+"""A profile that changes no colour by more levels than this (of 255) counts as sRGB."""
 
 TRANSFORMS_KEPT = 8
-"""Conversions that are kept in memory; the same few profiles come again and again."""
+"""Number of conversions cached in memory; most pictures share a few profiles."""
 
-# From modes that are resized wrongly, or not at all, to those that are resized well. Modes that are
-# absent stay as they are.
+# Maps modes that Pillow resizes wrongly, or not at all, to modes that it resizes well. Other modes
+# stay as they are.
 _WORKING_MODES = {
     "1": "L",
     "P": "RGB",
@@ -27,7 +27,7 @@ _WORKING_MODES = {
     "HSV": "RGB",
 }
 
-# Bytes 16 to 20 of an ICC profile name the colour space that it describes (ICC.1:2022, 7.2.8).
+# Bytes 16 to 20 of an ICC profile name its colour space (ICC.1:2022, 7.2.8).
 _ICC_COLOUR_SPACES = {
     "L": b"GRAY",
     "LA": b"GRAY",
@@ -44,13 +44,13 @@ _PROFILES_OF_FORMATS = {
     "TIFF": {"L", "LA", "RGB", "RGBA", "CMYK"},
     "WEBP": {"RGB", "RGBA"},
 }
-"""In which modes a format can be written with its profile."""
+"""The modes in which each format can be written with a profile."""
 
 
 def working_mode(image: Image.Image) -> Image.Image:
-    """Convert to L, LA, RGB, RGBA, CMYK or LAB, which are resized well.
+    """Convert an image to L, LA, RGB, RGBA, CMYK or LAB, which Pillow resizes well.
 
-    More than 8 bits are scaled, never clipped.
+    Channels of more than 8 bits are scaled, never clipped.
     """
     if image.mode.startswith("I;16"):
         # Pillow's own conversion would clip: 257 is 65535 / 255.
@@ -61,7 +61,7 @@ def working_mode(image: Image.Image) -> Image.Image:
             grey.putalpha(_mask_of(deep, clear))
         return grey
     if image.mode in {"I", "F"}:
-        # No white point is defined: what there is spans the whole range.
+        # The mode defines no white point: the values found span the whole range.
         low, high = cast("tuple[float, float]", image.getextrema())
         scale = 255 / ((high - low) or 1)
         offset = -low * scale
@@ -73,7 +73,7 @@ def working_mode(image: Image.Image) -> Image.Image:
 
 
 def _mask_of(image: Image.Image, clear: int) -> Image.Image:
-    """Make an alpha channel in which one level is transparent."""
+    """Return an alpha channel in which one level is transparent."""
 
     def opaque(operands: dict[str, Any]) -> Any:
         return operands["convert"]((operands["image"] != clear) * 255, "L")
@@ -82,9 +82,9 @@ def _mask_of(image: Image.Image, clear: int) -> Image.Image:
 
 
 def matching_profile(image: Image.Image, icc_profile: object) -> bytes | None:
-    """Give an embedded profile if it describes pixels of the image's mode, else None.
+    """Return an embedded profile if it describes pixels of the image's mode, else None.
 
-    A profile of another colour space would give wrong colours, and a broken one none.
+    A profile of another colour space would yield wrong colours, and a broken one cannot be used.
     """
     if not isinstance(icc_profile, bytes):
         return None
@@ -95,7 +95,7 @@ def matching_profile(image: Image.Image, icc_profile: object) -> bytes | None:
 
 
 def can_be_kept(image: Image.Image, picture_format: str) -> bool:
-    """Tell whether a format can be written in the image's mode together with its profile."""
+    """Return whether a format can be written in the image's mode together with its profile."""
     mode = image.mode
     if picture_format == "JPEG":
         mode = mode.removesuffix("A")
@@ -103,11 +103,11 @@ def can_be_kept(image: Image.Image, picture_format: str) -> bool:
 
 
 def is_srgb(image: Image.Image, icc_profile: bytes | None) -> bool:
-    """Tell whether the pixels can be taken as sRGB as they are.
+    """Return whether the pixels count as sRGB without conversion.
 
     Args:
         image: in a working mode.
-        icc_profile: what `matching_profile` gave.
+        icc_profile: as returned by `matching_profile`.
     """
     if image.mode in {"CMYK", "LAB"}:
         return False
@@ -117,8 +117,8 @@ def is_srgb(image: Image.Image, icc_profile: bytes | None) -> bool:
 def to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
     """Convert an image in a working mode to sRGB: L, LA, RGB or RGBA.
 
-    Without a profile RGB and grey are taken for sRGB, as everybody does; CMYK for what the shipped
-    profile describes; Lab is what it is.
+    Without a profile RGB and grey count as sRGB, as is the convention, and CMYK as what the bundled
+    profile describes. Lab needs none.
     """
     if is_srgb(image, icc_profile):
         return image
@@ -137,7 +137,7 @@ def to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
 def _transform(
     icc_profile: bytes | None, from_mode: str, to_mode: str
 ) -> ImageCms.ImageCmsTransform | None:
-    """Build the conversion from a profile to sRGB; None if the profile is broken."""
+    """Return the conversion from a profile to sRGB, or None if the profile is broken."""
     try:
         if icc_profile is not None and from_mode != "LAB":
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
@@ -146,8 +146,8 @@ def _transform(
         else:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(_default_cmyk()))
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-        # By default lcms approximates with a coarser table: for Lab up to 55 levels wrong at the
-        # edge of sRGB; for CMYK as libvips does, in a fifth of the time.
+        # By default lcms approximates with a coarser table. For Lab its results are up to 55 levels
+        # off at the edge of sRGB; for CMYK they match libvips, in a fifth of the time.
         flags = ImageCms.Flags.NOOPTIMIZE if from_mode == "LAB" else ImageCms.Flags.NONE
         intent = ImageCms.Intent.PERCEPTUAL
         return ImageCms.ImageCmsTransform(profile, srgb, from_mode, to_mode, intent, flags=flags)
@@ -157,7 +157,7 @@ def _transform(
 
 @lru_cache(1)
 def _default_cmyk() -> bytes:
-    # libvips's "Chemical proof" by Graeme Gill, in the public domain, less all that leads to CMYK.
+    # libvips's "Chemical proof" by Graeme Gill, in the public domain, without the tables to CMYK.
     return files("resize_pipeline").joinpath("cmyk.icc").read_bytes()
 
 
@@ -180,7 +180,7 @@ def _is_srgb(icc_profile: bytes, mode: str) -> bool:
 
 @lru_cache(TRANSFORMS_KEPT)
 def _grey_curve(icc_profile: bytes) -> list[int] | None:
-    """Give the sRGB level of each level of grey; None if the profile is broken."""
+    """Return the sRGB level for each level of grey, or None if the profile is broken."""
     transform = _transform(icc_profile, "L", "RGB")
     if transform is None:
         return None

@@ -1,4 +1,4 @@
-"""Opens pictures of strangers: what may decode them, how large they may be, why they are refused.
+"""Opens and decodes untrusted pictures: which decoders may run, and how large a picture may be.
 
 Content decides the format, never the name. Nothing here runs another program.
 """
@@ -16,14 +16,14 @@ from resize_pipeline.errors import PermanentError, one_line
 
 T = TypeVar("T")
 
-# A picture that is larger than allowed must not be decoded; Pillow would only warn.
+# Pillow only warns of a picture that is too large; it must not be decoded.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
-# What every plugin shares; loading them here, once, keeps threads from racing for it.
+# Plugins share state. Loading them once, here, keeps threads from racing for it.
 Image.init()
 
 with suppress(ImportError):
-    # The extra `heic`.
+    # Installed with the extra `heic`.
     from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
 
     register_heif_opener(thumbnails=False)
@@ -31,26 +31,26 @@ with suppress(ImportError):
 DECODERS = tuple(
     name for name in ("AVIF", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP") if name in Image.OPEN
 )
-"""The decoders that may run, by Pillow's names. None runs another program, as EPS would;
-JPEG's opens multi-picture JPEG (MPO) too, HEIF's comes with an extra."""
+"""The decoders that may run, by Pillow's names. None runs another program, as EPS would. JPEG's
+also opens multi-picture JPEG (MPO); HEIF's is installed with an extra."""
 
 
 def open_picture(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
-    """Read the header of a picture, and refuse it before a pixel is decoded if it is too large.
+    """Read the header of a picture, and refuse one that is too large before decoding a pixel.
 
     Args:
         data: the encoded picture.
         max_pixels: most pixels that it may have, SOURCE_MAX_PIXELS.
 
     Returns:
-        The open picture. Whatever is done with it next may find it broken: see `decoding`.
+        The open picture. Each further step may find it broken: see `decoding`.
 
     Raises:
-        PermanentError: no decoder knows it, its header is broken, or it is too large.
-        MemoryError: there is too little memory.
+        PermanentError: no decoder recognizes it, its header is broken, or it is too large.
+        MemoryError: memory ran out.
     """
-    # Pillow's own limit is one for the whole process, so it is only ever raised and the exact check
-    # is made here. It stays on for what Pillow allocates before or besides, as a TIFF's tiles.
+    # Pillow has one limit for the whole process, so it is only ever raised, and the exact check is
+    # made here. It stays on for what Pillow allocates earlier or in addition, as a TIFF's tiles.
     if Image.MAX_IMAGE_PIXELS is None or max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     image = decoding(data, max_pixels, lambda: Image.open(io.BytesIO(data), formats=DECODERS))
@@ -61,16 +61,16 @@ def open_picture(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def decoding(data: bytes, max_pixels: int, step: Callable[[], T]) -> T:
-    """Run a step of decoding; whatever a plugin raises is the picture's fault, save for memory.
+    """Run a step of decoding, and blame the picture for whatever a plugin raises but a MemoryError.
 
     Args:
-        data: the encoded picture, for the reason.
-        max_pixels: as `open_picture`.
-        step: what to do.
+        data: the encoded picture, which the error message quotes.
+        max_pixels: as in `open_picture`.
+        step: the step.
 
     Raises:
         PermanentError: the step failed.
-        MemoryError: there is too little memory.
+        MemoryError: memory ran out.
     """
     try:
         return step()
@@ -91,7 +91,7 @@ def decoding(data: bytes, max_pixels: int, step: Callable[[], T]) -> T:
 
 
 def _looks_like(data: bytes) -> str:
-    """Say what data is by its first bytes, if no decoder could read its header."""
+    """Describe data whose header no decoder could read, by its first bytes."""
     if not data:
         return " (it is empty)"
     for name in DECODERS:
@@ -102,13 +102,13 @@ def _looks_like(data: bytes) -> str:
 
 
 def decoded_pixels(image: ImageFile.ImageFile) -> int:
-    """Tell how many pixels decoding a picture holds in memory, once it was drafted.
+    """Return how many pixels decoding a picture holds in memory.
 
-    A JPEG that is drafted is decoded smaller, but a progressive one is held whole, as coefficients,
-    until its last scan is in.
+    A drafted JPEG is decoded smaller, but a progressive one is held whole, as coefficients, until
+    its last scan has been read.
 
     Args:
-        image: as `open_picture` gave it, drafted or not.
+        image: as returned by `open_picture`, drafted or not.
     """
     width, height = image.size
     scale = getattr(image, "decoderconfig", ()) if "progressive" in image.info else ()
@@ -117,5 +117,5 @@ def decoded_pixels(image: ImageFile.ImageFile) -> int:
 
 
 def too_large(size: str, max_pixels: int) -> PermanentError:
-    """Say of a picture of this size that it is too large."""
+    """Return the error for a picture that is too large."""
     return PermanentError(f"{size}, more than SOURCE_MAX_PIXELS={max_pixels}")

@@ -1,4 +1,4 @@
-"""Frames in memory to the bytes of a picture file."""
+"""Encodes frames in memory as a picture file."""
 
 import io
 from collections.abc import Sequence
@@ -10,36 +10,36 @@ from PIL import ExifTags, Image
 from resize_pipeline.renditions.spec import Rendition
 
 ANIMATED = frozenset({"AVIF", "GIF", "WEBP"})
-"""Formats that are read and written as animations."""
+"""Formats whose animations are read and written."""
 
 OPAQUE_FROM = 128
-"""GIF knows no half transparency: from this alpha on a pixel is opaque."""
+"""Alpha from which on a pixel is opaque in GIF, which has no partial transparency."""
 
 UNTIMED_MS = 100
-"""What browsers make of a GIF's frame without a duration; other formats would show it for 0 ms."""
+"""How long browsers show a GIF's frame without a duration; other formats would show it for 0 ms."""
 
 DURATION_MAX_MS = 655_350
-"""Longest time of a GIF's frame, 16 bits of hundredths of a second."""
+"""Longest duration of a GIF's frame: 16 bits, in hundredths of a second."""
 PLAYS_MAX = 65_535
-"""Most plays of a WebP, 16 bits."""
+"""Most plays of a WebP: 16 bits."""
 
 PNG_EFFORT = 2
-"""zlib's level when a spec has none. Pillow's 6 takes 4 times as long on a photograph of 1280
-pixels, for 7 % fewer bytes, and 1.6 times as long on a page of text, for 13 %."""
+"""zlib's level if a spec sets none. Pillow's default of 6 takes 4 times as long on a photograph of
+1280 pixels, for 7 % fewer bytes, and 1.6 times as long on a page of text, for 13 %."""
 
 _ALPHA = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 _COPYRIGHT_TAGS = (ExifTags.Base.Artist, ExifTags.Base.Copyright)
 _WEBP_METHOD_MAX = 6
 _WEBP_FLAGS_AT, _WEBP_ALPHA = 20, 0x10
-"""Where an animation's flags are, and the one for transparency (RFC 9649, 2.7)."""
+"""Offset of an animation's flags, and the flag for transparency (RFC 9649, 2.7)."""
 _EFFORT_MAX = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How an animation runs: milliseconds of each frame, and how often it is shown (0: for ever).
+    """How an animation runs: milliseconds of each frame, and the number of plays (0: forever).
 
-    Pillow can't tell for AVIF and writes all AVIF to be shown for ever.
+    Pillow does not read the number for AVIF, and writes every AVIF to play forever.
     """
 
     durations: tuple[int, ...]
@@ -47,17 +47,17 @@ class Timing:
 
 
 def copyright_of(exif: Image.Exif) -> Image.Exif | None:
-    """Give the EXIF tags Artist and Copyright alone; None if there are none."""
+    """Return only the EXIF tags Artist and Copyright, or None if the image has neither."""
     kept = Image.Exif()
     for tag in _COPYRIGHT_TAGS:
         if isinstance(value := exif.get(tag), str) and value:
-            # Pillow reads these bytes as Latin-1 and would write ASCII; most are UTF-8.
+            # Pillow reads these bytes as Latin-1 and would write ASCII, but most are UTF-8.
             kept[tag] = value.encode("latin-1", "replace")
     return kept or None
 
 
 def fit_for_format(image: Image.Image, picture_format: str, background: str) -> Image.Image:
-    """Flatten transparency onto the background where the format has none."""
+    """Flatten transparency onto the background if the format has none."""
     if "A" not in image.getbands() or picture_format in _ALPHA:
         return image
     colour = background[:7]
@@ -69,9 +69,10 @@ def fit_for_format(image: Image.Image, picture_format: str, background: str) -> 
 def padded(
     image: Image.Image, size: tuple[int, int], picture_format: str, background: str
 ) -> Image.Image:
-    """Put an image in the middle of a canvas of the background's colour.
+    """Centre an image on a canvas of the background colour.
 
-    The colour's transparency counts where the format has any; the image keeps its own.
+    The canvas is as transparent as the colour, if the format has transparency; the image keeps its
+    own.
     """
     image = fit_for_format(image, picture_format, background)
     is_clear = len(background) > len("#rrggbb") and picture_format in _ALPHA
@@ -100,15 +101,15 @@ def encode(
     icc_profile: bytes | None = None,
     exif: Image.Exif | None = None,
 ) -> bytes:
-    """Encode frames that are as the format wants them.
+    """Encode frames that are in a mode that the format supports.
 
     Args:
-        frames: at least one, without `info`: writers would take comments and more from there.
+        frames: at least one, without `info`, from which Pillow would copy comments and more.
         picture_format: Pillow's name of the format.
-        rendition: the spec that has the encoder's settings.
-        timing: of more than one frame.
-        icc_profile: to be embedded.
-        exif: likewise.
+        rendition: the spec with the encoder's settings.
+        timing: how several frames run; None for a still picture.
+        icc_profile: colour profile to embed.
+        exif: EXIF tags to embed.
     """
     options = _options(picture_format, rendition)
     if icc_profile is not None:
@@ -128,8 +129,8 @@ def encode(
     file = io.BytesIO()
     frames[0].save(file, picture_format, **options)
     if timing is not None and picture_format == "WEBP" and "A" in frames[0].getbands():
-        # Without this flag decoders show black for what no frame covers, and libwebp leaves it out
-        # when the part that changes is opaque in every frame.
+        # Without this flag decoders show black where no frame draws, and libwebp omits it if the
+        # part that changes is opaque in every frame.
         file.getbuffer()[_WEBP_FLAGS_AT] |= _WEBP_ALPHA
     return file.getvalue()
 
@@ -138,18 +139,18 @@ def _pace(timing: Timing, picture_format: str) -> dict[str, Any]:
     if picture_format != "GIF":
         durations = [duration or UNTIMED_MS for duration in timing.durations]
         return {"duration": durations, "loop": timing.plays}
-    # Absent is once, and a number says how often it is shown again.
+    # No number means one play; a number says how often the animation is repeated.
     loop = {} if timing.plays == 1 else {"loop": max(timing.plays - 1, 0)}
     return {"duration": list(timing.durations), **loop}
 
 
 def timing_of(durations: Sequence[int], loop: object, source_format: str) -> Timing:
-    """Say how an animation runs.
+    """Return how an animation runs.
 
     Args:
         durations: of each frame, in milliseconds.
-        loop: Pillow's `info["loop"]`: for GIF how often it is shown again, absent is not at all;
-            for WebP how often it is shown; 0 is for ever in both.
+        loop: Pillow's `info["loop"]`: for GIF the number of repeats, none if absent; for WebP the
+            number of plays; 0 is forever in both.
         source_format: Pillow's name of the format.
     """
     if source_format == "GIF":
@@ -187,7 +188,7 @@ def _with_alpha(frame: Image.Image) -> Image.Image:
 def _paletted(frame: Image.Image) -> Image.Image:
     if "A" not in frame.getbands():
         return frame
-    # The GIF writer would make several transparent colours, of which GIF has one.
+    # The GIF writer would create several transparent colours, but GIF allows only one.
     transparent = frame.getchannel("A").point([255 * (alpha < OPAQUE_FROM) for alpha in range(256)])
     paletted = frame.convert("RGB").quantize(255)
     paletted.paste(255, mask=transparent)

@@ -1,4 +1,4 @@
-"""How a rendition takes its pixels from a picture: sizes and regions, without a pixel. Pure."""
+"""Computes sizes and regions: which part of a picture becomes which part of a rendition. Pure."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where the pixels of a rendition come from; all in pixels, of the upright picture.
+    """Where the pixels of a rendition come from. All values are pixels of the upright picture.
 
     Attributes:
         size: width and height of the rendition.
         picture: width and height that the region is scaled to; smaller than `size` when the rest
             is filled with the background.
-        region: left, top, right and bottom of what is taken of the source.
-        smaller: whether the source had too few pixels for what the spec asks.
+        region: left, top, right and bottom of the part of the source that is used.
+        smaller: whether the source has fewer pixels than the spec asks for.
     """
 
     size: Size
@@ -27,14 +27,14 @@ class Geometry:
     smaller: bool = False
 
     def whole(self, source: Size) -> tuple[float, float]:
-        """Give the size that the whole source has at this rendition's scale."""
+        """Return the size of the whole source at this rendition's scale."""
         left, top, right, bottom = self.region
         width, height = self.picture
         return width * source[0] / (right - left), height * source[1] / (bottom - top)
 
 
 def geometry(source: Size, rendition: Rendition) -> Geometry:
-    """Work out sizes and region.
+    """Return the sizes and the region of a rendition.
 
     Args:
         source: width and height of the upright picture.
@@ -48,8 +48,8 @@ def geometry(source: Size, rendition: Rendition) -> Geometry:
     width, height = made.size
     if max(made.size) > SIDE_MAX:
         msg = (
-            f"rendition {rendition.name!r} would be {width} x {height} pixels, a side may have "
-            f"{SIDE_MAX}"
+            f"rendition {rendition.name!r} would be {width} x {height} pixels; a side may have "
+            f"at most {SIDE_MAX}"
         )
         raise PermanentError(msg)
     smaller = made.picture != wanted.picture
@@ -62,11 +62,11 @@ def fitted_size(size: Size, box: Size, *, enlarge: bool = False) -> Size:
     Args:
         size: width and height in pixels.
         box: width and height in pixels of the box.
-        enlarge: whether a size that fits already grows.
+        enlarge: whether a smaller size grows.
 
     Returns:
-        Width and height in pixels, at least 1 each. The side that is not the box's own is rounded
-        to the whole number that keeps the proportions best, as Pillow's `thumbnail()` does.
+        Width and height in pixels, at least 1 each. The side that is shorter than the box's is
+        rounded to the integer that keeps the proportions best, as in Pillow's `thumbnail()`.
     """
     width, height = size
     box_width, box_height = box
@@ -97,7 +97,7 @@ def _geometry(source: Size, rendition: Rendition, *, enlarge: bool) -> Geometry:
         case "contain":
             return Geometry(box, fitted_size(source, box, enlarge=enlarge), everything)
         case "cover":
-            # Without enlarging, the largest part of the picture that has the box's proportions.
+            # Without enlarging: the largest part of the picture with the proportions of the box.
             size = box if enlarge else fitted_size(box, source)
             return Geometry(size, size, _region(source, size, rendition.point))
     return Geometry(size, size, everything)
@@ -112,9 +112,9 @@ def _covering_size(size: Size, box: Size, *, enlarge: bool) -> Size:
 
 
 def _region(source: Size, size: Size, point: tuple[float, float]) -> Box:
-    """Place the largest region of these proportions, as near to its middle on the point as can be.
+    """Return the largest region with these proportions, centred as close to the point as possible.
 
-    A compass point is one at the edge, so that the region lies at that edge.
+    Compass points lie on the edges, which places the region at that edge.
     """
     scale = max(size[0] / source[0], size[1] / source[1])
     box: list[tuple[float, float]] = []

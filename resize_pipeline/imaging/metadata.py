@@ -1,4 +1,4 @@
-"""Takes the metadata out of a picture file without decoding it, so that no pixel changes."""
+"""Removes metadata from picture files without decoding them, so that no pixel changes."""
 
 import io
 import itertools
@@ -19,36 +19,35 @@ _JPEG_RESTARTS = range(0xD0, 0xD8)
 _JFIF_BYTES = 18
 """Length of a JFIF segment with its marker and without a thumbnail (ITU-T T.871, 10.1)."""
 _GIF_LOOP = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
-
-
 _TIFF_ICC = 34675
 _TIFF_PIXELS = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 317, 320, 322, 323, 332, 338, 339}
-    # Resolution, and what JPEG and YCbCr need.
+    # Resolution, and what JPEG compression and YCbCr need.
     | {282, 283, 296, 347, 529, 530, 531, 532}
 )
-"""Tags that tell how pixels are coded (TIFF 6.0)."""
+"""Tags that describe how pixels are coded (TIFF 6.0)."""
 _TIFF_OFFSETS = {273: 279, 324: 325}
-"""Where strips and tiles are, by the tag that says so, and the tag of their lengths."""
+"""Maps the tag with the offsets of strips or tiles to the tag with their lengths."""
 
 
 class _UnknownError(ValueError):
-    """The file is not what is understood here."""
+    """The file has a structure that this module does not understand."""
 
 
 def stripped(
     data: bytes, picture_format: str, *, keep_profile: bool = False, exif: bytes | None = None
 ) -> bytes | None:
-    """Take metadata out of a picture file, and what follows its end.
+    """Remove the metadata of a picture file, and whatever follows its end.
 
     Args:
         data: the file.
         picture_format: Pillow's name of its format.
         keep_profile: whether the colour profile stays.
-        exif: EXIF data (a TIFF file) that takes the place of what was there; GIF has none.
+        exif: EXIF data (a TIFF file) to replace the file's own; ignored for GIF, which has none.
 
     Returns:
-        The file with the same coded pixels, or None if that can't be done, as for AVIF.
+        The file with the same coded pixels, or None if the format (AVIF) or the file's structure is
+        not supported.
     """
     strip = _STRIPPERS.get(picture_format)
     if strip is None:
@@ -67,7 +66,7 @@ def _jpeg(data: bytes, keep_profile: bool, exif: bytes | None) -> Iterator[bytes
         if data[place] != 0xFF:  # noqa: PLR2004
             raise _UnknownError
         marker = data[place + 1]
-        if marker == 0xFF:  # noqa: PLR2004  Fill bytes may come before a marker.
+        if marker == 0xFF:  # noqa: PLR2004  Fill bytes may precede a marker.
             place += 1
             continue
         if marker == _JPEG_END:
@@ -156,7 +155,7 @@ def _gif(data: bytes, keep_profile: bool, exif: bytes | None) -> Iterator[bytes]
         if data[place] == ord(","):
             place = _end_of_blocks(data, place + 11 + _table_bytes(data[place + 9]))
             yield data[start:place]
-        elif data[place] == ord("!") and data[place + 1] == 0xF9:  # noqa: PLR2004  How the next frame is shown.
+        elif data[place] == ord("!") and data[place + 1] == 0xF9:  # noqa: PLR2004  Graphic control: how the next frame is shown.
             place = _end_of_blocks(data, place + 2)
             yield data[start:place]
         elif data[place] == ord("!") and data[place + 1] in {0xFE, 0xFF}:
@@ -171,7 +170,7 @@ def _gif(data: bytes, keep_profile: bool, exif: bytes | None) -> Iterator[bytes]
 def _tiff(data: bytes, keep_profile: bool, exif: bytes | None) -> Iterator[bytes]:  # noqa: FBT001
     old = _directory(data)
     offsets = next((tag for tag in _TIFF_OFFSETS if tag in old), None)
-    # Strips may overlap, and then be of any size together.
+    # Strips may overlap, and then add up to any size.
     if offsets is None or sum(old[_TIFF_OFFSETS[offsets]]) > len(data):
         raise _UnknownError
     lengths = _TIFF_OFFSETS[offsets]
@@ -187,7 +186,7 @@ def _tiff(data: bytes, keep_profile: bool, exif: bytes | None) -> Iterator[bytes
     new.tagtype[offsets] = new.tagtype[lengths] = TiffTags.LONG
     new[offsets], new[lengths] = tuple(starts), old[lengths]
     if offsets != TiffImagePlugin.STRIPOFFSETS:
-        # The offsets of strips are counted from the directory's end by Pillow, those of tiles not.
+        # Pillow counts the offsets of strips from the end of the directory, but not those of tiles.
         end = 8 + len(new.tobytes(8))
         new[offsets] = tuple(end + start for start in starts)
     yield data[:4] + struct.pack("<I" if data[:2] == b"II" else ">I", 8)

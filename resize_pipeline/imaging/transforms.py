@@ -1,4 +1,4 @@
-"""A rendition's own step: a function from Pillow image to Pillow image, named in the spec."""
+"""Imports and calls the transform of a rendition: a function from Pillow image to Pillow image."""
 
 import importlib
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from resize_pipeline.renditions.spec import SIDE_MAX, Rendition
 Transform = Callable[[Image.Image], object]
 
 MODES = ("L", "LA", "RGB", "RGBA")
-"""Modes that a transform may answer in."""
+"""Modes that a transform may return."""
 
 
 @lru_cache
@@ -24,35 +24,35 @@ def load_transform(path: str) -> Transform:
         path: `package.module:function`.
 
     Raises:
-        UserError: it can't be imported, which no picture can help.
+        UserError: it can't be imported, for whatever picture.
     """
     module, _, name = path.partition(":")
     try:
         function: object = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:
         msg = (
-            f"transform {path} can't be imported: {_said(error)}; its package must be installed "
-            "where runs happen, or its folder be on PYTHONPATH"
+            f"transform {path} can't be imported: {_said(error)}; install its package "
+            "where runs execute, or add its folder to PYTHONPATH"
         )
         raise UserError(msg) from error
     if not callable(function):
-        msg = f"transform {path} is {type(function).__name__}, must be a function"
+        msg = f"transform {path} is of type {type(function).__name__}; it must be a function"
         raise UserError(msg)
     return cast("Transform", function)
 
 
 def transformed(image: Image.Image, rendition: Rendition) -> Image.Image:
-    """Give a rendition's picture to its transform.
+    """Call a rendition's transform.
 
     Args:
         image: RGB or RGBA in sRGB, at the rendition's size; the transform may change it in place.
         rendition: the spec, with a transform.
 
     Returns:
-        What the transform made of it, in one of `MODES`, without `info`.
+        The image that the transform returned, in one of `MODES`, without `info`.
 
     Raises:
-        TransformError: the transform raised, or gave something else than a picture.
+        TransformError: the transform raised, or did not return a valid image.
         UserError: it can't be imported.
     """
     path = cast("str", rendition.transform)
@@ -64,12 +64,12 @@ def transformed(image: Image.Image, rendition: Rendition) -> Image.Image:
         msg = f"{blame} failed: {_said(error)}"
         raise TransformError(msg) from error
     if not isinstance(made, Image.Image):
-        msg = f"{blame} gave {type(made).__name__}, must give a PIL.Image.Image"
+        msg = f"{blame} returned {type(made).__name__}; it must return a PIL.Image.Image"
         raise TransformError(msg)
     if not (0 < made.width <= SIDE_MAX and 0 < made.height <= SIDE_MAX) or made.mode not in MODES:
         msg = (
-            f"{blame} gave {made.width} x {made.height} pixels in mode {made.mode}, must be 1 to "
-            f"{SIDE_MAX} pixels a side in one of {', '.join(MODES)}"
+            f"{blame} returned {made.width} x {made.height} pixels in mode {made.mode}; must be 1 "
+            f"to {SIDE_MAX} pixels a side in one of {', '.join(MODES)}"
         )
         raise TransformError(msg)
     made = made.copy()

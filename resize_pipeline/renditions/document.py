@@ -1,4 +1,4 @@
-"""Reads the YAML of a spec file, whatever file it is.
+"""Parses the YAML of a spec file, which may turn out to be any other file.
 
 A setting or an option can name any file, such as one with passwords. An error quotes a file only
 once it is known to be a spec: a mapping with the one key `renditions`.
@@ -19,27 +19,27 @@ from resize_pipeline.renditions.spec import shown
 FILE_MAX_BYTES = 256 * 1024
 """Largest spec file that is parsed; thousands of renditions fit."""
 NUMBER_MAX = 40
-"""Longest number in characters. Python refuses to show larger ones than 4,300 digits, and PyYAML
-computes numbers of base 60 in a time that is quadratic in their length."""
+"""Longest number in characters. Python refuses to print more than 4,300 digits, and PyYAML computes
+numbers of base 60 in time quadratic in their length."""
 MERGED_MAX = 1_000
-"""Most entries of a mapping after its merge keys (`<<`) were followed: a few lines of them,
-nested, would make billions."""
+"""Most entries of a mapping once its merge keys (`<<`) are resolved: a few nested lines of them
+would make billions."""
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
-# What PyYAML calls its tokens, and single characters that are not of a word.
+# PyYAML's names of tokens, and single characters other than letters and digits.
 _HARMLESS = re.compile(r"'(?:<[a-z ]+>|\\t|[^\w])'")
 
 
 def read_renditions(path: Path) -> dict[object, object]:
-    """Read the mapping below the key `renditions`: of names to whatever the file says of them.
+    """Read the mapping under the key `renditions`: from names to whatever the file has for them.
 
     Raises:
-        UserError: the file can't be read or is not a spec; one line, which quotes only specs.
+        UserError: the file can't be read or is not a spec; the one-line message quotes only specs.
     """
     text = _read(path)
     try:
-        # A safe loader: the subclass only adds checks.
+        # Still a safe loader: the subclass only adds checks.
         loader = _Loader(text)
     except (yaml.YAMLError, ValueError) as error:
         msg = f"{path}: not YAML: it has bytes or characters that YAML does not allow"
@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
-                problem = f"{shown(key.value)} is given twice; must be given once"
+                problem = f"{shown(key.value)} is given twice; keep one of the two"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -84,25 +84,27 @@ def _read(path: Path) -> bytes:
         )
         raise UserError(msg) from error
     if len(text) > FILE_MAX_BYTES:
-        msg = f"{path}: larger than {FILE_MAX_BYTES} bytes, the most that is allowed"
+        msg = f"{path}: larger than {FILE_MAX_BYTES} bytes, the most allowed for a spec file"
         raise UserError(msg)
     return text
 
 
 def _composed(path: Path, loader: _Loader) -> yaml.MappingNode:
-    """Return the tree of the file, which is that of a spec at its root."""
+    """Return the file's YAML tree, once its root is known to be that of a spec."""
     try:
         root: object = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         problem = _QUOTED.sub(_harmless, error.problem or "it can't be parsed")
-        # Only these come from the form of the text.
+        # Only these errors come from the layout of the text.
         hint = "; check the indentation" if isinstance(error, ScannerError | ParserError) else ""
         raise UserError(f"{path}{_line(error)}: {problem}{hint}") from None
     except (yaml.YAMLError, ValueError, RecursionError):
-        msg = f"{path}: not YAML: it has characters that YAML does not allow, or is nested too deep"
+        msg = (
+            f"{path}: not YAML: it has characters that YAML does not allow, or is nested too deeply"
+        )
         raise UserError(msg) from None
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    # A repeated key is a mistake in a spec, which the loader tells.
+    # A repeated key is a mistake in a spec; the loader reports it.
     is_spec = any(value.value for _, value in pairs) and all(
         isinstance(key, yaml.ScalarNode)
         and key.value == "renditions"
@@ -119,7 +121,7 @@ def _composed(path: Path, loader: _Loader) -> yaml.MappingNode:
 
 
 def _constructed(path: Path, loader: _Loader, root: yaml.MappingNode) -> dict[str, object]:
-    """Return the values of a spec's tree."""
+    """Return the values of a spec's YAML tree."""
     for node in _nodes(root):
         if node.tag in _NUMBERS and len(node.value) > NUMBER_MAX:
             line = node.start_mark.line + 1
@@ -129,14 +131,14 @@ def _constructed(path: Path, loader: _Loader, root: yaml.MappingNode) -> dict[st
         return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}{_line(error)}: {error.problem or error.context}") from error
-    # Of a date that does not exist, and of very deep nesting.
+    # The last two are raised for a date that does not exist and for very deep nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         msg = f"{path}: not YAML: {' '.join(str(error).split())}"
         raise UserError(msg) from error
 
 
 def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
-    """Go through each node once; aliases make of the tree a graph."""
+    """Yield each node once; aliases turn the tree into a graph."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:

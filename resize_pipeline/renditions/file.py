@@ -1,11 +1,9 @@
-"""TODO."""
+"""Reads the spec file, and checks what a single spec cannot: that no two renditions overlap."""
 
 from itertools import combinations
 from pathlib import Path
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.renditions.document import read_renditions
@@ -13,22 +11,22 @@ from resize_pipeline.renditions.spec import Rendition, shown
 from resize_pipeline.validators import nearest
 
 FIELD_LIKENESS = 0.6
-"""Of a field's name to be offered for one that is none: `widht` has 0.8 of width (`difflib`)."""
+"""`difflib` ratio from which on a known field is suggested for a misspelt one: `widht` has 0.8."""
 
 
 def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
     """Read the spec file.
 
     Args:
-        path: the YAML file, a mapping `renditions:` of names to fields.
-        source_bucket: the bucket that pictures are read from; no rendition may go there.
+        path: the YAML file, a mapping `renditions:` from names to fields.
+        source_bucket: the bucket that pictures are read from; no rendition may use it.
 
     Returns:
         The renditions in the file's order, at least one.
 
     Raises:
-        UserError: the file cannot be read or says something that is not allowed; the message is
-            one line with every problem, each naming rendition, field, value and what is allowed.
+        UserError: the file cannot be read or breaks a rule; the message is one line with every
+            problem, each naming rendition, field, value and what is allowed.
     """
     renditions: list[Rendition] = []
     problems: list[str] = []
@@ -45,13 +43,13 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
             problems += [f"rendition {shown(name)}, {problem}" for problem in _problems(error)]
     problems += [
         f"rendition {one.name!r}, bucket: {one.bucket!r} is SOURCE_BUCKET, so the pipeline would "
-        "read its own output, must be another bucket"
+        "read its own output, choose another bucket"
         for one in renditions
         if one.bucket == source_bucket
     ]
     problems += [
         f"renditions {one.name!r} and {two.name!r}, prefix: {one.prefix!r} and {two.prefix!r} in "
-        f"bucket {one.bucket!r} are equal or nested, must be apart, or the buckets different"
+        f"bucket {one.bucket!r} are equal or nested, choose separate prefixes or buckets"
         for one, two in combinations(renditions, 2)
         if one.bucket == two.bucket
         and (one.prefix.startswith(two.prefix) or two.prefix.startswith(one.prefix))
@@ -69,7 +67,7 @@ def _problems(error: ValidationError) -> list[str]:
         value = shown(problem["input"])
         match problem["type"]:
             case "missing":
-                problems.append(f"{field}: missing, must be given")
+                problems.append(f"{field}: missing, must be set")
             case "extra_forbidden":
                 allowed = [name for name in Rendition.model_fields if name != "name"]
                 meant = nearest(field, allowed, FIELD_LIKENESS)

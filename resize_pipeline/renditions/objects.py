@@ -1,4 +1,4 @@
-"""Objects as they are passed around, and what makes a rendition the current one. Pure."""
+"""Source objects and renditions in memory, and what makes a stored rendition current. Pure."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ CONTENT_TYPES = {
     "TIFF": "image/tiff",
     "WEBP": "image/webp",
 }
-"""The formats that are decoded and encoded, by Pillow's names, with their media types."""
+"""The media types of the formats that are decoded and encoded, by Pillow's names."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as a listing or a stat shows it.
+    """An object as returned by a listing or a stat.
 
-    `metadata` is the user metadata, its names in lower case and without prefix; None when a listing
-    does not tell.
+    `metadata` is the user metadata, with names in lower case and without prefix; None if a listing
+    does not include it.
     """
 
     key: str
@@ -49,9 +49,9 @@ class Original:
 
 
 def identity(original: Original, rendition: Rendition) -> dict[str, str]:
-    """Give the metadata that says what a rendition was made from, and by which spec.
+    """Return the metadata that records what a rendition was made from, and by which spec.
 
-    The digest is that of the resolved spec, so it stands for the metadata that the spec reads too.
+    The digest is that of the resolved spec, so it also covers the metadata that the spec reads.
     """
     version = {SOURCE_VERSION_ID: original.version_id} if original.version_id else {}
     digest = rendition.resolved(original.metadata).digest
@@ -59,17 +59,17 @@ def identity(original: Original, rendition: Rendition) -> dict[str, str]:
 
 
 def is_ours(found: ObjectInfo) -> bool:
-    """Tell whether this pipeline wrote the object, and not somebody else."""
+    """Return whether this pipeline wrote the object."""
     return {SOURCE_ETAG, SPEC_DIGEST} <= (found.metadata or {}).keys()
 
 
 def is_current(found: ObjectInfo | None, source: ObjectInfo, rendition: Rendition) -> bool:
-    """Tell whether a rendition is made of this source, by this spec.
+    """Return whether a rendition was made from this source, by this spec.
 
-    The version is no part of it: the same bytes under a new version give the same rendition.
+    The version does not count: the same bytes under a new version make the same rendition.
 
     Raises:
-        PermanentError: the source's metadata is not what the spec reads.
+        PermanentError: the source's metadata has an invalid value that the spec reads.
     """
     made_of = (found and found.metadata) or {}
     return (
@@ -89,7 +89,7 @@ class Rendered:
         height: its height in pixels.
         format: Pillow's name of its format.
         content_type: its media type.
-        smaller: whether the source had too few pixels, so that it has those of the source.
+        smaller: whether the source has fewer pixels than the spec asks for.
     """
 
     rendition: str

@@ -1,4 +1,4 @@
-"""The rendition specs: what is made of every picture, and where it goes."""
+"""Rendition specs: what to make of every picture, and where to store it."""
 
 import hashlib
 import json
@@ -22,18 +22,17 @@ from resize_pipeline.errors import PermanentError
 from resize_pipeline.validators import checked_bucket
 
 RENDERER_VERSION = 3
-"""Part of every digest. Raise it when `imaging` makes other bytes of the same spec, so that
-renditions made before count as outdated."""
+"""Part of every digest. Raise it when `imaging` makes different bytes from the same spec, so that
+existing renditions become outdated."""
 
 SIDE_MAX = 16383
 """Largest width and height in pixels: WebP's, the smallest limit among the formats written."""
 
-
 PREFIX_MAX_BYTES = 512
-"""Largest prefix: half of the 1024 bytes that S3 allows a key, the rest is the source key's."""
+"""Longest prefix: half of the 1024 bytes that S3 allows for a key; the source key gets the rest."""
 
 CACHE_CONTROL_MAX = 256
-"""Longest Cache-Control header in characters, which is plenty."""
+"""Longest Cache-Control header in characters, more than any real one."""
 
 EXTENSIONS = {
     "jpeg": ".jpg",
@@ -43,7 +42,7 @@ EXTENSIONS = {
     "gif": ".gif",
     "tiff": ".tiff",
 }
-"""What each format that can be set appends to the key."""
+"""What each format but `same` appends to the key."""
 
 COMPASS = {
     "center": (0.5, 0.5),
@@ -56,14 +55,14 @@ COMPASS = {
     "west": (0.0, 0.5),
     "northwest": (0.0, 0.0),
 }
-"""Where each named position is, as fractions of width and height from the top left."""
+"""Each named position as fractions of width and height from the top left."""
 
 FOCAL_POINT = "focal-point"
-"""The position that is read from the object, and the user metadata that it is read from: its header
-is `x-amz-meta-focal-point`."""
+"""The position that is read from the object, and the name of the user metadata that holds it; its
+header is `x-amz-meta-focal-point`."""
 
 KEEPABLE = ("copyright", "profile")
-"""The metadata that can be kept."""
+"""The metadata that a rendition can keep."""
 
 _FIELDS_OF_FORMATS = {
     "quality": ("jpeg", "webp", "avif"),
@@ -71,10 +70,10 @@ _FIELDS_OF_FORMATS = {
     "progressive": ("jpeg",),
     "effort": ("png", "webp", "avif"),
 }
-"""Encoder fields that mean something in some formats only."""
+"""Encoder fields that apply to some formats only."""
 
-# Dagster refuses these as names of outputs (dagster/_core/definitions/utils.py, DISALLOWED_NAMES),
-# and Python's keywords with them; `raw_images` is the asset that renditions are made from.
+# Dagster refuses these names for outputs (dagster/_core/definitions/utils.py, DISALLOWED_NAMES) and
+# Python's keywords, too; `raw_images` is the asset that renditions are made from.
 RESERVED_NAMES = frozenset(
     {"context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"}
     | {"int", "str", "float", "bool", "input", "output", "type", "raw_images"}
@@ -95,13 +94,13 @@ def _checked_name(value: str) -> str:
         msg = "must be letters, digits and underscores and start with a letter"
         raise ValueError(msg)
     if keyword.iskeyword(value) or value in RESERVED_NAMES:
-        msg = "is reserved by Python, by Dagster or by this project, take another name"
+        msg = "is reserved by Python, Dagster or this project, choose another name"
         raise ValueError(msg)
     return value
 
 
 def _checked_prefix(value: str) -> str:
-    # MinIO refuses keys with such segments; a prefix may end in the middle of a segment.
+    # MinIO refuses keys with such segments. A prefix may end in the middle of a segment.
     *segments, _ = value.split("/")
     if (
         any(segment in {"", ".", ".."} for segment in segments)
@@ -149,36 +148,36 @@ def _kept(value: object) -> object:
         return ()
     kept = cast("list[object]", value) if isinstance(value, list) else None
     if not kept or any(one not in KEEPABLE for one in kept) or len(kept) > len(KEEPABLE):
-        msg = f"must be strip, or a list of what is kept out of {', '.join(KEEPABLE)}"
+        msg = f"must be strip, or a list of what to keep, from {', '.join(KEEPABLE)}"
         raise ValueError(msg)
     return tuple(sorted({str(one) for one in kept}))
 
 
 class Rendition(BaseModel):
-    """One output spec, and the asset of the same name; docs/renditions.md says more of each field.
+    """One output spec, and the asset of the same name; docs/renditions.md describes each field.
 
     Attributes:
         name: name of the rendition and of its asset.
-        width: width in pixels of the box that the picture is fitted into.
+        width: width in pixels of the box that the picture is fitted to.
         height: height in pixels of that box.
-        fit: how it is fitted.
+        fit: how the picture is fitted to the box.
         position: which part `cover` keeps: a compass point, `X,Y` as fractions of width and height
-            from the top left, or `focal-point`: those of the object's metadata, if it has them.
-        enlarge: whether a picture that is smaller than the box is enlarged.
-        format: format that is written; `same` is the source's own.
-        quality: of lossy encoders, 1 to 100.
+            from the top left, or `focal-point`: the fractions in the object's metadata, if any.
+        enlarge: whether a picture smaller than the box is enlarged.
+        format: output format; `same` is the source's own.
+        quality: quality of lossy encoders, 1 to 100.
         lossless: whether WebP is written without loss.
         progressive: whether JPEG is written progressively.
-        effort: 0 to 9, the more the smaller and slower; None is 2 for PNG, else the encoder's own.
-        background: colour of what `contain` adds and of what shows through transparency in formats
+        effort: 0 (fast) to 9 (small); None is 2 for PNG, else the encoder's default.
+        background: colour of the area that `contain` adds, and behind transparency in formats
             without it.
-        metadata: what is kept of the source's metadata, sorted; nothing by default.
-        animation: whether all frames are kept, where both formats have them, or the first.
+        metadata: which metadata of the source is kept, sorted; none by default.
+        animation: whether to keep all frames, if both formats are animated, or the first only.
         cache_control: the object's Cache-Control header.
         bucket: bucket that the rendition is written to.
-        prefix: put in front of the source's key, as it is.
-        transform: `package.module:function` that is given the picture before it is encoded.
-        version: of the transform, to be raised when its code changes.
+        prefix: prepended to the source's key, unchanged.
+        transform: `package.module:function` to apply to the picture before it is encoded.
+        version: version of the transform, to raise when its code changes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -209,38 +208,38 @@ class Rendition(BaseModel):
     def _fields_go_together(self) -> Self:
         problems = list(self._conflicts())
         if problems:
-            # Of another type than a ValueError, because it is not about one field's value.
+            # Not a ValueError, because it is not about the value of a single field.
             raise PydanticCustomError("conflict", "{problems}", {"problems": problems})
         return self
 
     def _conflicts(self) -> Iterable[str]:
-        """Find fields that would be ignored in silence next to others."""
+        """Describe fields that would silently have no effect."""
         given = self.model_fields_set
         if "position" in given and self.fit != "cover":
-            yield f"position: {self.position!r} must be left out, or fit be cover"
+            yield f"position: {self.position!r} must be removed, or fit set to cover"
         for name, formats in _FIELDS_OF_FORMATS.items():
             if name in given and self.format not in {"same", *formats}:
                 yield (
-                    f"{name}: {getattr(self, name)!r} must be left out, or format be one of "
+                    f"{name}: {getattr(self, name)!r} must be removed, or format set to one of "
                     f"{', '.join(('same', *formats))}"
                 )
         if "background" in given and self.fit != "contain" and self.format not in {"same", "jpeg"}:
             yield (
-                f"background: {self.background!r} must be left out, or fit be contain, or format "
-                "one of same, jpeg"
+                f"background: {self.background!r} must be removed, or fit set to contain, or "
+                "format set to one of same, jpeg"
             )
         if self.transform is not None and self.version is None:
-            yield "version: missing, must be given with a transform, raised when its code changes"
+            yield "version: missing, must be set for a transform and raised when its code changes"
         if self.version is not None and self.transform is None:
-            yield f"version: {self.version!r} must be left out without a transform"
+            yield f"version: {self.version!r} must be removed, as there is no transform"
         if self.transform is not None and "profile" in self.metadata:
-            yield "metadata: 'profile' must be left out with a transform, which is given sRGB"
+            yield "metadata: 'profile' must be removed, as the transform receives sRGB"
 
     @property
     def digest(self) -> str:
-        """16 hex digits that change when the rendition's bytes, headers or place may change.
+        """16 hex digits that change whenever the rendition's bytes, headers or key may change.
 
-        The name is not part of it: renaming a rendition leaves its objects current.
+        The name does not count: renaming a rendition leaves its objects current.
         """
         spec = {**self.model_dump(exclude={"name"}), "renderer": RENDERER_VERSION}
         canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
@@ -248,22 +247,22 @@ class Rendition(BaseModel):
 
     @property
     def point(self) -> tuple[float, float]:
-        """Where the position is, as fractions of width and height from the top left."""
+        """The position as fractions of width and height from the top left."""
         if self.position in COMPASS:
             return COMPASS[self.position]
         x, y = self.position.split(",")
         return float(x), float(y)
 
     def resolved(self, metadata: Mapping[str, str]) -> "Rendition":
-        """Give the spec for one object: with what it reads from the object's metadata filled in.
+        """Return the spec for one object, with the values that it reads from the object's metadata.
 
-        Its digest says what a rendition was made by, so that new metadata makes it anew.
+        Its digest therefore changes with that metadata, so that the rendition is made again.
 
         Args:
             metadata: the source object's user metadata, names in lower case without prefix.
 
         Raises:
-            PermanentError: the metadata is not what it should be.
+            PermanentError: the object's metadata has an invalid value.
         """
         if self.position != FOCAL_POINT:
             return self
@@ -277,31 +276,31 @@ class Rendition(BaseModel):
         return self.model_copy(update={"position": value or "center"})
 
     def key_for(self, source_key: str) -> str:
-        """Give the key of the rendition of the object with this key."""
+        """Return the key of the rendition of a source object."""
         return self.prefix + source_key + EXTENSIONS.get(self.format, "")
 
     def source_key_of(self, key: str) -> str:
-        """Give the key of the object of which this is the rendition's key."""
+        """Return the key of the source object of a rendition."""
         return key.removeprefix(self.prefix).removesuffix(EXTENSIONS.get(self.format, ""))
 
 
 def reads_metadata(renditions: Iterable[Rendition]) -> bool:
-    """Tell whether any of the specs reads the object's user metadata."""
+    """Return whether any of the specs reads the object's user metadata."""
     return any(rendition.position == FOCAL_POINT for rendition in renditions)
 
 
 def metadata_read(renditions: Iterable[Rendition], metadata: Mapping[str, str]) -> str:
-    """Give what the specs read of an object's user metadata, as one short string to compare."""
+    """Return what the specs read of an object's user metadata, as one short string to compare."""
     value = metadata.get(FOCAL_POINT)
     return shown(value) if value and reads_metadata(renditions) else ""
 
 
 def specs_digest(renditions: Iterable[Rendition]) -> str:
-    """Name a set of rendition specs; another digest means that something else is asked for."""
+    """Return a digest of a set of specs, which differs if they ask for something different."""
     parts = sorted(f"{rendition.name} {rendition.digest}" for rendition in renditions)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def shown(value: object) -> str:
-    """Show a value in one short line, however large or self-referring it is."""
+    """Return a value as one short line, however large or self-referring it is."""
     return _REPR.repr(value)

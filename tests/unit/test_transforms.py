@@ -163,10 +163,10 @@ def test_the_source_s_own_bytes_never_take_its_place():
         ("fail", "failed: ValueError: the model is not loaded"),
         ("leave", "failed: SystemExit: 3"),
         ("forget", "failed: MemoryError"),
-        ("nothing", "gave NoneType, must give a PIL.Image.Image"),
-        ("cmyk", "gave 60 x 40 pixels in mode CMYK, must be"),
-        ("empty", "gave 0 x 5 pixels"),
-        ("huge", "gave 20000 x 1 pixels in mode RGB, must be 1 to 16383"),
+        ("nothing", "returned NoneType; it must return a PIL.Image.Image"),
+        ("cmyk", "returned 60 x 40 pixels in mode CMYK; must be"),
+        ("empty", "returned 0 x 5 pixels"),
+        ("huge", "returned 20000 x 1 pixels in mode RGB; must be 1 to 16383"),
     ],
 )
 def test_its_errors_are_told_apart_from_ours(function, words):
@@ -187,7 +187,7 @@ def test_its_errors_are_told_apart_from_ours(function, words):
         ("no_such_module_here:f", "ModuleNotFoundError"),
         ("broken_steps:f", "ModuleNotFoundError"),
         ("own_steps:absent", "AttributeError"),
-        ("own_steps:number", "is int, must be a function"),
+        ("own_steps:number", "is of type int; it must be a function"),
     ],
 )
 def test_one_that_can_not_be_imported_is_no_picture_s_fault(path, words):
