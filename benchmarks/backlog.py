@@ -70,7 +70,6 @@ from resize_pipeline.delivery.batches import (
     batches_of,
 )
 from resize_pipeline.delivery.converge import Converger
-from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import identity
 from resize_pipeline.settings import Settings
@@ -241,7 +240,7 @@ class Bench:
 
     @contextmanager
     def _renderer(self) -> Iterator[Renderer]:
-        renderer = Renderer(RenderLimits.from_settings(self.settings))
+        renderer = Renderer(self.settings.render_limits)
         try:
             yield renderer
         finally:

@@ -21,7 +21,6 @@ from pathlib import Path
 import psutil
 from PIL import Image, ImageFilter
 
-from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.render import render
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.file import load_renditions
@@ -58,7 +57,7 @@ def cpu_s() -> float:
 
 def measure_threads(data: bytes) -> None:
     """Print the cost of children against threads."""
-    renderer = Renderer(RenderLimits.from_settings(SETTINGS), workers=WORKERS)
+    renderer = Renderer(SETTINGS.render_limits, workers=WORKERS)
     ways: dict[str, Callable[[object], object]] = {
         "threads": lambda _: render(data, SPECS, max_pixels=SETTINGS.source_max_pixels),
         "children": lambda _: renderer.render(data, SPECS),
@@ -105,7 +104,7 @@ def largest() -> dict[str, bytes]:
 
 def peak_of(data: bytes, budget: int) -> tuple[float, str]:
     """Render a picture four times; give MiB of all children at their peak, and what came of it."""
-    limits = RenderLimits.from_settings(SETTINGS.model_copy(update={"render_max_pixels": budget}))
+    limits = SETTINGS.model_copy(update={"render_max_pixels": budget}).render_limits
     renderer = Renderer(limits, workers=WORKERS)
     children = psutil.Process().children()
     peak = 0

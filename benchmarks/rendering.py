@@ -35,7 +35,6 @@ import typer
 from PIL import Image, ImageOps
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.render import render
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.file import load_renditions
@@ -140,7 +139,7 @@ def cpu_s() -> float:
 def measure(data: bytes, suffix: str, rounds: int, *, with_sharp: bool) -> dict[str, Measured]:
     """Let all render the picture by turns."""
     settings = Settings()
-    renderer = Renderer(RenderLimits.from_settings(settings), workers=WORKERS)
+    renderer = Renderer(settings.render_limits, workers=WORKERS)
     with ExitStack() as stack:
         stack.callback(renderer.close)
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS))

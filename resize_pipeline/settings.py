@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from resize_pipeline.addresses import PORT_MAX, host_port, is_loopback, parse_host_port
+from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.validators import (
     DEAD_LETTERS,
     checked_bucket,
@@ -372,6 +373,17 @@ class Settings(BaseSettings):
         first = self.kafka_bootstrap_servers.split(",")[0].strip()
         host, port = parse_host_port(first) or ("", None)
         return host, port or 9092
+
+    @property
+    def render_limits(self) -> RenderLimits:
+        """The limits of rendering."""
+        return RenderLimits(
+            timeout_s=self.render_timeout_s,
+            memory_bytes=self.render_memory_bytes,
+            source_pixels=self.source_max_pixels,
+            output_pixels=self.output_max_pixels,
+            pixels_at_once=self.render_max_pixels,
+        )
 
     @property
     def suffixes(self) -> list[str]:

@@ -24,8 +24,9 @@ from resize_pipeline.imaging.contact_sheet import (
     contact_sheet_picture,
     thumbnail,
 )
-from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.spec import Rendition
+from resize_pipeline.settings import Settings
 
 PAGES = (".html", ".htm")
 PICTURES = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
@@ -82,6 +83,42 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
         UserError: something was asked for that can't be done.
     """
     settings = load_settings()
+    renditions = _renditions(settings, spec, allow_transforms=allow_transforms)
+    found = find_files(paths, recursive=recursive)
+    check_outputs(paths, found.files, renditions, out)
+    if sheet:
+        _check_sheet(sheet, [file.path for file in found.files])
+    for link in found.links:
+        errors.print(f"{one_line(str(link))}: a link to a folder, not followed")
+
+    report = _Report(as_json, sheet is not None)
+    for outcome in found.unreadable:
+        report.add(outcome)
+    progress = _progress()
+    with progress:
+        task = progress.add_task("", total=len(found.files))
+
+        def add(outcome: FileResult) -> None:
+            report.add(outcome)
+            progress.advance(task)
+
+        resize_files(
+            found.files,
+            renditions,
+            out,
+            limits=settings.render_limits,
+            max_bytes=settings.source_max_bytes,
+            report=add,
+        )
+    if sheet:
+        _write_sheet(sheet, report)
+    errors.print(f"{report.rendered} rendered, {report.rejected} rejected; renditions are in {out}")
+    return report.rejected
+
+
+def _renditions(
+    settings: Settings, spec: Path | None, *, allow_transforms: bool
+) -> list[Rendition]:
     if spec is None and not settings.renditions_file.exists():
         msg = (
             f"{settings.renditions_file}: no such file: name a file of rendition specs with --spec "
@@ -97,17 +134,11 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
             "--allow-transforms if you trust it"
         )
         raise UserError(msg)
-    found = find_files(paths, recursive=recursive)
-    check_outputs(paths, found.files, renditions, out)
-    if sheet:
-        _check_sheet(sheet, [file.path for file in found.files])
-    for link in found.links:
-        errors.print(f"{one_line(str(link))}: a link to a folder, not followed")
+    return renditions
 
-    report = _Report(as_json, sheet is not None)
-    for outcome in found.unreadable:
-        report.add(outcome)
-    progress = Progress(
+
+def _progress() -> Progress:
+    return Progress(
         TextColumn("{task.completed} rendered or rejected"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -118,25 +149,6 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
         # The lines go through the bar's terminal only if it is theirs too.
         redirect_stdout=sys.stdout.isatty(),
     )
-    with progress:
-        task = progress.add_task("", total=len(found.files))
-
-        def add(outcome: FileResult) -> None:
-            report.add(outcome)
-            progress.advance(task)
-
-        resize_files(
-            found.files,
-            renditions,
-            out,
-            limits=RenderLimits.from_settings(settings),
-            max_bytes=settings.source_max_bytes,
-            report=add,
-        )
-    if sheet:
-        _write_sheet(sheet, report)
-    errors.print(f"{report.rendered} rendered, {report.rejected} rejected; renditions are in {out}")
-    return report.rejected
 
 
 def _check_sheet(sheet: Path, sources: Sequence[Path]) -> None:

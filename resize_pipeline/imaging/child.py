@@ -1,4 +1,4 @@
-"""TODO."""
+"""The program of a rendering child, which `renderer.Renderer` starts and talks to by a pipe."""
 
 import logging
 import os
@@ -27,6 +27,7 @@ from resize_pipeline.imaging.limits import GRACE_S, Answer, RenderLimits
 
 
 def serve(pipe: Connection, memory_bytes: int) -> None:
+    """Render whatever arrives through the pipe until the parent closes it."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     # A decoder that crashes leaves no gigabytes on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

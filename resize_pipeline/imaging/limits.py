@@ -4,17 +4,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition, Lock
-from typing import TYPE_CHECKING, Self
 
 from resize_pipeline.errors import (
     PermanentError,
     UserError,
 )
 from resize_pipeline.renditions.objects import Rendered
-
-if TYPE_CHECKING:  # A child reads no settings.
-    from resize_pipeline.settings import Settings
-
 
 GRACE_S = 5.0
 """Seconds after the time limit when a child ends itself, for its parent may have been killed."""
@@ -40,17 +35,6 @@ class RenderLimits:
     source_pixels: int
     output_pixels: int
     pixels_at_once: int
-
-    @classmethod
-    def from_settings(cls, settings: "Settings") -> Self:
-        """Take them from the settings."""
-        return cls(
-            timeout_s=settings.render_timeout_s,
-            memory_bytes=settings.render_memory_bytes,
-            source_pixels=settings.source_max_pixels,
-            output_pixels=settings.output_max_pixels,
-            pixels_at_once=settings.render_max_pixels,
-        )
 
 
 class PixelBudget:

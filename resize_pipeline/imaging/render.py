@@ -1,4 +1,4 @@
-"""Bytes of a picture and rendition specs in, bytes of the renditions out. No I/O."""
+"""Renders a picture: takes its bytes and rendition specs, returns the bytes of the renditions."""
 
 import itertools
 import math
@@ -9,9 +9,8 @@ from PIL import Image, ImageFile
 
 from resize_pipeline.errors import PermanentError, TransformError
 from resize_pipeline.imaging import colour
-from resize_pipeline.imaging.decoding import decoded_pixels, decoding, open_picture, too_large
+from resize_pipeline.imaging.decoding import decoded_pixels, decoding, too_large
 from resize_pipeline.imaging.encoding import (
-    ANIMATED,
     Timing,
     copyright_of,
     encode,
@@ -19,29 +18,15 @@ from resize_pipeline.imaging.encoding import (
     padded,
     timing_of,
 )
-from resize_pipeline.imaging.geometry import geometry
+from resize_pipeline.imaging.jobs import READ_AS, Job, Source, job_for, open_source
 from resize_pipeline.imaging.metadata import stripped
-from resize_pipeline.imaging.scaling import (
-    Job,
-    Source,
-    draft,
-    orientation_of,
-    scaled_pictures,
-    turned,
-)
+from resize_pipeline.imaging.scaling import draft, scale_frame
 from resize_pipeline.imaging.transforms import transformed
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import Rendition
 
-READ_AS = {"HEIF": "JPEG", "MPO": "JPEG"}
-"""What `format: same` makes of formats that are read and not written, by Pillow's names."""
-
 OUTPUT_MAX_PIXELS = 100_000_000
 """Default of the setting of this name: as large as the largest source."""
-
-# Losses below are in dB of PSNR after JPEG quality 80 against a full decode and one Lanczos step,
-# on sharp's benchmark photograph and, worse because sharper, on four of Kodak's test pictures.
-
 
 _PLACE = {"name", "bucket", "prefix", "cache_control"}
 """The fields of a spec that change no byte of the picture."""
@@ -49,7 +34,7 @@ _PLACE = {"name", "bucket", "prefix", "cache_control"}
 _METADATA = {"exif", "icc_profile", "xmp"}
 
 AVIF_QUALITIES = (60, 40, 20, 5)
-"""Tried in this order for an AVIF whose metadata can't be taken out and that would grow."""
+"""Tried in this order for an AVIF that would grow and whose metadata can't be taken out."""
 
 
 def render(
@@ -61,100 +46,87 @@ def render(
     on_transform: Callable[[str], None] = lambda _: None,
     reserve: Callable[[int], None] = lambda _: None,
 ) -> list[Rendered]:
-    """Make the renditions of one picture, decoding it once. May be called from several threads.
+    """Make the renditions of one picture, decoding it once. Safe to call from several threads.
 
     Args:
         data: the encoded picture.
         renditions: what to make, resolved for the object.
-        max_pixels: most pixels that the picture may have, SOURCE_MAX_PIXELS; those of all frames
-            count where all are kept.
+        max_pixels: most pixels that the picture may have, SOURCE_MAX_PIXELS; where all frames are
+            kept, their pixels add up.
         max_output_pixels: most pixels that a rendition may have, OUTPUT_MAX_PIXELS.
-        on_transform: called with the name of each transform before it, with none after it.
-        reserve: called once, before decoding, with the number of pixels that it will hold in
+        on_transform: called with the name of each transform before it, with an empty one after it.
+        reserve: called once, before decoding, with the number of pixels that decoding will hold in
             memory; returns when there is room for them.
 
     Returns:
         One result for each rendition, in the same order.
 
     Raises:
-        PermanentError: the data is not a picture that can be decoded, or one too large.
+        PermanentError: the data is not a picture that can be decoded, or it or a rendition is too
+            large.
         TransformError: a rendition's transform failed.
         UserError: a rendition's transform can't be imported.
     """
-    image = open_picture(data, max_pixels=max_pixels)
-    source_format = READ_AS.get(str(image.format), str(image.format))
-    frames = 1
-    if source_format in ANIMATED and any(_keeps_frames(source_format, one) for one in renditions):
-        frames = decoding(data, max_pixels, lambda: int(getattr(image, "n_frames", 1)))
-    if math.prod(image.size) * frames > max_pixels:
-        pixels = math.prod(image.size) * frames
-        raise too_large(f"{pixels} pixels in {frames} frames", max_pixels)
-    if source_format != "JPEG":
-        reserve(decoded_pixels(image) * frames)
-        # A PNG's EXIF may come after its pixels, and a TIFF turns itself when it is loaded.
-        decoding(data, max_pixels, image.load)
-    orientation = orientation_of(image)
-    is_animated = source_format in ANIMATED and decoding(
-        data, max_pixels, lambda: bool(getattr(image, "is_animated", False))
-    )
-    size = turned(image.size, orientation)
-    source = Source(data, image, source_format, orientation, size, is_animated)
+    source = open_source(data, renditions, max_pixels=max_pixels, reserve=reserve)
     keys = [spec.model_dump_json(exclude=_PLACE) for spec in renditions]
-    jobs = {key: _job(source, spec) for key, spec in zip(keys, renditions, strict=True)}
+    jobs = {key: job_for(source, spec) for key, spec in zip(keys, renditions, strict=True)}
     for job in jobs.values():
-        _check_output(job, frames, max_output_pixels)
+        _check_output(source, job, max_output_pixels)
     factor = (1.0, 1.0)
-    if source_format == "JPEG":
+    if source.format == "JPEG":
         factor = draft(source, list(jobs.values()))
-        reserve(decoded_pixels(image))
-    timing = _make(source, list(jobs.values()), factor, max_pixels, on_transform)
-    made = {key: _encoded(source, job, timing) for key, job in jobs.items()}
+        reserve(decoded_pixels(source.image))
+    timing = _make_frames(source, list(jobs.values()), factor, max_pixels, on_transform)
+    encoded = {key: _encode(source, job, timing) for key, job in jobs.items()}
     return [
-        Rendered(
-            rendition=spec.name,
-            data=made[key],
-            width=jobs[key].frames[0].width,
-            height=jobs[key].frames[0].height,
-            format=jobs[key].format,
-            content_type=CONTENT_TYPES[jobs[key].format],
-            smaller=jobs[key].shape.smaller,
-        )
-        for key, spec in zip(keys, renditions, strict=True)
+        _rendered(spec, jobs[key], encoded[key]) for key, spec in zip(keys, renditions, strict=True)
     ]
 
 
-def _keeps_frames(source_format: str, spec: Rendition) -> bool:
-    written = source_format if spec.format == "same" else spec.format.upper()
-    return spec.animation == "keep" and {source_format, written} <= ANIMATED
+def _check_output(source: Source, job: Job, max_pixels: int) -> None:
+    width, height = job.shape.size
+    pixels = width * height * (source.frames if job.is_animated else 1)
+    if pixels > max_pixels:
+        msg = (
+            f"rendition {job.rendition.name!r} would have {pixels} pixels, more than "
+            f"OUTPUT_MAX_PIXELS={max_pixels}"
+        )
+        raise PermanentError(msg)
 
 
-def _job(source: Source, spec: Rendition) -> Job:
-    written = source.format if spec.format == "same" else spec.format.upper()
-    is_animated = source.is_animated and _keeps_frames(source.format, spec)
-    return Job(spec, geometry(source.size, spec), written, is_animated)
+def _rendered(spec: Rendition, job: Job, data: bytes) -> Rendered:
+    return Rendered(
+        rendition=spec.name,
+        data=data,
+        width=job.frames[0].width,
+        height=job.frames[0].height,
+        format=job.format,
+        content_type=CONTENT_TYPES[job.format],
+        smaller=job.shape.smaller,
+    )
 
 
-def _make(
+def _make_frames(
     source: Source,
     jobs: Sequence[Job],
     factor: tuple[float, float],
     max_pixels: int,
     on_transform: Callable[[str], None],
 ) -> Timing:
-    """Make the frames of all jobs, and tell how they run if there are several.
+    """Make the frames of all jobs, up to encoding, and return their timing.
 
     Args:
         source: the picture.
-        jobs: what to make.
-        factor: how much smaller than the source it is decoded.
-        max_pixels: most pixels of all frames.
-        on_transform: as `render`.
+        jobs: what to make; receive their frames and how their colour was treated.
+        factor: factors by which the decoder shrinks width and height.
+        max_pixels: most pixels of all frames together.
+        on_transform: as in `render`.
     """
     durations: list[int] = []
     active = list(jobs)
     for frame in _frames(source, max_pixels):
         durations.append(int(frame.info.get("duration") or 0))
-        # Broken palettes show up only here.
+        # A broken palette is noticed only here.
         picture = decoding(source.data, max_pixels, lambda frame=frame: colour.working_mode(frame))
         profile = colour.matching_profile(picture, source.image.info.get("icc_profile"))
         for job in active:
@@ -164,9 +136,9 @@ def _make(
                 and colour.can_be_kept(picture, job.format)
             )
             job.is_recoloured = not (job.keeps_profile or colour.is_srgb(picture, profile))
-        scaled = scaled_pictures(source, picture, factor, profile, active)
+        scaled = scale_frame(source, picture, factor, profile, active)
         for job, one in zip(active, scaled, strict=True):
-            job.frames.append(_finished(one, job, on_transform))
+            job.frames.append(_finish(one, job, on_transform))
         active = [job for job in active if job.is_animated]
         if not active:
             break
@@ -174,7 +146,11 @@ def _make(
 
 
 def _frames(source: Source, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
-    """Decode frame after frame, for as long as the pixels of all together are allowed."""
+    """Decode one frame after another.
+
+    Raises:
+        PermanentError: a frame is broken, or the frames so far have more than `max_pixels`.
+    """
     image = source.image
     pixels = math.prod(source.size)
 
@@ -196,8 +172,8 @@ def _frames(source: Source, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
         yield image
 
 
-def _finished(image: Image.Image, job: Job, on_transform: Callable[[str], None]) -> Image.Image:
-    """Do what comes between scaling and encoding, with a copy where pixels change."""
+def _finish(image: Image.Image, job: Job, on_transform: Callable[[str], None]) -> Image.Image:
+    """Pad, flatten and transform a scaled image; other jobs may share it, so it stays as it is."""
     spec, shape = job.rendition, job.shape
     if shape.picture != shape.size:
         image = padded(image, shape.size, job.format, spec.background)
@@ -217,8 +193,11 @@ def _finished(image: Image.Image, job: Job, on_transform: Callable[[str], None])
     return fit_for_format(image, job.format, spec.background)
 
 
-def _encoded(source: Source, job: Job, timing: Timing) -> bytes:
-    """Encode a job, or take the source's own coded pixels if they are fewer bytes and as asked."""
+def _encode(source: Source, job: Job, timing: Timing) -> bytes:
+    """Encode a job, or reuse the source's own coded pixels.
+
+    They are reused if they are already what is asked for and encoding them again gives more bytes.
+    """
     kept = job.rendition.metadata
     exif = _copyright(source.image) if "copyright" in kept else None
     profile = cast("bytes", source.image.info["icc_profile"]) if job.keeps_profile else None
@@ -255,7 +234,7 @@ def _encoded(source: Source, job: Job, timing: Timing) -> bytes:
 
 
 def _is_as_asked(source: Source, job: Job) -> bool:
-    """Tell whether the source's pixels are already what is asked for, in the format asked for."""
+    """Return whether the source already has the pixels and the format that are asked for."""
     shape = job.shape
     everything = (0.0, 0.0, float(source.size[0]), float(source.size[1]))
     return (
@@ -265,7 +244,7 @@ def _is_as_asked(source: Source, job: Job) -> bool:
         and source.orientation == 1
         and job.rendition.transform is None
         and not job.is_recoloured
-        # Of other files with several pictures the first is taken out.
+        # Other files with several pictures are reduced to the first one.
         and job.is_animated == source.is_animated
     )
 
@@ -273,16 +252,5 @@ def _is_as_asked(source: Source, job: Job) -> bool:
 def _copyright(image: Image.Image) -> Image.Exif | None:
     try:
         return copyright_of(image.getexif())
-    except Exception:  # noqa: BLE001  The picture is good, whatever its metadata does to the parser.
+    except Exception:  # noqa: BLE001  The pixels are fine even if the metadata breaks the parser.
         return None
-
-
-def _check_output(job: Job, frames: int, max_pixels: int) -> None:
-    width, height = job.shape.size
-    pixels = width * height * (frames if job.is_animated else 1)
-    if pixels > max_pixels:
-        msg = (
-            f"rendition {job.rendition.name!r} would have {pixels} pixels, more than "
-            f"OUTPUT_MAX_PIXELS={max_pixels}"
-        )
-        raise PermanentError(msg)

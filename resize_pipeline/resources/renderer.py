@@ -69,7 +69,7 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Build the resource."""
-        return cls(**asdict(RenderLimits.from_settings(settings)))
+        return cls(**asdict(settings.render_limits))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """Start the children, if the run before has left none."""

@@ -8,6 +8,7 @@ import pyvips
 from PIL import ExifTags, Image, ImageChops
 
 from resize_pipeline.imaging import colour, scaling
+from resize_pipeline.imaging import orientation as orientations
 from resize_pipeline.imaging.metadata import stripped
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.spec import Rendition
@@ -176,11 +177,11 @@ def test_they_are_turned_as_libvips_turns_them(orientation):
 
 @pytest.mark.parametrize(("orientation", "wrong"), [(6, 8), (8, 6), (2, 1), (5, 7), (3, 4)])
 def test_another_orientation_is_found_out(monkeypatch, orientation, wrong):
-    turns = {**scaling._TRANSPOSE, 1: None}
-    mistaken = {**scaling._TRANSPOSE, orientation: turns[wrong]}
+    turns = {**orientations._TRANSPOSE, 1: None}
+    mistaken = {**orientations._TRANSPOSE, orientation: turns[wrong]}
     if mistaken[orientation] is None:
         del mistaken[orientation]
-    monkeypatch.setattr(scaling, "_TRANSPOSE", mistaken)
+    monkeypatch.setattr(orientations, "_TRANSPOSE", mistaken)
     with pytest.raises((AssertionError, ValueError)):
         check_orientation(orientation, rendered)
 
