@@ -1,4 +1,4 @@
-"""Pictures come out as libvips makes them, and as good on the fast path."""
+"""Renditions match those of libvips, and the fast path loses no quality."""
 
 import random
 from collections.abc import Callable
@@ -43,14 +43,14 @@ def levels_apart(one: Image.Image, other: Image.Image) -> int:
 
 @pytest.fixture
 def _without_shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full decode, one Lanczos step for each rendition."""
+    """Disable the shortcuts: full decode and one Lanczos step for each rendition."""
     for name in ("DRAFT_MARGIN", "SOFT_DRAFT_MARGIN", "CHAIN_MARGIN", "FAST_FILTER_MARGIN"):
         monkeypatch.setattr(scaling, name, 1e6)
     monkeypatch.setattr(scaling, "REDUCING_GAP", None)
 
 
 def with_filter(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let everything be resized with this filter."""
+    """Resize everything with this filter."""
     resize, instead = Image.Image.resize, Image.Resampling[name]
 
     def wrong(self: Image.Image, size: tuple[int, int], _: object, *others: object) -> Image.Image:
@@ -100,7 +100,7 @@ def test_another_filter_is_found_out_after_encoding_too(monkeypatch, wrong):
 
 
 def everything(mode: str) -> Image.Image:
-    """Colours from all over the mode's space."""
+    """Return colours spread over the whole space of a mode."""
     size = (100, 100)
     anything = random.Random(1).randbytes(size[0] * size[1] * len(mode))  # noqa: S311
     return Image.frombytes(mode, size, anything)

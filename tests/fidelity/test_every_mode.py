@@ -1,4 +1,4 @@
-"""Any size, fit, mode and format: exact dimensions, never empty, and it looks right."""
+"""Every size, fit, mode and format has exact dimensions and the right content."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -69,7 +69,7 @@ def test_every_mode_looks_right_in_every_format(picture_format, mode, written):
             edge = (found.width - 3, found.height - 3)
             seen = [found.getpixel(at) for at in ((2, 2), (edge[0], 2), edge)]
             if mode in {"I", "F"}:
-                # What there is spans the whole range.
+                # The values found span the whole range.
                 assert seen[0] < seen[1] < seen[2]
             else:
                 assert seen == pytest.approx(grey, abs=12)

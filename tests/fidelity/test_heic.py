@@ -1,4 +1,4 @@
-"""HEIC, with the extra `heic`."""
+"""HEIC is read with the extra `heic`, and only then."""
 
 import io
 import subprocess
@@ -34,7 +34,7 @@ def test_it_is_read_and_written_as_jpeg():
 
 @pytest.mark.parametrize("written", ["jpeg", "png", "webp", "avif"])
 def test_it_becomes_what_the_spec_says(written):
-    # Without colour, of which encoders keep a quarter.
+    # Grey, because encoders keep only a quarter of the colour.
     whole = detailed(300, 200).convert("L").convert("RGB")
     image = rendered(heic(whole), format=written)
     assert image.format == written.upper()
@@ -43,7 +43,7 @@ def test_it_becomes_what_the_spec_says(written):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_its_orientation_is_applied_once(orientation):
-    """In HEIC it is the container's, and EXIF's is for information."""
+    """In HEIC the container's orientation counts; EXIF's is informative only."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = heic(corners(), exif=exif.tobytes())
@@ -65,7 +65,7 @@ def test_it_does_not_grow_to_nothing():
 
 
 def test_without_the_extra_it_is_no_picture():
-    """In a process of its own, in which the package can't be imported."""
+    """Runs in a process in which the package can't be imported."""
     program = """
 import sys
 sys.modules["pillow_heif"] = None

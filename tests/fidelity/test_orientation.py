@@ -1,4 +1,4 @@
-"""All orientations, in all formats that can have one, to all formats."""
+"""Every orientation is applied, from every format that has one to every format."""
 
 import pytest
 from PIL import ExifTags, Image
@@ -24,7 +24,7 @@ def made(data: bytes, *specs: Rendition) -> list[Image.Image]:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_the_exif_orientation_is_applied_and_gone(orientation, picture_format):
-    # 300 is reached from 900 by drafting a JPEG, 60 from the first result, 900 without scaling.
+    # A JPEG of 900 is drafted for 300, 60 is made from that result, and 900 is not scaled.
     boxes = (900, 300, 60)
     images = made(turned(orientation, picture_format), *[rendition(box) for box in boxes])
     assert [image.size for image in images] == [(900, 600), (300, 200), (60, 40)]

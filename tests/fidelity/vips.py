@@ -1,4 +1,4 @@
-"""libvips, another implementation of all this, and photographs to compare with."""
+"""libvips as an independent implementation, and photographs to compare with."""
 
 import io
 from importlib.util import find_spec
@@ -7,7 +7,7 @@ from pathlib import Path
 import pyvips
 from PIL import Image
 
-# Those of scikit-image; its module need not be imported.
+# scikit-image's photographs; its module need not be imported.
 PHOTOGRAPHS = Path(find_spec("skimage").origin).parent / "data"
 NAMES = ["astronaut.png", "chelsea.png", "coffee.png", "retina.jpg", "rocket.jpg"]
 
@@ -28,7 +28,7 @@ def to_pillow(image: pyvips.Image) -> Image.Image:
 
 
 def lanczos(data: bytes, size: tuple[int, int]) -> Image.Image:
-    """A full decode and one Lanczos step, in floating point."""
+    """Return the result of a full decode and one Lanczos step in floating point."""
     image = pyvips.Image.new_from_buffer(data, "").cast("float")
     scaled = image.resize(
         size[0] / image.width, vscale=size[1] / image.height, kernel="lanczos3", gap=0
@@ -37,13 +37,13 @@ def lanczos(data: bytes, size: tuple[int, int]) -> Image.Image:
 
 
 def thumbnail(data: bytes, size: tuple[int, int], quality: int) -> Image.Image:
-    """What libvips makes at its fastest, after encoding."""
+    """Return the encoded result of libvips's fastest path."""
     image = pyvips.Image.thumbnail_buffer(data, size[0], height=size[1], size="force")
     return Image.open(io.BytesIO(image.jpegsave_buffer(Q=quality)))
 
 
 def srgb(data: bytes, fallback: str = "srgb") -> Image.Image:
-    """Its colours in sRGB, from the embedded profile or a built-in one."""
+    """Return a picture's colours in sRGB, by its embedded profile or a built-in one."""
     image = pyvips.Image.new_from_buffer(data, "")
     return to_pillow(
         image.icc_transform("srgb", embedded=True, input_profile=fallback, intent="perceptual")

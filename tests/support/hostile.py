@@ -1,4 +1,4 @@
-"""Pictures that strangers might send to do harm, made here so that none has to be kept."""
+"""Makes hostile pictures, so that the repository needs none."""
 
 import io
 import random
@@ -20,13 +20,13 @@ EXTENSIONS = {
     "TIFF": "tif",
     "WEBP": "webp",
 }
-"""The formats that are read, each with an extension of its files."""
+"""The formats that are read, with their file extensions."""
 
 TIFF_COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma")
 
 
 def frames(count: int, size: tuple[int, int] = (8, 8)) -> list[Image.Image]:
-    """Pictures that all differ, or encoders would make fewer of them."""
+    """Return frames that all differ, because encoders merge equal ones."""
     return [Image.new("RGB", size, (n % 256, n // 256, 90)) for n in range(count)]
 
 
@@ -37,7 +37,7 @@ def animation(picture_format: str, count: int) -> bytes:
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Good pictures of every kind, small, by file name."""
+    """Return small valid pictures of every kind, by file name."""
     picture = detailed(90, 60)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
@@ -82,7 +82,7 @@ def seeds() -> dict[str, bytes]:
 
 
 def truncated(name: str) -> Iterator[tuple[str, bytes]]:
-    """A seed cut at every tenth of its length."""
+    """Return a seed cut at every tenth of its length."""
     data = seeds()[name]
     for tenth in range(1, 10):
         yield f"{tenth}0-percent-of-{name}", data[: len(data) * tenth // 10]
@@ -92,8 +92,8 @@ def mutated(source: random.Random, data: bytes) -> bytes:
     """Break a picture as fuzzers do: bits, bytes, numbers at their limits, blocks."""
     broken = bytearray(data)
     for _ in range(2 ** source.randrange(5)):
-        # Headers decide most, and are a small part of the file. Without the first bytes it would
-        # be no picture at all.
+        # Headers matter most and are a small part of the file. The first bytes stay, or nothing
+        # would recognize a picture.
         end = len(broken) if source.random() < 0.5 else min(300, len(broken))
         at = source.randrange(min(16, end - 1) if source.random() < 0.99 else 0, end)
         match source.randrange(6):
@@ -120,7 +120,7 @@ def mutated(source: random.Random, data: bytes) -> bytes:
 
 
 def mutations(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """So many broken pictures, the same for the same seed."""
+    """Return a number of broken pictures, the same ones for the same seed."""
     source = random.Random(seed)  # noqa: S311  Always the same.
     names = sorted(seeds())
     for index in range(count):
@@ -134,33 +134,33 @@ def png_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, *chunks: bytes, depth: int = 1) -> bytes:
-    """A grey PNG of these chunks, of which pixels are the caller's."""
+    """Return a grey PNG with these chunks; the caller supplies the pixels."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IEND", b"")
 
 
 def gif(width: int, height: int, *, frame: tuple[int, int] = (1, 1)) -> bytes:
-    """A GIF that claims a size, with one picture that claims another."""
+    """Return a GIF that claims one size, with a frame that claims another."""
     screen = struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
     picture = b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x44\x01\x00"
     return b"GIF89a" + screen + picture + b";"
 
 
 def tiff(*tags: tuple[int, int, int, int], following: int = 0) -> bytes:
-    """A TIFF of one directory: tags as number, type, count and value, and where the next one is."""
+    """Return a TIFF of one directory: tags (number, type, count, value) and the next offset."""
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", following)
     return b"II*\0" + struct.pack("<I", 8) + directory
 
 
 def webp(width: int, height: int) -> bytes:
-    """The header of an extended WebP, with nothing after it."""
+    """Return the header of an extended WebP, with nothing after it."""
     size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     return b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X\x0a\0\0\0" + bytes(4) + size
 
 
 def claims() -> Iterator[tuple[str, bytes]]:
-    """Headers that claim 65536 x 65536 pixels, or as many as the format can."""
+    """Return headers that claim 65536 x 65536 pixels, or the most that the format allows."""
     yield "claims.png", png(65536, 65536, png_chunk(b"IDAT", zlib.compress(bytes(1000))))
     yield "claims-most.png", png(2**31 - 1, 2**31 - 1, png_chunk(b"IDAT", b""))
     yield "claims.gif", gif(65535, 65535)
@@ -182,7 +182,7 @@ def claims() -> Iterator[tuple[str, bytes]]:
 
 
 def bombs(pixels: int) -> Iterator[tuple[str, bytes]]:
-    """Real pictures of a few kilobytes with a little more pixels than these."""
+    """Return real pictures of a few kilobytes with slightly more pixels than this."""
     side = int(pixels**0.5) + 1
     grey = Image.new("L", (side, side))
     yield "bomb.png", encoded(grey.convert("1"), "PNG")
@@ -194,7 +194,7 @@ def bombs(pixels: int) -> Iterator[tuple[str, bytes]]:
 
 
 def hidden_bombs() -> Iterator[tuple[str, bytes]]:
-    """Small pictures with much in what is not their pixels."""
+    """Return small pictures whose metadata, pixels, tags or scans are huge or endless."""
     pixels = png_chunk(b"IDAT", zlib.compress(bytes(20)))
     much = zlib.compress(bytes(2**28), 9)
     yield "profile.png", png(8, 8, png_chunk(b"iCCP", b"p\0\0" + much), pixels)
@@ -210,7 +210,7 @@ def hidden_bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def not_pictures() -> Iterator[tuple[str, bytes]]:
-    """Other things, some under the name of a picture."""
+    """Return other files, some named like a picture."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("plain.png", seeds()["plain.png"])
@@ -232,7 +232,7 @@ def not_pictures() -> Iterator[tuple[str, bytes]]:
 
 
 def wrong_extensions() -> Iterator[tuple[str, bytes]]:
-    """Good pictures under the name of another format, or none."""
+    """Return valid pictures named like another format, or without an extension."""
     names = [f"plain.{extension}" for extension in EXTENSIONS.values()]
     for name, other in zip(names, [*names[1:], names[0]], strict=True):
         yield f"is-{name.split('.')[1]}-called-{other}", seeds()[name]
@@ -240,7 +240,7 @@ def wrong_extensions() -> Iterator[tuple[str, bytes]]:
 
 
 def many_frames(count: int) -> Iterator[tuple[str, bytes]]:
-    """Animations; and a document of a tenth as many pages, which take Pillow long to write."""
+    """Return animations, and a document of a tenth as many pages, which Pillow writes slowly."""
     for picture_format in ("GIF", "PNG", "WEBP", "AVIF"):
         yield f"{count}-frames.{EXTENSIONS[picture_format]}", animation(picture_format, count)
     yield f"{count // 10}-pages.tif", animation("TIFF", count // 10)

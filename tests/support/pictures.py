@@ -1,4 +1,4 @@
-"""Draws the pictures that tests use, so that none has to be kept in the repository."""
+"""Draws the pictures that tests use, so that the repository needs none."""
 
 import io
 import math
@@ -27,7 +27,7 @@ def decoded(data: bytes) -> Image.Image:
 
 
 def corners(width: int = 300, height: int = 200) -> Image.Image:
-    """A quarter of the picture in each of the four colours of `CORNERS`."""
+    """Return a picture whose quarters have the four colours of `CORNERS`."""
     image = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(image)
     for name, colour in CORNERS.items():
@@ -38,7 +38,7 @@ def corners(width: int = 300, height: int = 200) -> Image.Image:
 
 
 def corner_names(image: Image.Image) -> list[str]:
-    """What colours the corners have, in the order of `CORNERS`, each by its name there."""
+    """Return the names of the corners' colours, in the order of `CORNERS`."""
     image = image.convert("RGB")
     names = []
     for name in CORNERS:
@@ -50,7 +50,7 @@ def corner_names(image: Image.Image) -> list[str]:
 
 
 def detailed(width: int, height: int) -> Image.Image:
-    """A picture with edges, colour and noise at every scale, always the same."""
+    """Return a picture with edges, colour and noise at every scale, always the same."""
     source = random.Random(1)  # noqa: S311  Always the same picture.
     image = Image.radial_gradient("L").resize((width, height)).convert("RGB")
     draw = ImageDraw.Draw(image)
@@ -66,7 +66,7 @@ def detailed(width: int, height: int) -> Image.Image:
 
 
 def psnr(one: Image.Image, other: Image.Image) -> float:
-    """Peak signal-to-noise ratio in dB."""
+    """Return the peak signal-to-noise ratio in dB."""
     statistics = ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB")))
     mean_square = sum(statistics.sum2) / sum(statistics.count)
     return 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
@@ -84,7 +84,7 @@ _TRANSPOSE = {
 
 
 def turned(orientation: int, picture_format: str = "JPEG", size=(900, 600)) -> bytes:
-    """A picture that looks like `corners()` once its EXIF orientation is applied."""
+    """Return a picture that looks like `corners()` once its EXIF orientation is applied."""
     undo = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
     stored = corners(*size)
     if undo in _TRANSPOSE:

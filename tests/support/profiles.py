@@ -1,4 +1,4 @@
-"""Colour profiles, written by the rules of ICC.1:2001-04 and Pillow's own sRGB."""
+"""Builds colour profiles according to ICC.1:2001-04, and Pillow's own sRGB."""
 
 import struct
 
@@ -9,7 +9,7 @@ D50 = (0.9642, 1.0, 0.8249)
 
 
 def profile(space: bytes, white: tuple[float, ...] = D50, **tags: bytes) -> bytes:
-    """An ICC profile of version 2 with these tags."""
+    """Return an ICC profile of version 2 with these tags."""
     tags = {"desc": _text(b"desc"), "cprt": _text(b"text"), "wtpt": _xyz(white), **tags}
     place = 128 + 4 + 12 * len(tags)
     table, content = struct.pack(">I", len(tags)), b""
@@ -25,7 +25,7 @@ def profile(space: bytes, white: tuple[float, ...] = D50, **tags: bytes) -> byte
 
 
 def rgb_profile(red: tuple, green: tuple, blue: tuple, gamma: float) -> bytes:
-    """A matrix profile; primaries as XYZ, adapted to D50."""
+    """Return a matrix profile, from primaries as XYZ adapted to D50."""
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
     return profile(
         b"RGB ",
@@ -84,7 +84,7 @@ GREY_1_8 = grey_profile(1.8)
 
 
 def srgb_of_xyz(xyz: np.ndarray) -> tuple[int, ...]:
-    """What XYZ under D50 is in sRGB, 0 to 255; what lies outside is cut off."""
+    """Convert XYZ under D50 to sRGB, 0 to 255; values outside are clipped."""
     linear = np.clip(np.linalg.inv(np.array(SRGB_PRIMARIES).T) @ xyz, 0, 1)
     curve = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     return tuple(int(level) for level in np.round(curve * 255))
@@ -95,7 +95,7 @@ def srgb_of_rgb(primaries: tuple, colour: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def srgb_of_lab(lightness: float, a: float, b: float) -> tuple[int, ...]:
-    """CIE 1976."""
+    """Return the colour difference of CIE 1976."""
     y = (lightness + 16) / 116
     f = np.array([y + a / 500, y, y - b / 200])
     return srgb_of_xyz(np.array(D50) * np.where(f > 6 / 29, f**3, (f - 4 / 29) * 3 * (6 / 29) ** 2))

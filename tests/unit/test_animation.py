@@ -1,4 +1,4 @@
-"""Animations stay animations, at their pace."""
+"""Animations keep their frames and their timing."""
 
 import io
 from contextlib import suppress
@@ -17,7 +17,7 @@ FORMATS = ["GIF", "WEBP", "AVIF"]
 
 
 def animation(picture_format: str, *, clear: bool = False, loop: int | None = 0, **fields) -> bytes:
-    """A square that moves to the right and changes colour, on grey or on nothing."""
+    """Return a square that moves right and changes colour, on grey or on transparency."""
     frames = []
     for index, colour in enumerate(COLOURS):
         frame = Image.new("RGBA", (120, 80), (0, 255, 0, 0) if clear else (128, 128, 128, 255))
@@ -73,7 +73,7 @@ def test_an_opaque_thing_that_moves_over_nothing_moves_over_nothing(source):
     assert [frame.getpixel((60, 5))[3] for frame in frames] == [0] * 4
 
 
-# How often each is shown: a GIF says how often again, or nothing; a WebP says how often.
+# Number of plays: a GIF stores the number of repeats, or none; a WebP stores the plays.
 @pytest.mark.parametrize(
     ("source", "loop", "written", "found"),
     [
@@ -142,7 +142,7 @@ def test_the_pixels_of_all_frames_count(source):
 
 @pytest.mark.parametrize("written", ["gif", "webp", "avif"])
 def test_what_no_format_could_say_is_cut(written):
-    """Frames of hours, and more plays than two bytes hold."""
+    """Frames that last hours, and more plays than two bytes can hold."""
     hours = animation("WEBP", loop=65535, duration=10**7)
     image = rendered(hours, spec(format=written))
     assert frames_of(image)[1] == [655_350] * 4

@@ -1,4 +1,4 @@
-"""Modes and colour profiles."""
+"""Every mode and profile is converted to the right sRGB colours."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ BROKEN = b"\0" * 16 + b"RGB " + b"\0" * 108
 
 
 def rendered(image: Image.Image, picture_format: str, side: int = 20, **fields) -> Image.Image:
-    """Render a picture, and give the result as it looks to whoever knows nothing of profiles."""
+    """Render a picture and return the result as software without colour management shows it."""
     options = fields.pop("options", {})
     spec = Rendition(name="r", width=side, height=side, bucket="out", **fields)
     data = encoded(image, picture_format, **options)
@@ -80,7 +80,7 @@ def test_a_grey_profile_becomes_the_curve_of_srgb_and_stays_grey(mode, level):
     )
 
 
-# libvips converts with the same profile; asked with pyvips 3.2, intent perceptual.
+# What libvips makes with the same profile: pyvips 3.2, perceptual intent.
 @pytest.mark.parametrize(
     ("ink", "here"),
     [
@@ -103,7 +103,7 @@ def test_cmyk_without_a_profile_looks_as_it_is_printed(ink, here, picture_format
 
 @pytest.mark.parametrize("picture_format", ["JPEG", "TIFF"])
 def test_the_profile_of_cmyk_decides_what_its_inks_look_like(picture_format):
-    """One whose cyan is our magenta, so that what is shipped can't have been used."""
+    """Return a profile with cyan and magenta swapped, unlike the bundled one."""
     swapped = swapped_inks(colour._default_cmyk())
     source = Image.new("CMYK", (30, 20), (255, 0, 0, 0))
     image = rendered(source, picture_format, options={"icc_profile": swapped})
@@ -111,7 +111,7 @@ def test_the_profile_of_cmyk_decides_what_its_inks_look_like(picture_format):
 
 
 def swapped_inks(icc_profile: bytes) -> bytes:
-    """Change cyan and magenta in the colour table of a profile (`mft2`, ICC.1:2001-04, 6.5.7)."""
+    """Swap cyan and magenta in the colour table of a profile (`mft2`, ICC.1:2001-04, 6.5.7)."""
     start = icc_profile.index(b"mft2")
     grid = icc_profile[start + 10]
     table = start + 52 + 2 * 4 * int.from_bytes(icc_profile[start + 48 : start + 50])
@@ -140,7 +140,7 @@ def test_cmyk_keeps_its_profile_by_choice_where_the_format_has_cmyk():
 
 @pytest.mark.parametrize("lab", [(255, 128, 128), (128, 128, 128), (190, 118, 108)])
 def test_lab_becomes_srgb(lab):
-    """L* from 0 to 100 as 0 to 255, a* and b* from 128."""
+    """L* is stored as 0 to 255 for 0 to 100, a* and b* are offset by 128."""
     image = rendered(Image.new("LAB", (30, 20), lab), "TIFF")
     assert image.mode == "RGB"
     right = srgb_of_lab(lab[0] / 2.55, lab[1] - 128, lab[2] - 128)

@@ -17,7 +17,7 @@ SPEC = Rendition(name="small", width=50, height=50, bucket="out")
 
 
 class BadlyRaised(Exception):  # noqa: N818
-    """What some decoder may raise: with text of the file, of any length."""
+    """An error as a decoder may raise it: with text from the file, of any length."""
 
 
 def refused(error: BaseException) -> str:
@@ -138,7 +138,7 @@ def test_bombs_stay_errors_after_others_set_the_filters() -> None:
 
 
 class TestDecodedPixels:
-    """What is reserved: the pixels that are in memory, as far as the decoder keeps them."""
+    """The reservation equals the number of pixels that the decoder holds in memory."""
 
     @pytest.mark.parametrize("picture_format", CONTENT_TYPES)
     def test_of_a_whole_picture(self, picture_format: str) -> None:
@@ -151,7 +151,7 @@ class TestDecodedPixels:
         assert decoded_pixels(image) == 100 * 50
 
     def test_of_a_progressive_jpeg_are_not(self) -> None:
-        """Its coefficients are all kept until the last scan."""
+        """The decoder holds all of its coefficients until the last scan."""
         data = encoded(corners(800, 400), "JPEG", progressive=True)
         image = open_picture(data, max_pixels=10**6)
         image.draft(None, (100, 50))

@@ -1,4 +1,4 @@
-"""Sizes and regions, before there are any pixels."""
+"""Sizes and regions are computed without pixels."""
 
 from contextlib import suppress
 from unittest import mock
@@ -47,7 +47,7 @@ def test_fitted_sizes_are_those_of_pillows_thumbnail(width, height, box_width, b
     assert 1 <= fitted[0] <= min(width, box_width)
     assert 1 <= fitted[1] <= min(height, box_height)
     assert fitted == (width, height) or fitted[0] == box_width or fitted[1] == box_height
-    # Pillow settles the size before it touches a pixel, so none is needed.
+    # Pillow computes the size before it touches a pixel, so the picture needs none.
     thumbnail = Image.Image()
     thumbnail._size = (width, height)
     asked = []
@@ -68,7 +68,7 @@ def test_fitted_sizes_are_those_of_pillows_thumbnail(width, height, box_width, b
         ("contain", (3000, 1000), (300, 200), (300, 100), (0, 0, 3000, 1000)),
         ("cover", (3000, 1000), (300, 200), (300, 200), (750, 0, 2250, 1000)),
         ("cover", (300, 1000), (300, 200), (300, 200), (0, 400, 300, 600)),
-        # Too small: its own size, the box's proportions, a canvas of the box.
+        # Too small: the picture's size, the box's proportions, or a canvas of the box's size.
         ("inside", (30, 10), (30, 10), (30, 10), (0, 0, 30, 10)),
         ("outside", (30, 10), (30, 10), (30, 10), (0, 0, 30, 10)),
         ("outside", (3000, 10), (3000, 10), (3000, 10), (0, 0, 3000, 10)),
@@ -116,7 +116,7 @@ def test_a_picture_of_the_size_asked_for_is_not_too_small():
     ],
 )
 def test_cover_keeps_what_is_at_its_position(position, left, top):
-    """Of 2000 x 1000 and 1000 x 2000 a square of 1000 is kept."""
+    """A square of 1000 is kept of 2000 x 1000 and of 1000 x 2000."""
     spec = rendition(100, 100, "cover", position=position)
     middle = 500
     assert geometry((2000, 1000), spec).region == pytest.approx(

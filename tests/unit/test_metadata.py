@@ -1,4 +1,4 @@
-"""Metadata is taken out of files, and their pixels stay to the bit."""
+"""Files lose their metadata, and their pixels stay identical."""
 
 import io
 
@@ -14,7 +14,7 @@ SECRET = b"secret place"
 DEFLATE = {"compression": "tiff_adobe_deflate"}
 
 
-def talkative(picture_format: str, **options) -> bytes:
+def with_metadata(picture_format: str, **options) -> bytes:
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = SECRET.decode()
     everything = {"exif": exif, "icc_profile": SRGB, "xmp": SECRET, "comment": SECRET, **options}
@@ -40,8 +40,8 @@ def talkative(picture_format: str, **options) -> bytes:
     ],
 )
 @pytest.mark.parametrize("keep_profile", [False, True])
-def test_nothing_but_pixels_is_left(picture_format, options, keep_profile):
-    data = talkative(picture_format, **options)
+def test_only_pixels_remain(picture_format, options, keep_profile):
+    data = with_metadata(picture_format, **options)
     bare = stripped(data, picture_format, keep_profile=keep_profile)
     assert bare is not None
     assert len(bare) < len(data)
@@ -55,11 +55,11 @@ def test_nothing_but_pixels_is_left(picture_format, options, keep_profile):
 
 
 @pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_other_exif_takes_the_place_of_what_was_there(picture_format):
+def test_new_exif_replaces_the_old(picture_format):
     kept = Image.Exif()
     kept[ExifTags.Base.Copyright] = "(c) Ansel, long enough to be no part of an entry"
     exif = kept.tobytes().removeprefix(b"Exif\0\0")
-    bare = stripped(talkative(picture_format), picture_format, exif=exif)
+    bare = stripped(with_metadata(picture_format), picture_format, exif=exif)
     assert bare is not None
     found = decoded(bare).getexif()
     assert found[ExifTags.Base.Copyright] == kept[ExifTags.Base.Copyright]
@@ -67,7 +67,7 @@ def test_other_exif_takes_the_place_of_what_was_there(picture_format):
 
 
 @pytest.mark.parametrize("picture_format", FORMATS)
-def test_what_follows_the_end_is_cut_off(picture_format):
+def test_data_behind_the_end_is_removed(picture_format):
     data = encoded(detailed(60, 40), picture_format)
     bare = stripped(data + b"PK\x03\x04" + SECRET, picture_format)
     assert bare is not None
@@ -75,7 +75,7 @@ def test_what_follows_the_end_is_cut_off(picture_format):
     assert decoded(bare).tobytes() == decoded(data).tobytes()
 
 
-def test_an_animation_stays_one():
+def test_an_animation_keeps_its_frames():
     frames = [Image.new("RGB", (30, 20), (shade, 0, 0)) for shade in (10, 120, 250)]
     for picture_format in ("GIF", "WEBP"):
         data = encoded(
@@ -95,7 +95,7 @@ def test_an_animation_stays_one():
         assert (image.n_frames, image.info["loop"]) == (3, 3)
 
 
-def test_the_other_pictures_of_a_tiff_are_gone():
+def test_the_other_pictures_of_a_tiff_are_removed():
     frames = [detailed(60, 40), Image.frombytes("L", (13, 1), SECRET + b" ")]
     data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     assert SECRET in data
@@ -107,8 +107,8 @@ def test_the_other_pictures_of_a_tiff_are_gone():
 
 @pytest.mark.parametrize("picture_format", FORMATS)
 def test_a_broken_file_is_left_to_the_encoder(picture_format):
-    """Whatever is cut off, it never raises, and never gives more than there was."""
-    data = talkative(picture_format)
+    """Wherever the file is cut, nothing is raised and the result is no larger than the input."""
+    data = with_metadata(picture_format)
     for end in range(0, len(data), max(1, len(data) // 97)):
         bare = stripped(data[:end], picture_format)
         assert bare is None or len(bare) <= end + 8
@@ -117,7 +117,7 @@ def test_a_broken_file_is_left_to_the_encoder(picture_format):
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("picture_format", FORMATS)
 def test_flipped_bytes_never_raise(picture_format):
-    data = talkative(picture_format)
+    data = with_metadata(picture_format)
     for place in range(min(len(data), 3000)):
         broken = bytearray(data)
         broken[place] ^= 0xFF

@@ -40,7 +40,7 @@ def rendition(width: int, height: int | None = None, **fields) -> Rendition:
 
 
 def made(data: bytes, *renditions: Rendition) -> list[Image.Image]:
-    """Render and decode again, after checking that each result is what it says it is."""
+    """Render, check that each result matches its description, and decode it."""
     results = render(data, renditions, max_pixels=MAX_PIXELS)
     assert [one.rendition for one in results] == [one.name for one in renditions]
     images = []
@@ -83,7 +83,7 @@ def test_any_picture_gives_every_rendition_at_its_exact_size(w, h, boxes, pictur
     assert [image.size for image in images] == [fitted_size(size, box) for box in boxes]
 
 
-def test_renditions_come_in_the_order_asked_for_with_one_size_twice():
+def test_renditions_are_returned_in_order_even_if_two_have_one_size():
     data = encoded(detailed(400, 300), "JPEG")
     small, large, again = (
         rendition(50, name="small"),
@@ -114,7 +114,7 @@ def test_a_small_picture_is_never_enlarged(picture_format):
 
 
 def test_what_each_fit_keeps_of_the_picture():
-    """All corners are seen; `cover` keeps the middle, where they meet."""
+    """All four corners stay visible: `cover` keeps the middle, where they meet."""
     data = encoded(corners(300, 200), "PNG")
     fits = ["inside", "outside", "fill", "cover", "contain"]
     inside, outside, fill, cover, contain = made(
@@ -136,7 +136,7 @@ def test_a_crop_made_from_an_earlier_rendition_is_the_same_crop():
 
 
 @pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "GIF"])
-def test_enlarged_when_asked(picture_format):
+def test_enlarge_makes_a_small_picture_larger(picture_format):
     image = made(encoded(corners(30, 20), picture_format), rendition(60, enlarge=True))[0]
     assert image.size == (60, 40)
     assert corner_names(image) == UPRIGHT
@@ -193,7 +193,7 @@ def test_transparency_is_kept_where_the_format_has_it(written):
         ("webp", "CMYK", "#00ff00", (0, 255, 0, 255), None),
     ],
 )
-def test_contain_fills_up_with_the_background(written, mode, background, filling, inside):
+def test_contain_fills_the_rest_with_the_background(written, mode, background, filling, inside):
     data = encoded(Image.new("RGB", (40, 20), (200, 30, 30)).convert(mode), "TIFF")
     spec = rendition(30, fit="contain", format=written, background=background)
     spec = spec.model_copy(update={"quality": 100, "lossless": True})
@@ -232,7 +232,7 @@ def test_the_encoder_does_what_the_spec_says():
 
 
 def shrunk(image: Image.Image, picture_format: str, **options) -> bytes:
-    """A picture that an encoder at its usual settings makes larger."""
+    """Return a picture that an encoder with its default settings makes larger."""
     tight = {
         "JPEG": {"quality": 5, "optimize": True},
         "WEBP": {"quality": 1},
@@ -262,7 +262,7 @@ def test_a_source_that_fits_never_grows(picture_format, side):
 
 @pytest.mark.parametrize("kept", [[], ["profile"], ["copyright"], ["copyright", "profile"]])
 @pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_a_source_that_fits_never_grows_and_loses_its_metadata_all_the_same(picture_format, kept):
+def test_a_source_that_fits_never_grows_but_still_loses_its_metadata(picture_format, kept):
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = "secret place"
     exif[ExifTags.Base.Copyright] = "(c) Ansel"
@@ -302,7 +302,7 @@ def test_a_source_whose_pixels_have_to_change_is_encoded_anew(fields):
         assert decoded(result.data).quantization != decoded(data).quantization
 
 
-def test_of_a_multi_picture_jpeg_only_the_first_is_left():
+def test_only_the_first_picture_of_a_multi_picture_jpeg_is_kept():
     data = shrunk(corners(), "MPO", save_all=True, append_images=[corners()], quality=5)
     [result] = render(data, [rendition(1000)], max_pixels=MAX_PIXELS)
     assert (data.count(b"\xff\xd8\xff"), result.data.count(b"\xff\xd8\xff")) == (2, 1)
@@ -315,8 +315,8 @@ def test_of_a_multi_picture_jpeg_only_the_first_is_left():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("side", [20, 2000])
-def test_a_position_is_one_of_the_upright_picture(orientation, side):
-    """What is kept of a corner has that corner's colour, also when a JPEG is decoded smaller."""
+def test_a_position_refers_to_the_upright_picture(orientation, side):
+    """A crop at a corner has that corner's colour, even if the JPEG is decoded smaller."""
     corner_of = {
         "northwest": "top left",
         "northeast": "top right",
@@ -339,7 +339,7 @@ def test_a_position_is_one_of_the_upright_picture(orientation, side):
         assert row.getpixel((x, row.height // 2)) == pytest.approx(CORNERS[corner], abs=12)
 
 
-def test_a_box_is_that_of_the_upright_picture():
+def test_a_box_refers_to_the_upright_picture():
     assert made(turned(6), rendition(100, 1000))[0].size == (100, 67)
 
 
@@ -358,7 +358,7 @@ def test_broken_exif_does_not_hurt_the_picture(exif):
 
 
 def talkative(picture_format: str, icc_profile: bytes, image: Image.Image | None = None) -> bytes:
-    """A picture with metadata of every kind that its format has."""
+    """Return a picture with every kind of metadata that its format supports."""
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = "secret place"
     exif[ExifTags.Base.Artist] = "Ansel"
@@ -400,7 +400,7 @@ def test_profile_and_copyright_are_kept_by_choice(picture_format, box):
 
 
 @pytest.mark.parametrize("kept", [["profile"], ["copyright"]])
-def test_one_is_kept_without_the_other(kept):
+def test_profile_or_copyright_can_be_kept_alone(kept):
     data = talkative("JPEG", DISPLAY_P3)
     image = made(data, rendition(60, metadata=kept))[0]
     assert ("icc_profile" in image.info) == (kept == ["profile"])
@@ -419,7 +419,7 @@ def test_a_profile_that_does_not_describe_the_pixels_is_dropped():
 
 
 def grey_ramp(mode: str) -> Image.Image:
-    """Black at the top to white at the bottom, 300 x 200."""
+    """Return a gradient from black at the top to white at the bottom, 300 x 200."""
     ramp = Image.linear_gradient("L").resize((300, 200))
     match mode:
         case "I;16":
@@ -471,20 +471,20 @@ def grey_ramp(mode: str) -> Image.Image:
 )
 def test_every_mode_keeps_its_tones(picture_format, mode, result, box):
     image = made(encoded(grey_ramp(mode), picture_format), rendition(box))[0]
-    # At the source's size the encoder's own bytes may be more than the source's, and it is kept.
+    # At the source's size the encoder may produce more bytes, and the source would be kept.
     is_source = (picture_format, mode, box) == ("PNG", "I;16", 1000)
     assert image.mode in (["I;16"] if is_source else result.split(" or "))
     if image.mode == "I;16":
         # Pillow would clip to 255.
         image = image.convert("I").point(lambda level: level * (1 / 257)).convert("L")
-    # Averaged over a row's width, so that the dither of mode 1 does not matter.
+    # Averaged across each row, so that the dithering of mode 1 does not matter.
     rows = image.convert("RGB").resize((1, 5), Image.Resampling.BOX)
     for index, grey in enumerate([26, 77, 128, 178, 229]):
         assert rows.getpixel((0, index)) == pytest.approx((grey,) * 3, abs=5)
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("LA", (60, 128)), ("RGBA", (60, 50, 40, 128))])
-def test_premultiplied_tiffs_get_their_colours_back(mode, colour):
+def test_premultiplied_tiffs_are_converted_to_straight_alpha(mode, colour):
     data = encoded(Image.new(mode, (30, 20), colour), "TIFF")
     # Pillow cannot write these, so the tag ExtraSamples is changed from unassociated (2) to 1.
     unassociated, associated = (struct.pack("<HHII", 338, 3, 1, value) for value in (2, 1))
@@ -495,14 +495,14 @@ def test_premultiplied_tiffs_get_their_colours_back(mode, colour):
     assert image.getpixel((5, 3)) == pytest.approx((*expected, 128), abs=2)
 
 
-def test_floats_that_are_not_numbers_do_not_matter():
+def test_floats_that_are_not_numbers_do_no_harm():
     strange = Image.new("F", (30, 20), float("nan"))
     strange.putpixel((3, 3), float("inf"))
     assert made(encoded(strange, "TIFF"), rendition(10))[0].size == (10, 7)
 
 
 def half_clear() -> Image.Image:
-    """Red on the left, nothing on the right, where the invisible colour is green."""
+    """Return red on the left and full transparency, over a hidden green, on the right."""
     image = Image.new("RGBA", (300, 200), (200, 30, 30, 255))
     image.paste((0, 255, 0, 0), (150, 0, 300, 200))
     return image
@@ -541,7 +541,7 @@ def test_a_grey_gif_keeps_its_transparency():
 
 @pytest.mark.parametrize("side", [30, 90])
 @pytest.mark.parametrize("picture_format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_of_several_frames_the_first_is_taken(picture_format, side):
+def test_only_the_first_frame_is_used(picture_format, side):
     frames = [Image.new("RGB", (90, 60), colour) for colour in ("red", "blue", "blue")]
     data = encoded(frames[0], picture_format, save_all=True, append_images=frames[1:])
     animation = {"animation": "first"} if picture_format in ANIMATED else {}
@@ -561,15 +561,15 @@ def test_a_multi_picture_jpeg_is_a_jpeg():
 # Fidelity
 
 
-# In dB; each is 1 to 2 below what is reached. A draft close to the target gives 37 and 45 for the
-# first two, a chain without margin 47 for the third, gaps below 2 give 35 for the last.
+# In dB, each 1 to 2 below the value reached. A draft close to the target reaches 37 and 45 for the
+# first two, a chain without margin 47 for the third, and gaps below 2 reach 35 for the last.
 FLOORS = {500: 42, 300: 48, 250: 49, 60: 45}
 
 
 @pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("side", [1101, 1200, 1601])
 def test_renditions_look_like_a_full_decode_and_one_lanczos_step(picture_format, side):
-    # Without colour, whose subsampling by the encoder would hide what scaling loses.
+    # Grey, because the encoder's colour subsampling would hide the loss of scaling.
     data = encoded(detailed(side, side * 2 // 3).convert("L"), picture_format, quality=95)
     whole = decoded(data)
     images = made(data, *[rendition(box, quality=100) for box in FLOORS])
@@ -608,7 +608,7 @@ def test_only_a_jpeg_without_detail_is_decoded_close_to_the_target(quality):
         (encoded(corners(), "PPM"), "first bytes b'P6"),
     ],
 )
-def test_what_is_not_a_picture_of_ours_is_refused_with_what_it_is(data, words):
+def test_other_data_is_refused_with_its_first_bytes(data, words):
     assert re.search(r"not a picture that can be decoded \(.*", reason(data))
     assert words in reason(data)
 
@@ -689,7 +689,7 @@ def test_a_lack_of_memory_is_not_the_pictures_fault(monkeypatch, error):
         render(b"data", [rendition(9)], max_pixels=9)
 
 
-def test_our_own_errors_stay_ours(monkeypatch):
+def test_errors_of_this_package_are_not_blamed_on_the_picture(monkeypatch):
     def fail(*_args, **_options):
         raise ZeroDivisionError
 
@@ -720,7 +720,7 @@ def test_threads_do_not_disturb_each_other():
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 14598, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
+def test_an_invalid_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     image = made(encoded(corners(90, 60), "JPEG", exif=exif), rendition(60))[0]

@@ -32,7 +32,7 @@ def refusal(tmp_path, text: str | bytes) -> str:
 
 
 def one(**fields) -> str:
-    """A spec file of one rendition `large`; a field that is None is left out."""
+    """Return a spec file with one rendition `large`, without the fields that are None."""
     fields = {"width": 1280, "height": 1280, "bucket": "processed", **fields}
     lines = [f"    {name}: {value}" for name, value in fields.items() if value is not None]
     return "\n".join(["renditions:", "  large:", *lines])
@@ -247,7 +247,7 @@ def test_nested_aliases_do_not_blow_up_the_message(tmp_path):
 
 
 def test_the_digest_is_stable():
-    # A change here makes every rendition ever made outdated: raise RENDERER_VERSION on purpose.
+    # A change here makes all existing renditions outdated: raise RENDERER_VERSION on purpose.
     assert rendition(bucket="processed").digest == "b5ddb4c3749af3bb"
     assert rendition(bucket="processed", fit="inside", quality=80, prefix="").digest == (
         "b5ddb4c3749af3bb"

@@ -1,4 +1,4 @@
-"""What docs/renditions.md says is so."""
+"""docs/renditions.md matches the code."""
 
 import io
 import re

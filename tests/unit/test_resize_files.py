@@ -63,7 +63,7 @@ def test_a_file_given_twice_is_one(folder: Path) -> None:
         ("e\x1bvil", r"e\x1bvil: cannot be read"),
     ],
 )
-def test_a_path_that_is_no_file_is_wrong_use(folder: Path, name: str, words: str) -> None:
+def test_a_path_that_is_not_a_file_is_refused(folder: Path, name: str, words: str) -> None:
     (folder / "loop").symlink_to("loop")
     with pytest.raises(UserError) as caught:
         find_files([folder / name], recursive=False)
@@ -71,7 +71,7 @@ def test_a_path_that_is_no_file_is_wrong_use(folder: Path, name: str, words: str
     assert str(caught.value).isprintable()
 
 
-def test_links_to_folders_are_not_followed_and_said(folder: Path) -> None:
+def test_links_to_folders_are_reported_and_not_followed(folder: Path) -> None:
     (folder / "pics/deep/up").symlink_to("..")
     (folder / "pics/again.jpg").symlink_to("b.jpg")
     found = find_files([folder / "pics"], recursive=True)
@@ -110,7 +110,7 @@ def test_output_inside_the_input_is_refused(folder: Path, out: str) -> None:
 
 
 def test_renditions_of_renditions_are_refused(folder: Path) -> None:
-    """The folder itself is below --out, not above it."""
+    """The source folder lies below --out, not above it."""
     inside = folder / "out/small-bucket/x.jpg"
     inside.parent.mkdir(parents=True)
     inside.write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""A rendition's own step."""
+"""Transforms of renditions: what they receive, what they may return, and how they fail."""
 
 import io
 import sys
@@ -190,7 +190,7 @@ def test_its_errors_are_told_apart_from_ours(function, words):
         ("own_steps:number", "is of type int; it must be a function"),
     ],
 )
-def test_one_that_can_not_be_imported_is_no_picture_s_fault(path, words):
+def test_a_failing_import_is_not_blamed_on_the_picture(path, words):
     broken = spec("invert").model_copy(update={"transform": path})
     with pytest.raises(UserError, match=rf"transform {path} .*{words}") as caught:
         rendered(broken)
