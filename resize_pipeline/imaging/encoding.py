@@ -66,7 +66,7 @@ def fit_for_format(image: Image.Image, picture_format: str, background: str) -> 
     return below.convert("L" if image.mode == "LA" and _is_grey(colour) else "RGB")
 
 
-def padded(
+def pad(
     image: Image.Image, size: tuple[int, int], picture_format: str, background: str
 ) -> Image.Image:
     """Centre an image on a canvas of the background colour.

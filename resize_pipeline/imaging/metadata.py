@@ -34,7 +34,7 @@ class _UnknownError(ValueError):
     """The file has a structure that this module does not understand."""
 
 
-def stripped(
+def strip_metadata(
     data: bytes, picture_format: str, *, keep_profile: bool = False, exif: bytes | None = None
 ) -> bytes | None:
     """Remove the metadata of a picture file, and whatever follows its end.

@@ -15,18 +15,15 @@ from resize_pipeline.imaging.encoding import (
     copyright_of,
     encode,
     fit_for_format,
-    padded,
+    pad,
     timing_of,
 )
 from resize_pipeline.imaging.jobs import READ_AS, Job, Source, job_for, open_source
-from resize_pipeline.imaging.metadata import stripped
+from resize_pipeline.imaging.metadata import strip_metadata
 from resize_pipeline.imaging.scaling import draft, scale_frame
-from resize_pipeline.imaging.transforms import transformed
+from resize_pipeline.imaging.transforms import apply_transform
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import Rendition
-
-OUTPUT_MAX_PIXELS = 100_000_000
-"""Default of the setting of this name: as large as the largest source."""
 
 _PLACE = {"name", "bucket", "prefix", "cache_control"}
 """The fields of a spec that change no byte of the picture."""
@@ -42,7 +39,7 @@ def render(
     renditions: Sequence[Rendition],
     *,
     max_pixels: int,
-    max_output_pixels: int = OUTPUT_MAX_PIXELS,
+    max_output_pixels: int | None = None,
     on_transform: Callable[[str], None] = lambda _: None,
     reserve: Callable[[int], None] = lambda _: None,
 ) -> list[Rendered]:
@@ -53,7 +50,8 @@ def render(
         renditions: what to make, resolved for the object.
         max_pixels: most pixels that the picture may have, SOURCE_MAX_PIXELS; where all frames are
             kept, their pixels add up.
-        max_output_pixels: most pixels that a rendition may have, OUTPUT_MAX_PIXELS.
+        max_output_pixels: most pixels that a rendition may have, OUTPUT_MAX_PIXELS; by default
+            `max_pixels`.
         on_transform: called with the name of each transform before it, with an empty one after it.
         reserve: called once, before decoding, with the number of pixels that decoding will hold in
             memory; returns when there is room for them.
@@ -70,8 +68,9 @@ def render(
     source = open_source(data, renditions, max_pixels=max_pixels, reserve=reserve)
     keys = [spec.model_dump_json(exclude=_PLACE) for spec in renditions]
     jobs = {key: job_for(source, spec) for key, spec in zip(keys, renditions, strict=True)}
+    output_limit = max_pixels if max_output_pixels is None else max_output_pixels
     for job in jobs.values():
-        _check_output(source, job, max_output_pixels)
+        _check_output(source, job, output_limit)
     factor = (1.0, 1.0)
     if source.format == "JPEG":
         factor = draft(source, list(jobs.values()))
@@ -176,18 +175,18 @@ def _finish(image: Image.Image, job: Job, on_transform: Callable[[str], None]) -
     """Pad, flatten and transform a scaled image; other jobs may share it, so it stays as it is."""
     spec, shape = job.rendition, job.shape
     if shape.picture != shape.size:
-        image = padded(image, shape.size, job.format, spec.background)
+        image = pad(image, shape.size, job.format, spec.background)
     image = fit_for_format(image, job.format, spec.background)
     if spec.transform is None:
         return image
     on_transform(spec.transform)
     mode = "RGBA" if "A" in image.getbands() else "RGB"
-    image = transformed(image.copy() if image.mode == mode else image.convert(mode), spec)
+    image = apply_transform(image.copy() if image.mode == mode else image.convert(mode), spec)
     on_transform("")
     if job.frames and job.frames[0].size != image.size:
         msg = (
-            f"transform {spec.transform} of rendition {spec.name!r} gave frames of an animation "
-            f"in two sizes, {job.frames[0].size} and {image.size}"
+            f"transform {spec.transform} of rendition {spec.name!r} returned frames in two "
+            f"sizes, {job.frames[0].size} and {image.size}; all frames must have one size"
         )
         raise TransformError(msg)
     return fit_for_format(image, job.format, spec.background)
@@ -217,7 +216,7 @@ def _encode(source: Source, job: Job, timing: Timing) -> bytes:
         return data
     if source.format == "AVIF" and not _METADATA & set(source.image.info):
         return source.data
-    own = stripped(
+    own = strip_metadata(
         source.data,
         source.format,
         keep_profile=job.keeps_profile,

@@ -41,7 +41,7 @@ def load_transform(path: str) -> Transform:
     return cast("Transform", function)
 
 
-def transformed(image: Image.Image, rendition: Rendition) -> Image.Image:
+def apply_transform(image: Image.Image, rendition: Rendition) -> Image.Image:
     """Call a rendition's transform.
 
     Args:

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageChops
 
 from resize_pipeline.imaging import colour, scaling
 from resize_pipeline.imaging import orientation as orientations
-from resize_pipeline.imaging.metadata import stripped
+from resize_pipeline.imaging.metadata import strip_metadata
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.spec import Rendition
 from tests.fidelity.vips import NAMES, lanczos, photograph, srgb, thumbnail, to_pillow
@@ -196,7 +196,7 @@ def test_the_metadata_of_a_tiff_in_tiles_is_taken_out(compression):
     image.set_type(pyvips.GValue.gstr_type, "image-description", "secret place")
     data = image.tiffsave_buffer(tile=True, tile_width=64, tile_height=64, compression=compression)
     assert b"secret place" in data
-    bare = stripped(data, "TIFF")
+    bare = strip_metadata(data, "TIFF")
     assert bare is not None
     assert b"secret place" not in bare
     assert decoded(bare).tobytes() == decoded(data).tobytes()

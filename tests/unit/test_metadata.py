@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from resize_pipeline.imaging.metadata import stripped
+from resize_pipeline.imaging.metadata import strip_metadata
 from tests.support.pictures import decoded, detailed, encoded
 from tests.support.profiles import SRGB
 
@@ -42,7 +42,7 @@ def with_metadata(picture_format: str, **options) -> bytes:
 @pytest.mark.parametrize("keep_profile", [False, True])
 def test_only_pixels_remain(picture_format, options, keep_profile):
     data = with_metadata(picture_format, **options)
-    bare = stripped(data, picture_format, keep_profile=keep_profile)
+    bare = strip_metadata(data, picture_format, keep_profile=keep_profile)
     assert bare is not None
     assert len(bare) < len(data)
     assert SECRET not in bare
@@ -59,7 +59,7 @@ def test_new_exif_replaces_the_old(picture_format):
     kept = Image.Exif()
     kept[ExifTags.Base.Copyright] = "(c) Ansel, long enough to be no part of an entry"
     exif = kept.tobytes().removeprefix(b"Exif\0\0")
-    bare = stripped(with_metadata(picture_format), picture_format, exif=exif)
+    bare = strip_metadata(with_metadata(picture_format), picture_format, exif=exif)
     assert bare is not None
     found = decoded(bare).getexif()
     assert found[ExifTags.Base.Copyright] == kept[ExifTags.Base.Copyright]
@@ -69,7 +69,7 @@ def test_new_exif_replaces_the_old(picture_format):
 @pytest.mark.parametrize("picture_format", FORMATS)
 def test_data_behind_the_end_is_removed(picture_format):
     data = encoded(detailed(60, 40), picture_format)
-    bare = stripped(data + b"PK\x03\x04" + SECRET, picture_format)
+    bare = strip_metadata(data + b"PK\x03\x04" + SECRET, picture_format)
     assert bare is not None
     assert SECRET not in bare
     assert decoded(bare).tobytes() == decoded(data).tobytes()
@@ -88,7 +88,7 @@ def test_an_animation_keeps_its_frames():
             comment=SECRET,
             xmp=SECRET,
         )
-        bare = stripped(data, picture_format)
+        bare = strip_metadata(data, picture_format)
         assert bare is not None
         assert SECRET not in bare
         image = Image.open(io.BytesIO(bare))
@@ -99,7 +99,7 @@ def test_the_other_pictures_of_a_tiff_are_removed():
     frames = [detailed(60, 40), Image.frombytes("L", (13, 1), SECRET + b" ")]
     data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     assert SECRET in data
-    bare = stripped(data, "TIFF")
+    bare = strip_metadata(data, "TIFF")
     assert bare is not None
     assert SECRET not in bare
     assert decoded(bare).tobytes() == frames[0].tobytes()
@@ -110,7 +110,7 @@ def test_a_broken_file_is_left_to_the_encoder(picture_format):
     """Wherever the file is cut, nothing is raised and the result is no larger than the input."""
     data = with_metadata(picture_format)
     for end in range(0, len(data), max(1, len(data) // 97)):
-        bare = stripped(data[:end], picture_format)
+        bare = strip_metadata(data[:end], picture_format)
         assert bare is None or len(bare) <= end + 8
 
 
@@ -121,8 +121,8 @@ def test_flipped_bytes_never_raise(picture_format):
     for place in range(min(len(data), 3000)):
         broken = bytearray(data)
         broken[place] ^= 0xFF
-        stripped(bytes(broken), picture_format)
+        strip_metadata(bytes(broken), picture_format)
 
 
 def test_avif_is_left_to_the_encoder():
-    assert stripped(encoded(detailed(60, 40), "AVIF"), "AVIF") is None
+    assert strip_metadata(encoded(detailed(60, 40), "AVIF"), "AVIF") is None
