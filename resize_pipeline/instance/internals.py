@@ -4,8 +4,7 @@ An upgrade of Dagster means reading its changes to these names, and to nothing e
 code. `settings.py` imports one more where it needs it, because commands start without Dagster.
 """
 
-# Dagster has no public interface to ask its tables: the event log for the latest materialization of
-# each partition or for observations by their metadata, and for the deletion of what a run leaves.
+# The job of the runs that `Materialize` starts, which are the pipeline's, too.
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 
 # A materialization over a part of a partition keeps the code version of the rest.
@@ -18,16 +17,22 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
-# A run failure sensor returns a reaction, and what failed a run is in its event's data.
+# A run failure sensor returns a reaction. The state of a sensor is asked by the type of instigator.
 from dagster._core.definitions.run_request import DagsterRunReaction, InstigatorType
 
 # The return type of `dg.define_asset_job`.
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-# What a run launcher asks a code server and answers to run monitoring.
+# At this error the queue keeps a run whose launcher can't reach its code server or broker.
 from dagster._core.errors import DagsterUserCodeUnreachableError
+
+# Why a run failed whose steps did not.
 from dagster._core.events import JobFailureData
+
+# Dagster repeats no run of a backfill with one of these.
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+
+# What a run launcher answers to run monitoring.
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 
 # `DagsterInstance.get_ticks` and its like return these.
@@ -35,7 +40,12 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick,
 
 # The type of the configuration that a custom storage receives.
 from dagster._core.storage.config import PostgresStorageConfig
+
+# Dagster has filters by status, but no public groups of them.
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
+
+# Dagster has no public interface to ask its tables: the event log for the latest materialization of
+# each partition or for observations by their metadata, and for the deletion of what a run leaves.
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
