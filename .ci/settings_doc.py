@@ -21,10 +21,11 @@ HEADINGS = {
 INTRODUCTION = """\
 # Settings
 
-The settings come from environment variables and from `.env`. An exported variable wins over `.env`, and
-`.env` wins over the credentials that `resize-pipeline provision` saved in `LOCAL_DIR`. Sizes are in
-bytes. A wrong value stops the command with one line that names the variable and what is allowed. A line
-of `.env` that can't be parsed, or that looks like a misspelt setting, causes a warning on standard error.
+Settings come from environment variables and from `.env`. An exported variable overrides `.env`,
+and `.env` overrides the credentials that `resize-pipeline provision` saved in `LOCAL_DIR`. Sizes
+are in bytes. A wrong value stops the command with one line that names the variable and what is
+allowed. A line of `.env` that can't be parsed, or that looks like a misspelt setting, causes a
+warning on standard error.
 
 `make docs` generates this page from the class `Settings` in `resize_pipeline/settings.py`.
 """
@@ -32,13 +33,14 @@ OTHERS = """\
 
 ## Dagster's own variables
 
-`DAGSTER_HOME` is the folder of `dagster.yaml`; `DAGSTER_STORAGE_DIR`, which `dagster.yaml` refers to, is
-the folder of the run history and of the sensor's cursor. While they are unset, `resize-pipeline` uses the
-current folder and `LOCAL_DIR/dagster`.
+`DAGSTER_HOME` is the folder of `dagster.yaml`; `DAGSTER_STORAGE_DIR`, which `dagster.yaml` refers
+to, is the folder of the run history and of the sensor's cursor. While they are unset,
+`resize-pipeline` uses the current folder and `LOCAL_DIR/dagster`.
 
-Dagster keeps its history in SQLite. To keep it in PostgreSQL, install the extra `postgres`, export
-`DAGSTER_PG_HOST`, `DAGSTER_PG_PORT`, `DAGSTER_PG_USERNAME`, `DAGSTER_PG_PASSWORD` and `DAGSTER_PG_DB`, and
-set `DAGSTER_HOME` to `deploy/postgres`; see [operations.md](operations.md#postgresql).
+Dagster keeps its history in SQLite. To keep it in PostgreSQL, install the extra `postgres`, set
+`DAGSTER_HOME` to `deploy/postgres`, and export `DAGSTER_PG_HOST`, `DAGSTER_PG_PORT`,
+`DAGSTER_PG_USERNAME`, `DAGSTER_PG_PASSWORD` and `DAGSTER_PG_DB`; see
+[operations.md](operations.md#postgresql).
 """
 
 

@@ -13,7 +13,7 @@ def section(title: str) -> str:
 
 def place_of(name: str) -> str:
     """The file or folder of the package that a module lies in."""
-    first = name.split("/")[0]
+    first = name.split("/", maxsplit=1)[0]
     return first if first.endswith(".py") else f"{first}/"
 
 
