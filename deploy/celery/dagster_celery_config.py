@@ -1,4 +1,4 @@
-"""Settings of the Celery workers, found by dagster-celery on PYTHONPATH by this name."""
+"""Configures the Celery workers; dagster-celery finds this module on PYTHONPATH by its name."""
 
 import os
 
@@ -9,31 +9,32 @@ from resize_pipeline.resources.renderer import keep_children
 broker_url = os.environ["CELERY_BROKER_URL"]
 result_backend = broker_url
 
-# Loaded before the pool forks: each child is warm, one that replaces a killed one too.
+# Loaded before the pool forks, so that every child starts warm, even one that replaces a killed
+# child.
 imports = ("resize_pipeline.definitions",)
 
-# A process of its own for each run: it can be killed alone, and its worker says so at once.
+# Each run has its own process, which can be killed alone; its worker reports that at once.
 worker_pool = "prefork"
 worker_concurrency = 1
 worker_max_tasks_per_child = 100
 
-# A busy worker leaves the next run to an idle one, and a run that is begun is not in the broker any
-# more: it is Dagster that repeats it, and never the broker too.
+# A busy worker leaves the next run to an idle one. A run leaves the broker as soon as it begins, so
+# that only Dagster repeats it and the broker never does.
 worker_disable_prefetch = True
 worker_prefetch_multiplier = 1
 task_acks_late = False
-# Above max_runtime_seconds of dagster.yaml.
+# Longer than max_runtime_seconds in dagster.yaml.
 broker_transport_options = {"visibility_timeout": 10800}
 
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-# Dagster captures what runs print, file descriptors and all.
+# Dagster captures the output of runs itself, down to the file descriptors.
 worker_redirect_stdouts = False
 
 
 @worker_process_init.connect
 def _(**_: object) -> None:
-    # What renders stays from one run to the next, as the definitions do.
+    # The rendering children stay from one run to the next, as the definitions do.
     keep_children()
