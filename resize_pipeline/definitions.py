@@ -32,7 +32,7 @@ def build_definitions(
     """Build the definitions.
 
     Args:
-        settings: what they are built from. Secrets are left out: `dg.EnvVar` names their variables.
+        settings: what to build from. Secrets are left out: `dg.EnvVar` names their variables.
         resources: replaces the resources of these names.
 
     Raises:
@@ -64,7 +64,7 @@ def build_definitions(
             "io_manager": ScratchIOManager(),
             **(resources or {}),
         },
-        # Steps hand pictures on in memory: they share a process. Like the resources, neither the
+        # Steps pass images on in memory, so they share a process. Like the resources, neither the
         # executor nor the logger has anything to configure at launch.
         executor=dg.in_process_executor.configured(_nothing, "in_process", config_schema={}),
         loggers={"console": dg.colored_console_logger.configured(_nothing, config_schema={})},
@@ -96,7 +96,7 @@ def _nothing(_: object) -> dict[str, Any]:
 
 
 def _load() -> dg.Definitions:
-    # A warning would be repeated by each of the processes that load this.
+    # Each of the processes that load this would repeat a warning.
     settings = load_settings(warn=False)
     export_secrets(settings)
     return build_definitions(settings)

@@ -1,4 +1,4 @@
-"""The assets: the source bucket as it is, and one asset for each rendition, made together."""
+"""The assets: the source bucket, which is only observed, and one asset for each rendition."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ GROUP = "images"
 
 
 def build_raw_images(settings: Settings, partitions: TimePartitions) -> dg.AssetSpec:
-    """Describe the source bucket, which others fill."""
+    """Build the asset of the source bucket, which other systems fill."""
     return dg.AssetSpec(
         RAW_IMAGES,
         description=(
-            f"Pictures in the bucket `{settings.source_bucket}`, by when they were last modified. "
-            f"MinIO announces each on the Kafka topic `{settings.kafka_topic}`, and "
-            "`minio_events_sensor` turns the announcements into runs. Others fill the bucket, so "
-            "nothing here materializes it: each run observes what it read."
+            f"Images in the bucket `{settings.source_bucket}`, partitioned by the time of their "
+            f"last modification. MinIO announces each on the Kafka topic `{settings.kafka_topic}`, "
+            "and `minio_events_sensor` turns these notifications into runs. Other systems fill the "
+            "bucket, so nothing here materializes it: each run observes what it read."
         ),
         partitions_def=partitions,
         group_name=GROUP,
@@ -38,7 +38,7 @@ def build_raw_images(settings: Settings, partitions: TimePartitions) -> dg.Asset
 def build_renditions(
     settings: Settings, renditions: Sequence[Rendition], partitions: TimePartitions
 ) -> dg.AssetsDefinition:
-    """Build the asset of each rendition; a run makes those that are selected, decoding once."""
+    """Build one asset for each rendition; a run decodes an image once for all selected ones."""
     publish = build_publish(renditions)
 
     @dg.graph_multi_asset(
@@ -61,7 +61,7 @@ def build_renditions(
             for rendition in renditions
         },
         partitions_def=partitions,
-        # What `dagster asset materialize --partition-range` asks for: a range is one run.
+        # `dagster asset materialize --partition-range` requires it: a range becomes one run.
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
         group_name=GROUP,
@@ -74,7 +74,7 @@ def build_renditions(
             return {renditions[0].name: published}
         return {rendition.name: getattr(published, rendition.name) for rendition in renditions}
 
-    # `AssetOut` takes a policy and drops it.
+    # `AssetOut` accepts a policy but drops it.
     policy = freshness_policy(settings.reconciliation_cron)
     return graph.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
 
@@ -82,7 +82,7 @@ def build_renditions(
 def _description(rendition: Rendition) -> str:
     written = "in its own format" if rendition.format == "same" else f"as {rendition.format}"
     at_position = f" at {rendition.position}" if rendition.fit == "cover" else ""
-    enlarged = "enlarged if need be" if rendition.enlarge else "never enlarged"
+    enlarged = "enlarged if needed" if rendition.enlarge else "never enlarged"
     step = f", through `{rendition.transform}`" if rendition.transform else ""
     kept = " and ".join(rendition.metadata) or "nothing"
     frames = "all frames" if rendition.animation == "keep" else "the first frame"
@@ -92,8 +92,8 @@ def _description(rendition: Rendition) -> str:
         else ""
     )
     return (
-        f"Every picture scaled to fit {rendition.fit} {rendition.width} x {rendition.height} "
-        f"pixels{at_position}, {enlarged}{step}, {written} at quality {rendition.quality}. Of "
-        f"metadata {kept} is kept, of an animation {frames}. Written to "
+        f"Every image resized with fit {rendition.fit} to {rendition.width} x {rendition.height} "
+        f"pixels{at_position}, {enlarged}{step}, {written} at quality {rendition.quality}. Of the "
+        f"metadata, {kept} is kept; of an animation, {frames}. Written to "
         f"`s3://{rendition.bucket}/{rendition.key_for('KEY')}` for a source `KEY`.{cached}"
     )

@@ -1,4 +1,4 @@
-"""A check on each rendition: does every object of the partition have it, or a dead letter?"""
+"""The checks: every object has its renditions or a dead letter, and the sensor's ticks succeed."""
 
 import time
 import warnings
@@ -27,9 +27,9 @@ KEYS_SHOWN = 100
 def build_checks(
     renditions: Sequence[Rendition], partitions: TimePartitions
 ) -> dg.AssetChecksDefinition:
-    """Build the checks; one listing of source and renditions serves all that are selected."""
+    """Build the completeness checks; one listing of source and renditions serves all selected."""
     with warnings.catch_warnings():
-        # Partitions of checks are in preview; a user can do nothing about it.
+        # Partitions of checks are in preview, and users can't act on the warning.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         specs = [
             dg.AssetCheckSpec(
@@ -37,8 +37,8 @@ def build_checks(
                 asset=rendition.name,
                 partitions_def=partitions,
                 description=(
-                    "Every object of the partition has this rendition, made of its current "
-                    "content by the current spec, or a dead letter that says why not."
+                    "Every object in the partition has this rendition, made from its current "
+                    "content with the current spec, or a dead letter with the reason."
                 ),
             )
             for rendition in renditions
@@ -89,19 +89,19 @@ SENSOR_CHECK_NAME = "sensor_is_current"
 
 
 SILENT_MAX_S = 300.0
-"""How long no tick may have succeeded: one takes up to 60 s, and a code server that is started
-again holds up a few of them."""
+"""Longest time without a successful tick: a tick takes up to 60 s, and the restart of a code server
+delays a few of them."""
 
 
 def build_sensor_check() -> dg.AssetChecksDefinition:
-    """Build the check."""
+    """Build the check that the sensor's ticks succeed."""
 
     @dg.asset_check(
         asset=RAW_IMAGES,
         name=SENSOR_CHECK_NAME,
         description=(
-            f"`{SENSOR_NAME}` has had a tick that did not fail within the last "
-            f"{SILENT_MAX_S / 60:g} minutes, whether there was anything to do or not."
+            f"`{SENSOR_NAME}` had a tick that did not fail within the last "
+            f"{SILENT_MAX_S / 60:g} minutes, whether or not there was anything to do."
         ),
     )
     def check(
@@ -133,21 +133,21 @@ def build_sensor_check() -> dg.AssetChecksDefinition:
 
 
 def sensor_problem(silent_s: float | None, *, is_running: bool) -> str | None:
-    """Say what is wrong with the sensor; None if nothing is.
+    """Return what is wrong with the sensor, with a remedy; None if nothing is.
 
     Args:
         silent_s: seconds since the last tick that did not fail; None if there was none.
-        is_running: whether it is switched on.
+        is_running: whether the sensor is switched on.
     """
     if silent_s is not None and silent_s <= SILENT_MAX_S:
         return None
     since = "yet" if silent_s is None else f"for {silent_s / 60:.0f} minutes"
     remedy = (
-        "look at its failed ticks, and whether Dagster's daemon is running"
+        "look at its failed ticks, and check that Dagster's daemon is running"
         if is_running
-        else f"it is stopped, start it with `dagster sensor start {SENSOR_NAME}`"
+        else f"it is stopped; start it with `dagster sensor start {SENSOR_NAME}`"
     )
-    return f"{SENSOR_NAME} had no tick that succeeded {since}: {remedy}"
+    return f"{SENSOR_NAME} has had no successful tick {since}: {remedy}"
 
 
 def _lag(kafka: KafkaResource, pipeline: PipelineResource, cursor: str | None) -> dict[str, int]:
@@ -155,6 +155,6 @@ def _lag(kafka: KafkaResource, pipeline: PipelineResource, cursor: str | None) -
         topic = kafka.topic_state(pipeline.kafka_topic)
         start, _ = starting_offsets(Cursor.parse(cursor), topic)
     except (TransientError, UserError):
-        # The sensor's ticks fail, too, so that the check tells of it.
+        # The sensor's ticks fail as well, so the check reports it.
         return {}
     return {"lag": lag(start, topic)}

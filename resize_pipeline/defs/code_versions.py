@@ -1,13 +1,13 @@
-"""Which partitions were last made by another spec, as Dagster's code versions say.
+"""Finds the partitions that were last made with another spec, by Dagster's code versions.
 
-Dagster takes the newest materialization of a partition for all of it. A run over a part of one,
-such as the sensor's, must not make the rest look as if the current spec had made it, so its
-materialization keeps the code version that was there. A run over whole partitions has the current
-one, and a reconciliation, which covers all, passes it on to those that are stale, and to those that
-are older than the rendition and lack it.
+To Dagster, the newest materialization of a partition stands for all of it. A run over part of a
+partition, such as the sensor's, must not make the rest look current, so its materialization keeps
+the previous code version. A run over whole partitions records the current one. A reconciliation
+covers everything, so it also records the current code version for partitions that are stale and for
+those that are older than the rendition and lack it.
 
-Dagster can be asked for the data versions of all partitions at once, and not for code versions, so
-a data version starts with the code version. It ends with the run, because runs change the data.
+Dagster returns the data versions of all partitions in one query, but not their code versions, so a
+data version starts with the code version. It ends with the run id, because runs change the data.
 """
 
 import itertools
@@ -27,24 +27,24 @@ from resize_pipeline.instance.internals import (
 from resize_pipeline.renditions.spec import Rendition
 
 REFRESHED_MAX = 5_000
-"""Most partitions of a rendition that a reconciliation marks as made by the current spec, because
-each is an event in Dagster's storage; the next reconciliation goes on."""
+"""Most partitions of a rendition that one reconciliation marks as made with the current spec. Each
+is an event in Dagster's storage; the next reconciliation continues."""
 
 
 def version_tags(code_version: str, run_id: str) -> dict[str, str]:
-    """Give the tags of a materialization by which `stale_partitions` finds it."""
+    """Return the tags of a materialization that `stale_partitions` reads."""
     return {CODE_VERSION_TAG: code_version, DATA_VERSION_TAG: f"{code_version}.{run_id[:8]}"}
 
 
 def stale_partitions(
     instance: dg.DagsterInstance, rendition: Rendition, among: Collection[str] | None = None
 ) -> dict[str, str]:
-    """Give the partitions that were last made by another spec, in order, with its code version.
+    """Return the partitions last made with another spec, in order, each with its code version.
 
     Args:
-        instance: Dagster's.
-        rendition: with its current spec.
-        among: the partitions that matter, if not all do; there may be others in the answer.
+        instance: the Dagster instance.
+        rendition: the rendition with its current spec.
+        among: the partitions of interest; None for all. The result may contain others.
     """
     found = latest_tag_by_partition(instance, dg.AssetKey(rendition.name), DATA_VERSION_TAG, among)
     versions = {partition: tag.partition(".")[0] for partition, tag in sorted(found.items())}
@@ -54,7 +54,7 @@ def stale_partitions(
 def unmade_partitions(
     instance: dg.DagsterInstance, renditions: Iterable[str]
 ) -> dict[str, list[str]]:
-    """Give for each rendition the partitions, in order, that only others were materialized in."""
+    """Return for each rendition the partitions, in order, where only others were materialized."""
     made = {name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in renditions}
     everywhere = set[str]().union(*made.values())
     return {name: sorted(everywhere - partitions) for name, partitions in made.items()}
@@ -63,7 +63,7 @@ def unmade_partitions(
 def code_version_of_part(
     instance: dg.DagsterInstance, rendition: Rendition, partitions: Collection[str]
 ) -> str:
-    """Give the code version of partitions of which only a part is made by the current spec."""
+    """Return the code version to record after a run over only a part of these partitions."""
     stale = stale_partitions(instance, rendition, partitions)
     return next((stale[one] for one in partitions if one in stale), rendition.digest)
 
@@ -71,15 +71,15 @@ def code_version_of_part(
 def refreshed(
     context: dg.OpExecutionContext, rendition: Rendition, among: Iterable[str], source: str
 ) -> Iterator[dg.AssetMaterialization]:
-    """Record for stale and unmade partitions that all in them is made by the current spec by now.
+    """Yield materializations that mark stale and unmade partitions as current.
 
     Args:
-        context: of a reconciliation, which materializes its own partitions itself.
-        rendition: with its current spec.
+        context: the context of a reconciliation, which materializes its own partitions itself.
+        rendition: the rendition with its current spec.
         among: names of all renditions.
         source: key of the asset that renditions are made from.
     """
-    # As Dagster has it for an output; without these it would see a new dependency.
+    # The tags that Dagster sets for an output; without them it would report a new dependency.
     tags = {
         get_input_data_version_tag(dg.AssetKey(source)): DEFAULT_DATA_VERSION.value,
         get_input_event_pointer_tag(dg.AssetKey(source)): NULL_EVENT_POINTER,
@@ -91,7 +91,7 @@ def refreshed(
     for partition in itertools.islice(others, REFRESHED_MAX):
         yield dg.AssetMaterialization(
             rendition.name,
-            description="Reconciled: everything in it is made by the current spec.",
+            description="Reconciled: everything in it is made with the current spec.",
             partition=partition,
             metadata={
                 "images": 0,

@@ -1,4 +1,4 @@
-"""How lately a rendition has to have been materialized."""
+"""The freshness policy: how recently each rendition must have been materialized."""
 
 import datetime as dt
 import itertools
@@ -9,22 +9,23 @@ from resize_pipeline.errors import UserError
 from resize_pipeline.instance.internals import cron_string_iterator
 
 RUN_MAX = dt.timedelta(hours=2)
-"""How long a run of reconciliation may take: `max_runtime_seconds` in dagster.yaml."""
+"""Longest run of a reconciliation: `max_runtime_seconds` in dagster.yaml."""
 TICKS_LEAST = 14
 SPAN_LEAST = dt.timedelta(days=8)
-"""How much of a schedule is looked at: a week and more, and of a monthly one a year."""
+"""With `TICKS_LEAST`, how much of a schedule is examined: over a week, and over a year of a monthly
+one."""
 TICKS_MOST = 2_000
-"""What is looked at in 0.2 s: a day of every minute."""
+"""Most ticks examined, which takes 0.2 s: over a day of a schedule that ticks every minute."""
 FROM = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
-"""Where in the schedule that begins: always the same, so that the policy is, too. A Friday, ahead
-of what a schedule of working days leaves out."""
+"""Where the examined part begins. It is fixed, so that the policy never changes by itself. It is a
+Friday, just before the days that a schedule of working days skips."""
 
 
 def freshness_policy(reconciliation_cron: str) -> dg.FreshnessPolicy:
-    """Give the policy of each rendition.
+    """Return the freshness policy of each rendition.
 
-    Reconciliation materializes the current partition at each of its ticks, whether there is
-    anything to make or not. So a rendition is late after one missed tick, and stale after two.
+    Reconciliation materializes the current partition at each of its ticks, even if there is nothing
+    to make. So Dagster warns after one missed tick, and reports a failure after two.
 
     Raises:
         UserError: the schedule has no ticks.
@@ -36,7 +37,7 @@ def freshness_policy(reconciliation_cron: str) -> dg.FreshnessPolicy:
 
 
 def longest_interval(cron: str) -> dt.timedelta:
-    """Give the longest time between two ticks of a schedule in UTC.
+    """Return the longest time between two ticks of a cron schedule in UTC.
 
     Raises:
         UserError: the schedule has no ticks.
@@ -50,7 +51,7 @@ def longest_interval(cron: str) -> dt.timedelta:
             if has_span or number >= TICKS_MOST:
                 break
     except ValueError as error:
-        # A day that never comes, such as the 31st of April.
+        # A date that does not exist, such as April 31.
         msg = f"RECONCILIATION_CRON: {cron!r} must be a cron schedule that has ticks"
         raise UserError(msg) from error
     return longest

@@ -7,11 +7,11 @@ from resize_pipeline.instance.event_log import observations_with_metadata
 from resize_pipeline.kafka.offsets import Gap
 
 OBSERVATIONS_MAX = 1_000
-"""How many of the newest observations are searched for gaps: each run records one, few of a gap."""
+"""How many of the newest observations are searched: each run records one, but few record a gap."""
 
 
 def gap_observation(topic: str, topic_id: str, gap: Gap) -> dg.AssetObservation:
-    """Return the observation that records offsets that can't be read any more."""
+    """Return the observation that records offsets that can no longer be read."""
     return dg.AssetObservation(
         RAW_IMAGES,
         metadata={
@@ -32,7 +32,7 @@ def recorded_gaps(instance: dg.DagsterInstance) -> list[str]:
 
 
 def runs_with_gaps(instance: dg.DagsterInstance) -> set[str]:
-    """Return the ids of the runs that recorded those gaps."""
+    """Return the ids of the runs that recorded the gaps of `recorded_gaps`."""
     return {run_id for _, run_id in _gaps_and_runs(instance)}
 
 

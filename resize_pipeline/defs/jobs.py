@@ -1,4 +1,4 @@
-"""The job that makes renditions."""
+"""The job that makes renditions, and the job that checks them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from resize_pipeline.renditions.spec import Rendition
 
 
 def run_config(**plan: Any) -> dict[str, Any]:
-    """Give the configuration of a run of the job: that of its `plan` op, all else has none."""
+    """Return the configuration of a run of the job; only the `plan` op has any."""
     return {"ops": {"renditions": {"ops": {"plan": {"config": plan}}}}}
 
 
 def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
-    """Build the job over all renditions."""
+    """Build the job that makes all renditions."""
     return dg.define_asset_job(
         JOB_NAME,
-        # Checks list whole buckets: not in every run.
+        # Checks list whole buckets, which is too much for every run.
         selection=_assets(renditions).without_checks(),
         description=(
             "Downloads, resizes and uploads the images that Kafka events or the run's "
@@ -29,7 +29,7 @@ def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
 
 
 def build_checks_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
-    """Build the job that only checks, without making anything."""
+    """Build the job that runs the checks and makes nothing."""
     names = [RAW_IMAGES, *(rendition.name for rendition in renditions)]
     return dg.define_asset_job(
         CHECKS_JOB_NAME,

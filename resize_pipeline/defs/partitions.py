@@ -12,7 +12,7 @@ from resize_pipeline.settings import Settings
 
 HOUR_S = 3600
 HOURS_KEPT = 10_000
-"""Hours that are remembered, more than a year of them; strangers may send others."""
+"""Hours whose key is cached, over a year's worth; bounded, because senders choose the times."""
 
 TimePartitions = dg.HourlyPartitionsDefinition | dg.DailyPartitionsDefinition
 
@@ -30,15 +30,15 @@ def build_partitions(settings: Settings) -> TimePartitions:
 
 
 def partition_key_at(partitions: TimePartitions, time: dt.datetime | None, now: dt.datetime) -> str:
-    """Give the key of the partition that a time falls into.
+    """Return the key of the partition that contains a time.
 
-    A time before the first or after the last partition belongs to that one: a run requested for
-    a key that does not exist would make the tick fail for ever.
+    A time before the first or after the last partition belongs to that partition: a run requested
+    for a key that does not exist would make every tick fail.
 
     Args:
-        partitions: what `build_partitions` returned.
-        time: aware; None counts as `now`.
-        now: aware; the last partition is the one that holds it.
+        partitions: the definition from `build_partitions`.
+        time: timezone-aware; None counts as `now`.
+        now: timezone-aware; the last partition contains it.
     """
     clamped = min(max(time or now, partitions.start), now)
     start = clamped.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
@@ -50,7 +50,7 @@ def partition_key_at(partitions: TimePartitions, time: dt.datetime | None, now: 
 def partition_keys(
     partitions: TimePartitions, now: dt.datetime
 ) -> Callable[[dt.datetime | None], str]:
-    """Give `partition_key_at` for many times, which remembers the hours that it has seen."""
+    """Return `partition_key_at` for many times, with a cache of the hours that it has seen."""
 
     @lru_cache(HOURS_KEPT)
     def key_of(hour: float) -> str:
@@ -60,10 +60,10 @@ def partition_keys(
 
 
 def check_partition(context: dg.OpExecutionContext) -> None:
-    """Refuse a run without a partition, which Dagster does not.
+    """Refuse a run without a partition, which Dagster accepts.
 
     Raises:
-        UserError: there is none.
+        UserError: the run has no partition.
     """
     if not (context.has_partition_key or context.has_partition_key_range):
         msg = (
@@ -76,9 +76,9 @@ def check_partition(context: dg.OpExecutionContext) -> None:
 def window_of(
     context: dg.OpExecutionContext, pipeline: PipelineResource
 ) -> tuple[dt.datetime, dt.datetime]:
-    """Give the times of the run's partitions: from the first on, before the second.
+    """Return the start and the exclusive end of the run's partitions.
 
-    The first partition of all begins with time itself, as `partition_key_at` has it.
+    The very first partition also contains all earlier times, as in `partition_key_at`.
     """
     window = context.partition_time_window
     if window.start <= pipeline.first_partition:

@@ -1,4 +1,4 @@
-"""The job and its schedule that delete finished runs, for Dagster keeps them for ever."""
+"""The job that deletes finished runs, which Dagster keeps forever, and its schedule."""
 
 import datetime as dt
 import itertools
@@ -18,7 +18,7 @@ RETENTION_JOB_NAME = "delete_finished_runs_job"
 RETENTION_SCHEDULE_NAME = "run_retention_schedule"
 CRON = "47 * * * *"
 RUNS_MAX = 500
-"""Most runs that are deleted at a time: 12,000 a day, where a trickle makes about 1,440."""
+"""Most runs deleted at a time: 12,000 a day, where a steady trickle of images makes about 1,440."""
 
 
 def build_retention(
@@ -50,9 +50,9 @@ def build_retention(
     @dg.job(
         name=RETENTION_JOB_NAME,
         description=(
-            "Deletes finished runs of this project that are older than RUN_RETENTION_DAYS, but for "
-            "those that hold a partition's latest materialization or check result, or a gap that "
-            f"`resize-pipeline status` shows; at most {RUNS_MAX}."
+            "Deletes finished runs of this project that are older than RUN_RETENTION_DAYS, at most "
+            f"{RUNS_MAX}. Keeps those that hold a partition's latest materialization or check "
+            "result, or a gap that `resize-pipeline status` shows."
         ),
     )
     def job() -> None:

@@ -1,4 +1,4 @@
-"""What ops, sensors and checks ask about runs: which are unfinished, and what one selected."""
+"""Functions on runs that ops, sensors and checks share."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -20,19 +20,19 @@ from resize_pipeline.resources.pipeline import PipelineResource
 
 @contextmanager
 def one_line_failures(context: dg.OpExecutionContext) -> Generator[None]:
-    """Fail a step with the one line of an error of this package, without a traceback."""
+    """Fail a step with the one-line message of this package's errors, without a traceback."""
     try:
         yield
     except TransientError as error:
         raise dg.Failure(str(error)) from error
     except UserError as error:
-        # `allow_retries` concerns the step alone: without the tag Dagster would repeat the run.
+        # `allow_retries` affects only the step: without the tag Dagster would retry the run.
         context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: "0"})
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """Write counts as "3 rendered, 1 missing"."""
+    """Format counts as "3 rendered, 1 missing"."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
@@ -63,7 +63,7 @@ def sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
         for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
         if state.instigator_name == SENSOR_NAME
     ]
-    # A code location that was renamed leaves its former state behind.
+    # A renamed code location leaves its former state behind.
     return max(
         states,
         key=lambda state: getattr(state.instigator_data, "last_tick_timestamp", None) or 0,

@@ -1,4 +1,4 @@
-"""Reconciliation: the layer that is complete, under the sensor, which is fast."""
+"""The schedules: reconciliation, which finds what the sensor missed, and completeness checks."""
 
 import datetime as dt
 
@@ -14,11 +14,11 @@ from resize_pipeline.resources.pipeline import PipelineResource
 SCHEDULE_NAME = "reconciliation_schedule"
 CHECKS_SCHEDULE_NAME = "completeness_schedule"
 PRIORITY = "5"
-"""Below the sensor's runs and above manual ones in the queue."""
+"""Below the sensor's runs and above manual runs in the queue."""
 
 
 def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDefinition:
-    """Build the schedule that requests a run for whatever lacks a current rendition."""
+    """Build the schedule that requests a run for all objects without a current rendition."""
 
     @dg.schedule(
         name=SCHEDULE_NAME,
@@ -26,8 +26,8 @@ def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDe
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(
-            "Compares source and renditions by listing both, and makes what is missing or "
-            "outdated, whatever its hour."
+            "Lists source and renditions, compares them, and makes missing or outdated renditions "
+            "in all partitions."
         ),
     )
     def reconciliation(
@@ -45,20 +45,23 @@ def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDe
 
 
 def build_completeness(partitions: TimePartitions, cron: str) -> dg.ScheduleDefinition:
-    """Build the schedule that checks the partition that ended last."""
+    """Build the schedule that checks the most recently ended partition."""
 
     @dg.schedule(
         name=CHECKS_SCHEDULE_NAME,
         job_name=CHECKS_JOB_NAME,
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Checks that every object of the partition that ended last is answered for.",
+        description=(
+            "Checks that every object of the most recently ended partition has its renditions or a "
+            "dead letter."
+        ),
     )
     def completeness() -> dg.RunRequest | dg.SkipReason:
         keys = partitions.get_partition_keys(current_time=dt.datetime.now(dt.UTC))[-2:-1]
         if not keys:
             return dg.SkipReason("no partition has ended yet")
-        # By the tag, because Dagster knows of no partitions of a job that only has checks.
+        # By tag, because in Dagster a job that has only checks has no partitions.
         return dg.RunRequest(tags={PARTITION_NAME_TAG: keys[0], PRIORITY_TAG: PRIORITY})
 
     return completeness

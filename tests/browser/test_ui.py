@@ -175,7 +175,9 @@ def test_asset_graph_shows_every_asset_with_its_source_and_description(page, pip
     for rendition in load_renditions(pipeline.folder / "renditions.yaml", SOURCE):
         page.goto(f"/locations/resize_pipeline/asset-groups/images/lineage/{rendition.name}")
         size = f"{rendition.width} x {rendition.height}"
-        described = page.get_by_text(f"Every picture scaled to fit {rendition.fit} {size} pixels")
+        described = page.get_by_text(
+            f"Every image resized with fit {rendition.fit} to {size} pixels"
+        )
         expect(described).to_contain_text(f"s3://{rendition.bucket}/KEY")
     screenshot("asset-description")
 
@@ -197,7 +199,9 @@ def test_run_shows_each_step(page, run, screenshot):
 
 def test_asset_shows_metadata_and_contact_sheet(page, run, screenshot):
     page.goto("/assets/thumbnail")
-    expect(page.get_by_text("Every picture scaled to fit inside 160 x 160 pixels")).to_be_visible()
+    expect(
+        page.get_by_text("Every image resized with fit inside to 160 x 160 pixels")
+    ).to_be_visible()
     page.get_by_role("button", name="2 sensors").click()
     expect(page.get_by_role("link", name="minio_events_sensor")).to_be_visible()
     screenshot("asset")

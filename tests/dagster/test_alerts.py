@@ -105,7 +105,7 @@ class TestFailedRuns:
         self, project: Project, failed_runs: Callable, webhook: Webhook
     ) -> None:
         assert fail(project, AWAY).tags[WILL_RETRY_TAG] == "true"
-        assert "Dagster repeats" in failed_runs().skip_message
+        assert "Dagster retries" in failed_runs().skip_message
         assert webhook.posts == []
 
     def test_after_one_that_is_repeated_comes_the_next(

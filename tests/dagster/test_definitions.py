@@ -86,16 +86,16 @@ def test_assets_say_whose_and_what_they_are(tmp_path: Path) -> None:
     assert ours == {"bucket": "one-bucket", "fit": "cover", "format": "webp", "size": "30x20"}
     assert one.kinds == {"pillow", "s3"}
     for part in (
-        "fit cover 30 x 20 pixels at north",
+        "fit cover to 30 x 20 pixels at north",
         "as webp",
-        "metadata copyright is kept",
-        "of an animation the first frame",
+        "metadata, copyright is kept",
+        "of an animation, the first frame",
         "`s3://one-bucket/KEY.webp`",
         "`Cache-Control: max-age=60`",
     ):
         assert part in (one.description or "")
     two = graph.get(dg.AssetKey("two")).description or ""
-    assert "metadata nothing is kept, of an animation all frames" in two
+    assert "metadata, nothing is kept; of an animation, all frames" in two
     assert "Cache-Control" not in two
     assert graph.get(dg.AssetKey("raw_images")).tags["bucket"] == "images"
 

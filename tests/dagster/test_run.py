@@ -651,7 +651,7 @@ class TestFailures:
             renditions="renditions: {large: {width: 50, height: 50, bucket: large-bucket}}"
         )
         said = project.failure(project.run(request, raise_on_error=False))
-        assert "planned under specs with the digest" in said
+        assert "planned with specs of digest" in said
         assert "renditions.yaml" in said
         assert project.minio.written() == []
 

@@ -96,14 +96,14 @@ def test_ticks_that_fail_do_not_count(project: Project) -> None:
     had_ticks(project, (1200, TickStatus.SKIPPED), (10, TickStatus.FAILURE))
     found = check(project)
     assert not found.passed
-    assert "no tick that succeeded for 20 minutes" in (found.description or "")
+    assert "has had no successful tick for 20 minutes" in (found.description or "")
     assert "failed ticks" in (found.description or "")
 
 
 def test_without_any_tick(project: Project) -> None:
     found = check(project)
     assert not found.passed
-    assert f"{NAME} had no tick that succeeded yet" in (found.description or "")
+    assert f"{NAME} has had no successful tick yet" in (found.description or "")
 
 
 def test_a_sensor_that_was_stopped(project: Project) -> None:

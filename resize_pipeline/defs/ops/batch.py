@@ -1,7 +1,7 @@
-"""The steps of a run: plan, then download, resize and upload each batch, then publish.
+"""The steps of a run for each batch: download, resize and upload.
 
-A picture that can't be decoded becomes a dead letter and fails none of its neighbours; a server
-that stays away fails the run with one line that says which, and Dagster repeats the run.
+An image that can't be decoded becomes a dead letter and does not fail its neighbours. A server that
+stays unreachable fails the run with one line that names it, and Dagster retries the run.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -54,7 +54,7 @@ def download(
     renderer: RendererResource,
     pipeline: PipelineResource,
 ) -> list[Downloaded | Settled]:
-    """Read the originals of a batch into memory, but for those that need nothing."""
+    """Read the originals of a batch into memory, except those that need nothing."""
     converger = _converger(context, minio, renderer, pipeline)
     budget = Budget(pipeline.batch_max_bytes)
 
@@ -75,7 +75,7 @@ def resize(
     renderer: RendererResource,
     pipeline: PipelineResource,
 ) -> list[Resized | Settled]:
-    """Make the renditions of a batch, in child processes."""
+    """Make the renditions of a batch in child processes."""
     converger = _converger(context, minio, renderer, pipeline)
 
     def make(step: Downloaded | Settled) -> Resized | Settled:
@@ -94,7 +94,7 @@ def upload(
     renderer: RendererResource,
     pipeline: PipelineResource,
 ) -> Uploaded:
-    """Write the renditions of a batch, look at the sources again, and send dead letters."""
+    """Write the renditions of a batch, check the sources again, and send dead letters."""
     converger = _converger(context, minio, renderer, pipeline)
 
     def put(step: Resized | Settled) -> Confirmed:
@@ -116,7 +116,7 @@ def upload(
     result = Uploaded()
     with one_line_failures(context):
         done = _threads(IO_THREADS, put, [step for step in resized if not is_deferred(step)])
-        # One after the other, because each may be as large as a batch.
+        # One at a time, because each may be as large as a batch.
         done += [put(step) for step in resized if is_deferred(step)]
         busy: list[Outgoing] = []
         for settled, written in converger.answer(done, send):
@@ -127,12 +127,12 @@ def upload(
                 context.log.warning(f"rejected {settled.request.key!r}: {settled.reason}")
             if settled.status is Status.BUSY:
                 context.log.warning(
-                    f"busy {settled.request.key!r}: overwritten again and again while it was "
-                    f"rendered, so it goes back on {pipeline.kafka_topic} for a later run"
+                    f"busy {settled.request.key!r}: repeatedly overwritten while it was "
+                    f"rendered, so it is sent to {pipeline.kafka_topic} again for a later run"
                 )
                 key = letter_key(pipeline.source_bucket, settled.request.key)
                 busy.append((key, _again(pipeline, settled), ()))
-        # The run of its last event may have ended already, ahead of what was written here.
+        # The run of its last event may have ended already, before this run's last write.
         if busy:
             kafka.send(pipeline.kafka_topic, busy)
     context.log.debug(in_words(result.statuses))
@@ -180,7 +180,7 @@ def _dead_letter(
 
 def _again(pipeline: PipelineResource, settled: Settled) -> bytes:
     message = settled.request.message
-    # A large one names others, too, or is refused when it is sent without compression.
+    # A large message also names other objects, or would be refused without compression.
     if message and len(message.value) <= pipeline.dead_letter_max_bytes:
         return message.value
     return _notification(pipeline, settled)

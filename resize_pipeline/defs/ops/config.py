@@ -32,13 +32,13 @@ Key = Annotated[str, AfterValidator(_as_long_as_a_key)]
 
 
 class PlanConfig(BaseModel):
-    """What a run covers. Without any of it: every object of the run's partitions.
+    """What a run covers; with nothing set, every object of the run's partitions.
 
-    Of what is listed, that is without offset ranges and objects, only what lacks a current
-    rendition is made.
+    Without offset ranges and objects a run lists the bucket, and makes only renditions that are
+    missing or outdated.
 
-    Not a `dg.Config`: its strings accept `{env: NAME}`, so that whoever may launch a run could
-    have a secret put into a log line.
+    Not a `dg.Config`, whose strings accept `{env: NAME}`: anyone who may launch a run could have a
+    secret written into a log line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -46,21 +46,21 @@ class PlanConfig(BaseModel):
     topic_id: Id = ""
     """Id of the topic that the offset ranges belong to."""
     offset_ranges: Annotated[list[Id], Field(max_length=OFFSET_RANGES_MAX)] = []
-    """Each PARTITION:START-END, the end exclusive."""
+    """Offset ranges as PARTITION:START-END, with an exclusive end."""
     objects: Annotated[list[Key], Field(max_length=LISTED_MAX_OBJECTS)] = []
     """Keys in the source bucket."""
     version_id: Key = ""
-    """Refuse the run if this is not the newest version of its one object."""
+    """Fail the run unless this is the newest version of its one object."""
     prefix: Key = ""
-    """Every object of the bucket whose key starts with it, whatever its hour."""
+    """Every object whose key starts with this prefix, in all partitions."""
     reconcile: bool = False
-    """Every object of the bucket, whatever its hour."""
+    """Every object of the bucket, in all partitions."""
     force: bool = False
-    """Make renditions again that are current."""
+    """Remake renditions that are current already."""
     start_after: Key = ""
-    """Of what is listed, only keys after this one; for follow-up runs."""
+    """When listing, only keys after this one; set by follow-up runs."""
     spec_digest: Id = ""
-    """Digest of the specs that the run was planned under."""
+    """Digest of the specs that the run was planned with; other specs fail it."""
 
     @classmethod
     def schema_of_op(cls) -> dict[str, dg.Field]:
@@ -89,5 +89,5 @@ class PlanConfig(BaseModel):
             shown = f"{len(value)} entries" if isinstance(value, list) else repr(value)[:SHOWN]
             name = ".".join(str(part) for part in problem["loc"])
             reason = problem["msg"].removeprefix("Value error, ")
-            msg = f"{name} in the run's configuration: {shown}: {reason}; launch it with less"
+            msg = f"{name} in the run's configuration: {shown}: {reason}; launch it with less data"
             raise UserError(msg) from error

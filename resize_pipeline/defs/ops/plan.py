@@ -1,4 +1,4 @@
-"""TODO."""
+"""The first step of a run: find the objects that it covers, and cut them into batches."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,9 +54,9 @@ def plan(
     minio: MinioResource,
     pipeline: PipelineResource,
 ) -> Iterator[dg.Output[Plan] | dg.DynamicOutput[Batch]]:
-    """Find the objects that the run answers for and cut them into batches."""
-    # Steps hand pictures on in memory, so a run is repeated from its start. The tag is set here and
-    # not on the job, because runs of `Materialize` and of asset backfills have no tags of a job.
+    """Find the objects that the run covers and cut them into batches."""
+    # Steps pass images on in memory, so a retry starts at the first step. The tag is set here and
+    # not on the job, because runs of `Materialize` and of asset backfills get no tags of the job.
     context.instance.add_run_tags(context.run.run_id, {RETRY_STRATEGY_TAG: "ALL_STEPS"})
     for warning in pipeline.warnings:
         context.log.warning(warning)
@@ -77,7 +77,7 @@ def plan(
         ]
         planned.objects = len(requests)
         if planned.left_after is not None:
-            context.log.info(f"more is left after {planned.left_after!r}: a follow-up run takes it")
+            context.log.info(f"more objects after {planned.left_after!r}: left to a follow-up run")
             context.instance.add_run_tags(context.run.run_id, left_tags(planned.left_after))
         context.log.info(
             f"objects: {planned.objects}; messages skipped: {in_words(planned.skipped) or 'none'}"
@@ -99,17 +99,17 @@ def _check_config(
     check_partition(context)
     scopes = (config.offset_ranges, config.objects, config.prefix, config.reconcile)
     if sum(map(bool, scopes)) > 1:
-        msg = "a run covers one of offset_ranges, objects, prefix and reconcile: leave others out"
+        msg = "a run covers one of offset_ranges, objects, prefix and reconcile: omit the others"
         raise UserError(msg)
     if config.version_id and len(config.objects) != 1:
         msg = (
-            f"version_id {config.version_id!r} is of one object, but objects names "
-            f"{len(config.objects)}: name exactly one, or leave version_id out"
+            f"version_id {config.version_id!r} requires one object, but objects names "
+            f"{len(config.objects)}: name exactly one, or omit version_id"
         )
         raise UserError(msg)
     if config.spec_digest and config.spec_digest != pipeline.spec_digest:
         msg = (
-            f"this run was planned under specs with the digest {config.spec_digest}, but "
+            f"this run was planned with specs of digest {config.spec_digest}, but "
             f"{pipeline.renditions_file} here has {pipeline.spec_digest}: give all code locations "
             "and workers the same file; reconciliation then makes what this run would have made"
         )
@@ -174,7 +174,7 @@ def _named(
     bucket = pipeline.source_bucket
     for key in dict.fromkeys(config.objects):
         info = named = None
-        # A key that is not there, or can't be, goes on: the run reports it.
+        # A missing or impossible key stays in the plan: the run reports it.
         with suppress(PermanentError):
             info = minio.stat(bucket, key)
             if config.version_id:
@@ -208,7 +208,7 @@ def _listed(
             return
         last = item.key
         yield Request(item.key, item.size)
-    # A follow-up run covers what those before it did, which succeeded.
+    # The runs that a follow-up run continues have succeeded, so it covers their objects, too.
     if config.reconcile:
         planned.covers = Covers.BUCKET
     elif not config.prefix:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The last step of a run: record a materialization of each selected rendition."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
         context.log.info(f"{in_words(total.statuses) or 'nothing to do'} in {seconds:.1f} s")
         names = [one.name for one in renditions]
         selected = [one for one in renditions if one.name in context.selected_output_names]
-        # Dagster stores metadata several times over, and all renditions show the same pictures.
+        # Dagster stores metadata several times over, and all renditions show the same images.
         shown = min(selected, key=lambda one: one.width * one.height)
         for rendition in selected:
             sheet = _contact_sheet(total, pipeline) if rendition is shown else {}

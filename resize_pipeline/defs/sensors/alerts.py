@@ -1,4 +1,4 @@
-"""Sensors that tell a person, by the webhook, of what needs one."""
+"""The sensors that notify the webhook of failed runs and new dead letters."""
 
 import itertools
 import time
@@ -27,25 +27,25 @@ from resize_pipeline.resources.webhook import WebhookResource
 FAILED_RUN_SENSOR_NAME = "failed_run_sensor"
 DEAD_LETTER_SENSOR_NAME = "dead_letter_sensor"
 FAILED_RUN_INTERVAL_S = 15
-"""Each tick tells of one run."""
+"""Each tick reports one run."""
 DEAD_LETTER_INTERVAL_S = 60
 MESSAGES_MOST = 10_000
-"""Most messages of the dead-letter topic that one notice is about."""
+"""Most messages of the dead-letter topic that one notice covers."""
 READ_BUDGET_S = 15.0
-"""When a tick stops reading: with the post, well below the 60 s after which Dagster cuts it off."""
+"""How long a tick reads: with the post, well below the 60 s after which Dagster terminates it."""
 STALL_TIMEOUT_S = 10.0
 
 
 class NotToldError(dg.DagsterError):
-    """Nobody could be told of a failed run.
+    """Raised when the notice of a failed run could not be sent.
 
-    An error of Dagster's own fails the tick and leaves the cursor. After any other one
-    `run_failure_sensor` goes on to the next run, and the notice would be lost.
+    An error of Dagster's own fails the tick and keeps the cursor. After any other error
+    `run_failure_sensor` moves on to the next run, and the notice would be lost.
     """
 
 
 def build_failed_run_sensor(ui_url: str) -> dg.SensorDefinition:
-    """Build the sensor that tells of runs that failed for good.
+    """Build the sensor that reports runs that failed and that Dagster does not retry.
 
     Args:
         ui_url: address of the Dagster UI.
@@ -55,16 +55,15 @@ def build_failed_run_sensor(ui_url: str) -> dg.SensorDefinition:
         name=FAILED_RUN_SENSOR_NAME,
         minimum_interval_seconds=FAILED_RUN_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the webhook of each run that failed and that Dagster does not repeat.",
+        description="Notifies the webhook of each failed run that Dagster does not retry.",
     )
     def sensor(
         context: dg.RunFailureSensorContext, webhook: WebhookResource
     ) -> DagsterRunReaction | dg.SkipReason:
-        # Each way ends the tick, so that a run that was told of is told of once whatever becomes
-        # of the next one.
+        # Every path ends the tick, so a run is reported only once, whatever happens to the next.
         run = context.dagster_run
         if will_be_repeated(context.instance, run):
-            return dg.SkipReason(f"Dagster repeats run {run.run_id}")
+            return dg.SkipReason(f"Dagster retries run {run.run_id}")
         notice = failed_run_notice(
             run_id=run.run_id,
             job=run.job_name,
@@ -82,20 +81,20 @@ def build_failed_run_sensor(ui_url: str) -> dg.SensorDefinition:
 
 
 def will_be_repeated(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Tell whether Dagster repeats a failed run, or has done so.
+    """Return whether Dagster retries a failed run, or has already done so.
 
     Raises:
-        NotToldError: it is not decided yet.
+        NotToldError: Dagster has not decided yet.
     """
     decided = run.tags.get(WILL_RETRY_TAG)
     if decided is None and instance.run_retries_enabled:
         # Dagster stores the failure first and the tag a moment later.
-        msg = f"whether Dagster repeats run {run.run_id} is not decided yet: the next tick asks"
+        msg = f"Dagster has not decided yet whether to retry run {run.run_id}: the next tick asks"
         raise NotToldError(msg)
     if decided != "true" or AUTO_RETRY_RUN_ID_TAG in run.tags:
         return decided == "true"
-    # Dagster repeats no run of a backfill that is over, and that of a job is over once all of its
-    # runs are launched.
+    # Dagster retries no run of a backfill that has ended, and a backfill of a job ends once all of
+    # its runs are launched.
     if BACKFILL_ID_TAG not in run.tags:
         return True
     backfill = instance.get_backfill(run.tags[BACKFILL_ID_TAG])
@@ -108,23 +107,23 @@ def _error(context: dg.RunFailureSensorContext) -> str:
         if failure.user_failure_data and failure.user_failure_data.description:
             return failure.user_failure_data.description
         if failure.error:
-            # Dagster wraps what a step raised in an error of its own.
+            # Dagster wraps the exception of a step in an error of its own.
             return (failure.error.cause or failure.error).message
     event = context.failure_event
-    # Of a run that was marked as failed from outside there is no more than a message.
+    # A run that was marked as failed from outside has only a message.
     data = event.event_specific_data
     error = data.error if isinstance(data, JobFailureData) else None
     return error.message if error else event.message or "no step failed"
 
 
 def build_dead_letter_sensor() -> dg.SensorDefinition:
-    """Build the sensor that tells of new dead letters; its cursor is how far it has told."""
+    """Build the sensor that reports new dead letters; its cursor is how far it has reported."""
 
     @dg.sensor(
         name=DEAD_LETTER_SENSOR_NAME,
         minimum_interval_seconds=DEAD_LETTER_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the webhook of new dead letters: how many, first keys and reasons.",
+        description="Notifies the webhook of new dead letters: number, first keys and reasons.",
     )
     def sensor(
         context: dg.SensorEvaluationContext,
@@ -151,7 +150,7 @@ def build_dead_letter_sensor() -> dg.SensorDefinition:
         start, _ = starting_offsets(Cursor.parse(context.cursor, DEAD_LETTER_SENSOR_NAME), state)
         position: dict[int, int] = {}
         letters = newest(itertools.islice(read(start, end, position), MESSAGES_MOST))
-        # A run that is repeated, or an event that comes again, writes the same letter again.
+        # A retried run or a repeated event writes the same letter again.
         told = newest(read(first, start, {})) if letters else {}
         new = [
             letter
@@ -164,7 +163,7 @@ def build_dead_letter_sensor() -> dg.SensorDefinition:
         return dg.SensorResult(
             cursor=after.model_dump_json(),
             skip_reason=dg.SkipReason(
-                f"told of {len(new)} new dead letters" if new else "no new dead letters"
+                f"reported {len(new)} new dead letters" if new else "no new dead letters"
             ),
         )
 

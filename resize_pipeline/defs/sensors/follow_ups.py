@@ -1,8 +1,8 @@
-"""Runs that go on where another run ended: one takes a bounded number of objects from a listing.
+"""The sensor that continues a listing where a run reached its limit of objects.
 
-A run that leaves some says so by tags, and once it has succeeded this sensor requests the next one:
-the same configuration, partitions and renditions, from the next key on. A run that fails for good
-has none; what it left is found by reconciliation.
+A run that leaves objects says so in its tags. Once it has succeeded, this sensor requests the next
+run, with the same configuration, partitions and renditions, from the next key on. A run that fails
+for good gets no follow-up run; reconciliation finds what it left.
 """
 
 import copy
@@ -25,9 +25,9 @@ LEFT_TAG = "resize_pipeline/left"
 LEFT_AFTER_TAG = "resize_pipeline/left_after"
 INTERVAL_S = 15
 SINCE = dt.timedelta(days=1)
-"""How far back runs are looked for when there is no cursor."""
+"""How far back a tick without a cursor looks for runs."""
 RUNS_MOST = 20
-"""Most runs that one tick looks at."""
+"""Most runs that one tick follows up."""
 PASSED_ON = (
     PARTITION_NAME_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -38,19 +38,19 @@ PASSED_ON = (
 
 
 def left_tags(key: str) -> dict[str, str]:
-    """Give the tags of a run that leaves objects, the first of them after this key."""
+    """Return the tags of a run that leaves the objects after this key."""
     return {LEFT_TAG: "true", LEFT_AFTER_TAG: key}
 
 
 def build_follow_ups() -> dg.SensorDefinition:
-    """Build the sensor."""
+    """Build the sensor that requests follow-up runs."""
 
     @dg.sensor(
         name=SENSOR_NAME,
         job_name=JOB_NAME,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Requests the next run where one has taken as many objects as a run may.",
+        description="Requests a follow-up run where a run reached its limit of listed objects.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         since = (
@@ -69,7 +69,7 @@ def build_follow_ups() -> dg.SensorDefinition:
             ascending=True,
         )
         if not records:
-            return dg.SkipReason("no run has left objects to another")
+            return dg.SkipReason("no run has left objects for a follow-up run")
         return dg.SensorResult(
             run_requests=[_follow_up(record.dagster_run) for record in records],
             cursor=records[-1].update_timestamp.isoformat(),
@@ -79,12 +79,12 @@ def build_follow_ups() -> dg.SensorDefinition:
 
 
 def _follow_up(run: dg.DagsterRun) -> dg.RunRequest:
-    # A copy, for the run's own is frozen deep inside.
+    # A copy, because the run's own configuration is frozen at every level.
     config: dict[str, Any] = copy.deepcopy(dict(run.run_config))
     plan = config.setdefault("ops", {}).setdefault("renditions", {}).setdefault("ops", {})
     plan.setdefault("plan", {}).setdefault("config", {})["start_after"] = run.tags[LEFT_AFTER_TAG]
     return dg.RunRequest(
-        # Two runs can have been updated at the same moment, on either side of a cursor.
+        # Two runs can have the same update time, on either side of a cursor.
         run_key=run.run_id,
         run_config=config,
         tags={name: run.tags[name] for name in PASSED_ON if name in run.tags},

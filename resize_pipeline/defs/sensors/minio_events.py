@@ -48,7 +48,7 @@ RUN_PRIORITY = "10"
 
 
 def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
-    """Build the sensor."""
+    """Build the sensor that requests runs for new messages."""
 
     @dg.sensor(
         name=SENSOR_NAME,
@@ -56,8 +56,8 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
         minimum_interval_seconds=MIN_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Reads MinIO's notifications from Kafka and requests runs for what is new. A tick "
-            f"that finds nothing waits {LONG_POLL_S:g} s for a message and requests 0 runs."
+            "Reads MinIO's notifications from Kafka and requests runs for the new ones. A tick "
+            f"that finds none waits {LONG_POLL_S:g} s for a message and requests 0 runs."
         ),
     )
     def sensor(
@@ -128,7 +128,7 @@ def _tick(
     return dg.SensorResult(
         run_requests=requests,
         cursor=after.model_dump_json(),
-        # Nothing but gaps: an event that belongs to no run can't be deleted with one.
+        # Only gaps: events outside a run are never deleted, because runs are what is deleted.
         asset_events=[gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor],
         skip_reason=None if requests else _skip_reason(state.topic, left, held_back),
     )
@@ -163,11 +163,11 @@ def _collect(
     """Add messages to the backlogs until the runs are full or the deadline has passed.
 
     Args:
-        messages: what is read, record by record.
-        backlog: of each partition.
+        messages: the messages, read one by one.
+        backlog: the backlog of each Kafka partition.
         key_at: returns the key of the Dagster partition of a time.
         pipeline: the settings.
-        limits: of the runs; the next tick would read again what they can't take.
+        limits: limits of the runs; the next tick would read any further messages again.
         deadline: when to stop, in seconds of `time.monotonic`.
     """
     room = limits.runs * limits.weight
@@ -180,7 +180,7 @@ def _collect(
 
 
 def _full_batch(pipeline: PipelineResource) -> RunLimits:
-    """Return the size from which on a run need not wait for more messages."""
+    """Return the size at which a run no longer waits for more messages."""
     return RunLimits(
         min(pipeline.batch_max_objects, pipeline.run_max_objects),
         min(pipeline.batch_max_bytes, pipeline.run_max_bytes),
@@ -200,8 +200,8 @@ def _skip_reason(topic: str, left: int, held_back: float) -> str:
 def _weigh(message: Message, pipeline: PipelineResource) -> tuple[dt.datetime | None, int]:
     """Return when a message's objects changed, None if that is unknown, and its weight in bytes.
 
-    A message that names several objects weighs at least as much as so many average objects of a
-    full run, so that a run's objects are bounded whatever the messages hold.
+    A message that names several objects weighs at least as much as that many average objects of a
+    full run, so the number of a run's objects is bounded whatever the messages contain.
     """
     happened, weight = None, 0
     events = parse_message(message.value, source_bucket=pipeline.source_bucket)
@@ -220,18 +220,18 @@ def _sent(message: Message) -> dt.datetime | None:
     try:
         return dt.datetime.fromtimestamp(message.timestamp / 1000, dt.UTC)
     except (ValueError, OverflowError, OSError):
-        # The producer may set it to anything, and a tick that raises would fail for ever.
+        # Producers may set any timestamp, and one that raised would fail every tick.
         return None
 
 
 def _mirror(
     context: dg.SensorEvaluationContext, kafka: KafkaResource, group: str, cursor: Cursor
 ) -> None:
-    # Only the position that Dagster has stored, so that the group never runs ahead of it.
+    # Commits only the position that Dagster has stored, so the group never runs ahead of it.
     try:
         kafka.commit(group, cursor.topic, cursor.next_offsets)
     except TransientError as error:
-        # The next tick tries again. If Kafka is unreachable, the rest of this tick fails, too.
+        # The next tick tries again. If Kafka is unreachable, the rest of this tick fails as well.
         context.log.info(f"consumer group {group} does not show the position yet: {error}")
     except UserError as error:
         context.log.warning(f"consumer group {group} does not show the position: {error}")

@@ -1,6 +1,6 @@
-"""What a person is told by the webhook, as the JSON that is posted. Pure.
+"""The notices that are posted to the webhook, as JSON. Pure.
 
-`text` is what Slack and Mattermost show; the other fields are for programs.
+Slack and Mattermost show `text`; the other fields are for programs.
 """
 
 from collections import Counter
@@ -11,21 +11,21 @@ from resize_pipeline.kafka.dead_letters import DeadLetter
 
 KEYS_SHOWN = 10
 KEY_MAX = 200
-"""Characters of a key that are shown; S3 allows 1024 bytes."""
+"""Most characters of a key that are shown; S3 allows 1024 bytes."""
 REASONS_SHOWN = 5
 
 
 def failed_run_notice(
     *, run_id: str, job: str, partition: str | None, error: str, url: str
 ) -> dict[str, object]:
-    """Say that a run failed and that Dagster does not repeat it.
+    """Return the notice of a run that failed and that Dagster does not retry.
 
     Args:
         run_id: id of the run.
         job: name of its job.
         partition: key of its partition, None if it has none.
-        error: what it failed with.
-        url: where it is in the UI.
+        error: the message it failed with.
+        url: address of the run in the UI.
     """
     line = one_line(error)
     where = f" of partition {_code(partition)}" if partition else ""
@@ -40,7 +40,7 @@ def failed_run_notice(
 
 
 def dead_letters_notice(letters: Sequence[DeadLetter]) -> dict[str, object]:
-    """Say that there are new dead letters.
+    """Return the notice of new dead letters.
 
     Args:
         letters: the new ones, in the order of the topic; at least one.
@@ -76,7 +76,7 @@ def _shortened(key: str) -> str:
 
 
 def _code(text: str) -> str:
-    # Strangers choose keys: in code nobody is mentioned, and Slack takes what is in <> for links
-    # and mentions even there (docs.slack.dev/messaging/formatting-message-text).
+    # Whoever uploads chooses the keys. Code mentions nobody, but even there Slack reads text in <>
+    # as links and mentions (docs.slack.dev/messaging/formatting-message-text).
     plain = text.replace("`", "'")
     return f"`{plain.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')}`"
