@@ -1,7 +1,7 @@
-"""Objects of renditions that are no longer made: found, and deleted on request.
+"""Finds the objects of renditions that are no longer made, and deletes them on request.
 
-Taking a rendition out of the spec file, or giving it another bucket or prefix, leaves its objects
-where they are. Dagster remembers where they went: each materialization has that place as metadata.
+Removing a rendition from the spec file, or changing its bucket or prefix, leaves its objects where
+they are. Dagster remembers where they were written: each materialization has the place as metadata.
 """
 
 import itertools
@@ -32,14 +32,14 @@ from resize_pipeline.validators import checked_bucket
 
 JOBS = frozenset({JOB_NAME, IMPLICIT_ASSET_JOB_NAME})
 METADATA = frozenset({"uri", "images", "rendition bytes"})
-"""Names that every materialization of a rendition has in its metadata."""
+"""Metadata that every materialization of a rendition has."""
 
 _SCHEME = "s3://"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a rendition was written: below a prefix of a bucket, under its name."""
+    """Where a rendition was written: below a prefix of a bucket."""
 
     rendition: str
     bucket: str
@@ -47,22 +47,22 @@ class Place:
 
     @property
     def uri(self) -> str:
-        """The place as materializations have it."""
+        """The place as it is written in materializations."""
         return f"{_SCHEME}{self.bucket}/{self.prefix}"
 
     def covers(self, other: "Place") -> bool:
-        """Tell whether all keys of the other place are this one's, too."""
+        """Return whether all keys of the other place are in this one, too."""
         return self.bucket == other.bucket and other.prefix.startswith(self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
 class RemovedRendition:
-    """A place that no rendition of the spec file is written to any more.
+    """A place that no rendition of the spec file is written to any longer.
 
     Attributes:
         place: where its objects are.
-        is_moved: whether a rendition of that name is still in the spec file, with another place.
-        kept: prefixes in that bucket, below the place, of what is not this rendition's.
+        is_moved: whether the spec file still has a rendition of that name, with another place.
+        kept: prefixes in that bucket, below the place, of objects of other renditions.
     """
 
     place: Place
@@ -71,7 +71,7 @@ class RemovedRendition:
 
 
 def place_of(entry: dg.EventLogEntry) -> Place | None:
-    """Give the place that a materialization tells of; None if it is not one of this project's."""
+    """Return the place in a materialization; None if it is not one of this project."""
     materialization = entry.asset_materialization
     event = entry.dagster_event
     if materialization is None or event is None or event.job_name not in JOBS:
@@ -91,12 +91,12 @@ def place_of(entry: dg.EventLogEntry) -> Place | None:
 def removed_renditions(
     places: Iterable[Place], renditions: Sequence[Rendition], source_bucket: str
 ) -> list[RemovedRendition]:
-    """Decide which places are former ones, and what is below them that is not theirs.
+    """Return the former places, each with the prefixes below it that belong to other renditions.
 
     Args:
         places: where renditions were written at any time.
-        renditions: those of the spec file.
-        source_bucket: nothing in it is ever a rendition's.
+        renditions: the renditions of the spec file.
+        source_bucket: the source bucket, which never contains renditions.
     """
     current = [Place(spec.name, spec.bucket, spec.prefix) for spec in renditions]
     former = sorted(
@@ -112,7 +112,7 @@ def removed_renditions(
                 sorted(
                     one.prefix
                     for one in {*current, *former}
-                    # What another removed rendition has below it goes by that one's name.
+                    # Objects of another removed rendition are deleted under its own name.
                     if place.covers(one) and one.prefix != place.prefix
                 )
             ),
@@ -124,34 +124,34 @@ def removed_renditions(
 def places_of(
     found: Sequence[RemovedRendition], name: str, renditions_file: Path
 ) -> list[RemovedRendition]:
-    """Give the former places of one rendition, at least one.
+    """Return the former places of one rendition, at least one.
 
     Raises:
-        UserError: there is none.
+        UserError: the rendition has none.
     """
     chosen = [one for one in found if one.place.rendition == name]
     if not chosen:
         known = ", ".join(sorted({one.place.rendition for one in found})) or "none"
         msg = (
-            f"no removed rendition {name!r}: take one of those that Dagster knows of and that are "
-            f"not in {renditions_file}, or had another place before: {known}"
+            f"no removed rendition {name!r}: choose one that Dagster knows and that is not in "
+            f"{renditions_file}, or had another place before: {known}"
         )
         raise UserError(msg)
     return chosen
 
 
 def written_places(instance: dg.DagsterInstance, renditions: Sequence[Rendition]) -> set[Place]:
-    """Ask Dagster where the newest materialization of each partition of a rendition went.
+    """Return where the newest materialization of each partition of a rendition was written.
 
     Args:
-        instance: its storages are SQL storages.
-        renditions: those of the spec file; their current places are left out.
+        instance: the Dagster instance.
+        renditions: the renditions of the spec file; their current places are left out.
 
     Raises:
-        UserError: the storage is of another kind.
+        UserError: the instance does not use SQL storages.
     """
-    # After a year most are at the current places, and reading one takes a millisecond. The place is
-    # quoted as in the stored JSON.
+    # After a year most materializations are at the current places, and reading one takes a
+    # millisecond. The place is quoted as in the stored JSON.
     current = [
         dg.serialize_value(dg.MetadataValue.text(Place(spec.name, spec.bucket, spec.prefix).uri))
         for spec in renditions
@@ -163,19 +163,18 @@ def written_places(instance: dg.DagsterInstance, renditions: Sequence[Rendition]
 def left_objects(minio: MinioResource, removed: RemovedRendition) -> Iterator[ObjectInfo]:
     """List the objects that a removed rendition left, as a stream.
 
-    Only those count that carry the metadata of a rendition: others in that place are somebody
-    else's.
+    Only objects with the metadata of a rendition count; the pipeline did not write any others.
 
     Raises:
-        TransientError: the server can't be reached.
-        UserError: the bucket is refused.
+        TransientError: the server is unreachable.
+        UserError: access to the bucket is refused.
     """
     place = removed.place
     try:
         for item in minio.list_objects(place.bucket, place.prefix, with_metadata=True):
             if item.key.startswith(removed.kept):
                 continue
-            # Only MinIO's listing tells; elsewhere each object is looked at, unless it is gone.
+            # Only MinIO's listing has the metadata; on other servers each object needs a stat.
             found = minio.stat(place.bucket, item.key) if item.metadata is None else item
             if found and is_ours(found):
                 yield found
@@ -186,14 +185,14 @@ def left_objects(minio: MinioResource, removed: RemovedRendition) -> Iterator[Ob
 
 
 def delete_objects(minio: MinioResource, removed: RemovedRendition) -> Iterator[tuple[int, int]]:
-    """Delete the objects that a removed rendition left, each soon after it was looked at.
+    """Delete the objects that a removed rendition left, each soon after it was listed.
 
     Yields:
-        How many objects went with each request, and their bytes.
+        For each request, how many objects it deleted, and their bytes.
 
     Raises:
-        TransientError: the server can't be reached, or did not delete all.
-        UserError: the bucket is refused.
+        TransientError: the server is unreachable, or did not delete all objects.
+        UserError: access to the bucket is refused.
     """
     found = left_objects(minio, removed)
     while some := list(itertools.islice(found, REMOVED_AT_ONCE)):
@@ -217,8 +216,8 @@ def list_removed(settings: Settings, *, as_json: bool) -> None:
     """Print the removed renditions that left objects, as a table or as one line of JSON each.
 
     Raises:
-        UserError: the spec file or a setting is wrong, or a bucket is refused.
-        TransientError: MinIO can't be reached.
+        UserError: the spec file or a setting is invalid, or access to a bucket is refused.
+        TransientError: MinIO is unreachable.
     """
     found, minio = _find_removed(settings)
     table = Table("rendition", "place", "objects", "bytes", "in the spec file", box=None)
@@ -255,13 +254,13 @@ def delete_removed(settings: Settings, name: str, *, dry_run: bool) -> None:
     """Delete the objects of one removed rendition, and print how many there were in each place.
 
     Args:
-        settings: where the spec file, Dagster's history and MinIO are.
+        settings: the settings, with the spec file, the Dagster instance and MinIO.
         name: the removed rendition.
         dry_run: print what would be deleted, and delete nothing.
 
     Raises:
-        UserError: no removed rendition has this name, or its bucket is refused.
-        TransientError: MinIO can't be reached, or did not delete everything.
+        UserError: no removed rendition has this name, or access to its bucket is refused.
+        TransientError: MinIO is unreachable, or did not delete everything.
     """
     found, minio = _find_removed(settings)
     for one in places_of(found, name, settings.renditions_file):
@@ -291,7 +290,7 @@ def _count(deleted: Iterable[tuple[int, int]], verb: str, place: str) -> None:
                 size += more_bytes
                 progress.update(task, description=summary())
     finally:
-        # After an error, too: what is already deleted stays deleted.
+        # After an error, too: deleted objects stay deleted.
         sys.stdout.write(summary() + "\n")
 
 

@@ -1,6 +1,6 @@
-"""Has named objects, or all below a prefix, made again: by runs that Dagster launches.
+"""The `reprocess` command: launches Dagster runs for named objects, or for all below a prefix.
 
-The runs are those of the Launchpad: this only writes their configuration.
+They are the same runs as from the Launchpad; this module only writes their configuration.
 """
 
 import datetime as dt
@@ -27,7 +27,7 @@ from resize_pipeline.settings import Settings
 
 @dataclass(frozen=True)
 class Launched:
-    """A run that was launched: its id, its partition, and the keys it was given, if any."""
+    """A launched run: its id, its partition, and its keys, if any."""
 
     run_id: str
     partition: str
@@ -46,23 +46,23 @@ def reprocess(
     """Launch the runs, one for each hour of the named objects or one for the prefix.
 
     More than `LISTED_MAX_OBJECTS` objects of one hour are launched as several runs.
-    An empty prefix is that of everything: its run is a reconciliation.
+    An empty prefix matches everything: its run is a reconciliation.
 
     Args:
-        settings: where objects and the Dagster UI are.
+        settings: the settings, with the addresses of MinIO and the Dagster UI.
         keys: objects of the source bucket.
-        prefix: all objects whose key starts with it; instead of keys.
-        version_id: refuse if this is not the newest version of the one key.
-        renditions: names of those that are wanted; none for all.
-        force: make renditions again that are current.
+        prefix: all objects whose key starts with it; used instead of keys.
+        version_id: refuse to launch unless this is the newest version of the one key.
+        renditions: names of the renditions to make; empty for all.
+        force: also remake renditions that are current.
 
     Yields:
-        Each run as soon as Dagster has it.
+        Each run as soon as Dagster has accepted it.
 
     Raises:
-        UserError: a key or a rendition is not there, the version is not the newest, or Dagster
-            does not take the run.
-        TransientError: MinIO can't be reached.
+        UserError: a key or a rendition does not exist, the version is not the newest, or Dagster
+            does not accept the run.
+        TransientError: MinIO is unreachable.
     """
     known = [
         spec.name for spec in load_renditions(settings.renditions_file, settings.source_bucket)
@@ -70,7 +70,7 @@ def reprocess(
     for name in renditions:
         if name not in known:
             names = ", ".join(known)
-            msg = f"no rendition {name!r} in {settings.renditions_file}: take one of {names}"
+            msg = f"no rendition {name!r} in {settings.renditions_file}: choose from {names}"
             raise UserError(msg)
     scopes = _scopes(settings, keys, prefix, version_id)
     with _dagster(settings) as client:
@@ -145,9 +145,9 @@ def _dagster(settings: Settings) -> Generator[DagsterGraphQLClient]:
             settings.ui_url.removeprefix("http://"), headers=settings.ui_headers
         )
     except DagsterGraphQLClientError as error:
-        # Where the client did not understand the failure, it repeats the query and not the reason.
+        # If the client does not understand a failure, its message has the query and not the reason.
         answer = one_line(str(error.__cause__ or error))
-        msg = f"Dagster at {settings.ui_url} did not take the run: {answer}"
+        msg = f"Dagster at {settings.ui_url} did not accept the run: {answer}"
         raise UserError(msg) from error
 
 
@@ -156,7 +156,7 @@ def describe(run: Launched, prefix: str | None) -> str:
 
     Args:
         run: the run.
-        prefix: the prefix that was asked for; empty or None for everything, if the run has no keys.
+        prefix: the requested prefix; empty or None for everything, if the run has no keys.
     """
     if run.keys:
         what = "1 object" if len(run.keys) == 1 else f"{len(run.keys)} objects"

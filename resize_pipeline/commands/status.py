@@ -1,4 +1,4 @@
-"""How the pipeline stands: position in the topic, runs, last tick of the sensor."""
+"""The `status` command: position in the topic, dead letters, runs, and the sensor's last tick."""
 
 import datetime as dt
 import re
@@ -36,14 +36,14 @@ RUNS_SHOWN = 10
 FAILED_SINCE = dt.timedelta(days=1)
 FAILED_RUNS_MOST = 500
 HEARTBEAT_MAX_AGE = dt.timedelta(seconds=90)
-"""Dagster's daemons send one every 30 s (DEFAULT_HEARTBEAT_INTERVAL_SECONDS); Dagster itself gives
-them 30 minutes, which is long for somebody who looks now."""
+"""Dagster's daemons send one every 30 s (DEFAULT_HEARTBEAT_INTERVAL_SECONDS). Dagster itself
+tolerates 30 minutes, which is too long for a status that is read now."""
 
 _ERROR_CLASS = re.compile(r"^resize_pipeline\.errors\.\w+: ")
 
 
 class PartitionStatus(BaseModel):
-    """Where the sensor stands in one Kafka partition; `next_offset` is None before a first tick."""
+    """The sensor's position in one Kafka partition; `next_offset` is None before the first tick."""
 
     partition: int
     next_offset: int | None
@@ -52,7 +52,7 @@ class PartitionStatus(BaseModel):
 
 
 class RunStatus(BaseModel):
-    """A run; `started` is when it was created if it has not started yet."""
+    """A run; `started` is its creation time if it has not started yet."""
 
     run_id: str
     job: str
@@ -71,7 +71,7 @@ class TickStatus(BaseModel):
 
 
 class StaleStatus(BaseModel):
-    """A rendition of which some partitions were last made by another spec, or never made."""
+    """A rendition with partitions that were last made with another spec, or never made."""
 
     rendition: str
     partitions: int
@@ -80,11 +80,11 @@ class StaleStatus(BaseModel):
 
 
 class PipelineStatus(BaseModel):
-    """All of it.
+    """The status of the whole pipeline.
 
-    `gaps` are those between cursor and topic, then those that were recorded, newest first;
-    `error` says why a topic can't be read; `last_tick` is the last one that ended;
-    `last_heartbeat` is that of the daemon that ticks. `failed_runs` are those of the last day that
+    `gaps` lists the gaps between cursor and topic, then the recorded ones, newest first. `error` is
+    why a topic can't be read. `last_tick` is the last tick that ended. `last_heartbeat` is that of
+    the daemon that runs the sensor. `failed_runs` are those of the last day that
     Dagster does not repeat. `unmade` are partitions that only other renditions were made in.
     """
 
@@ -111,7 +111,7 @@ class PipelineStatus(BaseModel):
 def pipeline_status(
     settings: Settings, instance: dg.DagsterInstance, kafka: KafkaResource
 ) -> PipelineStatus:
-    """Collect the status; a Kafka that is away is part of it."""
+    """Collect the status; an unreachable Kafka is reported in it."""
     sensor = sensor_state(instance)
     data = sensor.instigator_data if sensor else None
     cursor = Cursor.parse(getattr(data, "cursor", None))
@@ -124,7 +124,7 @@ def pipeline_status(
     except (TransientError, UserError) as problem:
         error = str(problem)
     partitions, gaps = _partitions(cursor, topic) if topic else ([], [])
-    # A tick waits for messages most of its time, so the newest one is seldom over.
+    # A tick waits for messages most of the time, so the newest one has rarely ended.
     ticks = (
         instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=2)
         if sensor
@@ -224,8 +224,8 @@ def _runs(records: Sequence[dg.RunRecord]) -> list[RunStatus]:
 
 def tick_status(tick: InstigatorTick) -> TickStatus:
     """Return the status of a tick, with the one line of its error."""
-    # Dagster wraps the sensor's exception in one of its own. Not deeper: what caused one of ours,
-    # such as a client's "NoBrokersAvailable", says less.
+    # Dagster wraps the sensor's exception in one of its own. No deeper cause is used: the client's
+    # error, such as "NoBrokersAvailable", says less than this package's.
     error = tick.error.cause or tick.error if tick.error else None
     return TickStatus(
         time=dt.datetime.fromtimestamp(tick.timestamp, dt.UTC),
@@ -236,7 +236,7 @@ def tick_status(tick: InstigatorTick) -> TickStatus:
 
 
 def as_tables(status: PipelineStatus) -> list[Table | Text]:
-    """Lay the status out for a terminal."""
+    """Return the status as tables and lines for a terminal."""
     lag = "unknown" if status.lag is None else str(status.lag)
     parts: list[Table | Text] = [Text(f"topic {status.topic}, lag {lag}", style="bold")]
     if status.error:
@@ -307,7 +307,7 @@ def _run_table(runs: Sequence[RunStatus]) -> Table:
 def _without_daemon(status: PipelineStatus) -> str:
     last = f"{status.last_heartbeat:%Y-%m-%d %H:%M:%S} UTC" if status.last_heartbeat else "never"
     return (
-        f"Dagster's daemon is not running, so nothing is done (last heartbeat: {last}): "
+        f"Dagster's daemon is not running, so no runs are started (last heartbeat: {last}): "
         "start it with `resize-pipeline up` or `dagster dev`"
     )
 
@@ -316,7 +316,7 @@ def print_status(settings: Settings, *, as_json: bool) -> bool:
     """Print the status, and return whether Kafka could be read.
 
     Raises:
-        UserError: there is no Dagster instance in this folder, or the spec file is wrong.
+        UserError: this folder has no Dagster instance, or the spec file is invalid.
     """
     with open_instance(settings) as instance:
         found = pipeline_status(settings, instance, KafkaResource.from_settings(settings))

@@ -1,4 +1,4 @@
-"""What travels between the steps of a run, and how objects are cut into batches. Pure."""
+"""The values that pass between the steps of a run, and how objects are cut into batches. Pure."""
 
 import threading
 from collections import Counter
@@ -12,7 +12,7 @@ from resize_pipeline.renditions.objects import Original, Rendered
 
 @dataclass(frozen=True, slots=True)
 class SourceMessage:
-    """The Kafka message that announced an object; its bytes go into the dead letter, if any."""
+    """The Kafka message that announced an object; a dead letter keeps its bytes."""
 
     topic: str
     partition: int
@@ -23,10 +23,10 @@ class SourceMessage:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An object to look at: make its renditions what the source asks for.
+    """An object whose renditions must be brought up to date with its source.
 
-    `size` in bytes is what an event or a listing claims; `has_dead_letter` tells that a letter is
-    to be taken back when it succeeds; `force` asks for renditions that are current already, too.
+    `size` in bytes is what an event or a listing claims. `has_dead_letter` is True if a letter must
+    be taken back once the object succeeds. `force` also remakes renditions that are current.
     """
 
     key: str
@@ -44,10 +44,10 @@ class Batch:
 
 
 class Status(StrEnum):
-    """How an object ended: rendered, current already, gone from the source, or rejected.
+    """The outcome of an object: rendered, current already, missing from the source, or rejected.
 
-    A busy one never stayed as it was while it was rendered, and goes back on the topic. Deferred
-    is none of them: it is larger than its event said, and the batch is full.
+    A busy object kept changing while it was rendered, and goes back on the topic. A deferred object
+    has no outcome yet: it is larger than its event said, and the batch is full.
     """
 
     DEFERRED = "deferred"
@@ -62,9 +62,9 @@ class Status(StrEnum):
 class Settled:
     """An object that needs nothing more, as far as this step saw.
 
-    `etag` is the source's at that time, None if it was missing or not seen; `reason` says why it
-    was rejected, `error_class` names the error; `metadata_read` is what the specs read of its user
-    metadata.
+    `etag` is the source's at that time, None if the source was missing or not seen. `reason` is why
+    the object was rejected, `error_class` the name of the error. `metadata_read` is what the specs
+    read from its user metadata.
     """
 
     request: Request
@@ -76,7 +76,7 @@ class Settled:
 
 
 class Budget:
-    """Bytes of originals that may be in memory at once; many threads may take of it."""
+    """The bytes of originals that may be in memory at once; thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -84,7 +84,7 @@ class Budget:
         self._lock = threading.Lock()
 
     def take(self, size: int) -> bool:
-        """Take bytes; False when they are not there. The first object always gets its own."""
+        """Reserve bytes; return False if too few are left. The first object always succeeds."""
         with self._lock:
             if size > self._left and self._left < self._size:
                 return False
@@ -92,7 +92,7 @@ class Budget:
             return True
 
     def give_back(self, size: int) -> None:
-        """Give back bytes that were taken for nothing."""
+        """Return bytes that were reserved but not used."""
         with self._lock:
             self._left += size
 
@@ -108,7 +108,7 @@ class Downloaded:
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """An original's renditions in memory; of the original itself only what identifies it."""
+    """An original's renditions in memory; the original itself is kept without its data."""
 
     request: Request
     original: Original
@@ -118,9 +118,9 @@ class Resized:
 
 @dataclass(slots=True)
 class Uploaded:
-    """What became of a batch, without the pictures: counts, bytes and a few small renditions.
+    """The outcome of a batch without the images: counts, bytes and a few small renditions.
 
-    `originals` are the bytes of the originals that each rendition was made of.
+    `originals` are the bytes of the originals that each rendition was made from.
     """
 
     statuses: Counter[str] = field(default_factory=Counter[str])
@@ -133,7 +133,7 @@ class Uploaded:
     sheet: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
 
     def settle(self, settled: Settled) -> None:
-        """Count how an object ended."""
+        """Count the outcome of an object."""
         self.statuses[settled.status] += 1
         if settled.status is Status.REJECTED:
             self.rejected.append(settled)
@@ -163,7 +163,7 @@ class Uploaded:
 
 
 class Covers(StrEnum):
-    """What a run answers for: some objects, all of its partitions, or the whole bucket."""
+    """What a run covers: some objects, all of its partitions, or the whole bucket."""
 
     OBJECTS = "objects"
     PARTITIONS = "partitions"
@@ -172,11 +172,11 @@ class Covers(StrEnum):
 
 @dataclass(slots=True)
 class Plan:
-    """What a run was asked to do.
+    """What a run has to do.
 
     `skipped` counts messages that ask for no rendition, by reason; `started` is a Unix time.
-    Of a listing, `listed` counts pictures that need nothing, by why; `left_after` is the last key
-    that was taken if more is left, which then is not covered.
+    For a listing, `listed` counts the images that need nothing, by reason. `left_after` is the last
+    key taken if more are left, which the run then does not cover.
     """
 
     started: float

@@ -1,10 +1,10 @@
-"""Makes the renditions of one object what its source asks for, whatever happens meanwhile.
+"""Brings the renditions of an object up to date with its source, whatever happens meanwhile.
 
 Runs overlap: an object can be overwritten or removed while its renditions are made, and another run
-can be at it already. So every write and every removal of a rendition is followed by a look at the
-source, and if the source has moved on, all is done again. The last one to touch a rendition has
-looked afterwards, so any interleaving of runs ends right. The same holds for an object's dead
-letter: whoever writes it or takes it back looks at the source afterwards.
+can be working on it. So a run checks the source after every write and every removal of a rendition,
+and starts over if the source has changed. Whichever run touches a rendition last checks the source
+afterwards, so any interleaving of runs ends in the right state. The same holds for an object's dead
+letter: a run that writes it or takes it back checks the source afterwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,23 +20,23 @@ from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered, i
 from resize_pipeline.renditions.spec import Rendition, metadata_read
 
 ROUNDS_MAX = 10
-"""A source that moves on this often while it is rendered is busy, and left to a later run."""
+"""A source that changes this often while it is rendered is busy, and is left to a later run."""
 WAIT_MAX_S = 5.0
 """Longest pause between two tries."""
 
 T = TypeVar("T")
 
 Confirmed = tuple[Settled, Resized | None]
-"""How an object ended, and what was written last if anything was written."""
+"""The outcome of an object, and what was written last, if anything."""
 SendLetters = Callable[[Sequence[Settled], Sequence[Request]], None]
-"""Writes the dead letters of rejected objects, and takes back those of others."""
+"""Writes the dead letters of rejected objects, and takes back those of other objects."""
 
 
 class Store(Protocol):
-    """What is asked of `MinioResource`."""
+    """The part of `MinioResource` that is used here."""
 
     def stat(self, bucket: str, key: str) -> ObjectInfo | None:
-        """Look at an object."""
+        """Stat an object."""
         ...
 
     def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
@@ -62,7 +62,7 @@ class Store(Protocol):
 
 
 class Render(Protocol):
-    """What is asked of `Renderer`."""
+    """The part of `Renderer` that is used here."""
 
     def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
         """Make renditions."""
@@ -71,16 +71,16 @@ class Render(Protocol):
 
 @dataclass(frozen=True)
 class Converger:
-    """Makes renditions current; may be used by many threads at once.
+    """Makes renditions current; thread-safe.
 
     Attributes:
-        store: source and renditions.
+        store: holds source and renditions.
         renderer: makes renditions.
-        renditions: those that are wanted.
-        source_bucket: the only bucket that is read from.
+        renditions: the specs of the selected renditions.
+        source_bucket: the only bucket that originals are read from.
         source_max_bytes: a larger source is rejected.
-        delete_renditions: whether renditions of a source that is gone are removed.
-        retry_s: seconds for which a server that is away is tried again.
+        delete_renditions: whether to remove the renditions of a source that is gone.
+        retry_s: seconds for which calls to an unreachable server are retried.
     """
 
     store: Store
@@ -96,11 +96,11 @@ class Converger:
 
         Args:
             request: the object.
-            budget: of the batch, because what an event says of a size need not be so.
+            budget: the budget of the batch, needed because the size in an event may be wrong.
 
         Raises:
-            TransientError: the server stays away.
-            UserError: it refuses access.
+            TransientError: the server stays unreachable.
+            UserError: the server refuses access.
         """
         source: ObjectInfo | None = None
         try:
@@ -130,7 +130,7 @@ class Converger:
             except PermanentError:
                 if budget is None or size == self.source_max_bytes:
                     raise
-                # By now, or decoded, it is larger than what it took of the budget.
+                # It has grown, or its decoded content is larger than what it reserved.
                 return Settled(request, Status.DEFERRED)
         except PermanentError as error:
             return self._rejected(request, source, error)
@@ -139,13 +139,14 @@ class Converger:
         return Downloaded(request, original, frozenset(spec.name for spec in needed))
 
     def _new(self, request: Request, budget: Budget | None) -> Downloaded | Settled | None:
-        """Read an original that was announced and has not the first rendition, as most have not.
+        """Read an announced original that lacks its first rendition, as most of them do.
 
-        Renditions are written in order, so without the first there are none, unless it was removed
-        or its spec is newer than theirs. Then they are made once more, at no harm.
+        Renditions are written in order, so without the first there are no others, unless it was
+        removed or its spec is newer than theirs. Then the others are made again, which does no
+        harm.
 
         Returns:
-            As `download`; None if the object is not as it was announced.
+            The same as `download`; None if the object differs from its announcement.
         """
         if budget and not budget.take(request.size):
             return Settled(request, Status.DEFERRED)
@@ -184,8 +185,8 @@ class Converger:
         """Write the renditions.
 
         Raises:
-            TransientError: the server stays away.
-            UserError: it refuses access.
+            TransientError: the server stays unreachable.
+            UserError: the server refuses access.
         """
         specs = {spec.name: spec for spec in self.renditions}
         original = resized.original
@@ -208,16 +209,16 @@ class Converger:
         return Settled(resized.request, Status.RENDERED, original.etag, metadata_read=read)
 
     def confirm(self, settled: Settled) -> Confirmed:
-        """Look at the source once more, and do all again for as long as it has moved on.
+        """Check the source once more, and start over for as long as it has changed.
 
         Raises:
-            TransientError: the server stays away.
+            TransientError: the server stays unreachable.
             UserError: the server refuses access.
         """
         written: Resized | None = None
         rounds = 0
         while not self._is_confirmed(settled):
-            # Only here, because the last one to touch a rendition must have looked afterwards.
+            # Only here, because whatever touches a rendition last must be followed by a check.
             if rounds == ROUNDS_MAX:
                 return Settled(settled.request, Status.BUSY), written
             rounds += 1
@@ -231,18 +232,18 @@ class Converger:
         return settled, written
 
     def answer(self, outcomes: Sequence[Confirmed], send: SendLetters) -> list[Confirmed]:
-        """Send the dead letters of objects, and look at their sources after each sending.
+        """Send the dead letters of objects, and check their sources after each sending.
 
         Args:
-            outcomes: as `confirm` gives them.
-            send: returns when the letters can't be lost any more.
+            outcomes: as returned by `confirm`.
+            send: returns once the letters can no longer be lost.
 
         Returns:
-            How the objects ended; those whose source had moved on were done again.
+            The outcomes of the objects; those whose source had changed were done again.
 
         Raises:
-            TransientError: a server stays away.
-            UserError: it refuses access.
+            TransientError: a server stays unreachable.
+            UserError: a server refuses access.
         """
         answered: list[Confirmed] = []
         left = list(outcomes)
@@ -270,13 +271,13 @@ class Converger:
     def _is_confirmed(self, settled: Settled) -> bool:
         if settled.status is Status.DEFERRED:
             return False
-        # What was current was not touched.
+        # A current object was not touched.
         if settled.status is Status.CURRENT:
             return True
         return self._is_unchanged(settled)
 
     def _is_unchanged(self, settled: Settled) -> bool:
-        # What has no etag can't be looked at.
+        # An object without an ETag can't be checked.
         if settled.status is Status.REJECTED and settled.etag is None:
             return True
         source = self._retry(lambda: self.store.stat(self.source_bucket, settled.request.key))

@@ -1,8 +1,8 @@
-"""From the bytes of a Kafka message to what happened to which object.
+"""Parses the bytes of a Kafka message into events: what happened to which object.
 
-Understood are MinIO's notification and the plain S3 `Records` document, which has no `Key` at the
-top level and no `s3:` before the event's name. Everything in a message is a stranger's text: what
-can't be understood becomes `Malformed` with a reason, never an exception.
+Supports MinIO's notification and the plain S3 `Records` document, which has no `Key` at the top
+level and no `s3:` before the event name. Everything in a message is untrusted: what can't be parsed
+becomes `Malformed` with a reason, never an exception.
 """
 
 import datetime as dt
@@ -17,14 +17,14 @@ KEY_MAX_BYTES = 1024
 """Longest object key, in bytes of UTF-8 (Amazon S3 User Guide, "Naming Amazon S3 objects")."""
 
 WITHOUT_NEW_BYTES = frozenset({"PutRetention", "PutLegalHold", "PutTagging", "DeleteTagging"})
-"""Kinds of `s3:ObjectCreated` that MinIO sends for changes that leave the bytes as they were."""
+"""Kinds of `s3:ObjectCreated` that MinIO sends for changes that leave the bytes unchanged."""
 
 RECORDS_MAX = 500
-"""Most records of one message. MinIO and Amazon S3 put one into each, and offset ranges can't cut a
-run inside a message."""
+"""Most records of one message. MinIO and Amazon S3 put one into each, and offset ranges can't split
+a message between runs."""
 
 SIZE_MAX = 2**63 - 1
-"""Largest size that is believed: S3 clients read sizes as signed 64-bit integers."""
+"""Largest size that is accepted: S3 clients read sizes as signed 64-bit integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ObjectCreated:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRemoved:
-    """An object or one of its versions was removed, or a delete marker was."""
+    """An object, one of its versions, or a delete marker was removed."""
 
     key: str
     time: dt.datetime | None
@@ -51,14 +51,14 @@ class ObjectRemoved:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A valid message that asks for nothing, and why."""
+    """A valid message that requires no action, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A message that can't be understood, and why."""
+    """A message that can't be parsed, with the reason."""
 
     reason: str
 
@@ -108,8 +108,8 @@ def notification(bucket: str, key: str, *, size: int, etag: str | None) -> bytes
 
 
 def _document(value: bytes) -> Any:
-    # A sensor that falls behind reads a million of them. This takes half of json's time, and
-    # refuses some of what json understands: UTF-16, lone surrogates, deep nesting.
+    # A sensor that falls behind reads a million of them. This parser takes half of json's time, and
+    # refuses some documents that json accepts: UTF-16, lone surrogates, deep nesting.
     try:
         return from_json(value, cache_strings="keys")
     except ValueError:
@@ -117,7 +117,7 @@ def _document(value: bytes) -> Any:
 
 
 def _unquoted(key: str) -> tuple[str, int]:
-    """Decode a key as `unquote_plus` does; give it with its length in bytes."""
+    """Return the key as `unquote_plus` decodes it, and its length in bytes."""
     if not key.isascii():
         key = unquote_plus(key, errors="strict")
         return key, len(key.encode())
@@ -161,12 +161,12 @@ def _time(value: Any) -> dt.datetime | None:
         time = dt.datetime.fromisoformat(value)
         return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
     except (TypeError, ValueError, OverflowError):
-        # OverflowError: in the year 1 or 9999, and in another one in UTC.
+        # OverflowError: a time in the year 1 or 9999 that UTC moves into another year.
         return None
 
 
 def _size(value: Any) -> int:
-    # MinIO leaves a size of 0 out. A bool is an int for Python.
+    # MinIO omits a size of 0. In Python a bool is an int.
     return value if type(value) is int and 0 <= value <= SIZE_MAX else 0
 
 

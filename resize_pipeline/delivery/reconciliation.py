@@ -27,14 +27,14 @@ OLDER = "older than PARTITIONS_START"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which objects of the source bucket are looked at.
+    """The objects of the source bucket that a listing examines.
 
     Attributes:
         prefix: only keys that start with it.
         start_after: only keys after this one, in the order of a listing.
         window: only objects last modified from the first time on and before the second; None for
-            all, whatever their time.
-        force: all of them, whether they lack anything or not.
+            all times.
+        force: all of them, even if they lack nothing.
     """
 
     prefix: str = ""
@@ -51,20 +51,20 @@ def unreconciled_objects(
     scope: Scope,
     listed: Counter[str],
 ) -> Iterator[tuple[ObjectInfo, list[str]]]:
-    """List the source and each rendition once, as streams; yield what a run has to look at.
+    """List source and renditions once, as streams; yield the objects that a run must process.
 
-    A run has to look at an object that lacks a rendition and has no dead letter, and at one that
+    A run must process an object that lacks a rendition and has no dead letter, and an object that
     has a dead letter and lacks nothing, because the run that wrote the letter was killed before it
-    looked again. With DELETE_RENDITIONS and no time window it also looks at renditions without a
-    source.
+    checked the source again. With DELETE_RENDITIONS and no time window it must also process
+    renditions without a source.
 
     Args:
         minio: the server that holds the objects.
         pipeline: the settings.
         letters: all dead letters.
         renditions: the selected renditions; only their buckets are listed.
-        scope: which objects are looked at.
-        listed: counts the pictures that need nothing, by reason, and the old ones.
+        scope: the objects that are examined.
+        listed: counts the images that need nothing, by reason, and the old ones.
 
     Returns:
         Each such object, with the names of the renditions that it lacks.
@@ -109,7 +109,7 @@ def _is_open(
     item: ObjectInfo,
     lacking: Sequence[str],
 ) -> bool:
-    """Return whether a run has to look at an object that lacks these renditions."""
+    """Return whether a run must process an object that lacks these renditions."""
     letter = letters.get(letter_key(pipeline.source_bucket, item.key))
     if not pipeline.is_picture(item.key):
         return letter is not None and not lacking
@@ -138,7 +138,7 @@ def _source(
             continue
         if item.last_modified < pipeline.first_partition and pipeline.is_picture(item.key):
             listed[OLDER] += 1
-        # Only MinIO's listing has the metadata; on other servers each object is asked for.
+        # Only MinIO's listing has the metadata; on other servers each object needs a stat.
         found = minio.stat(bucket, item.key) if with_metadata and item.metadata is None else item
         if found:
             yield found
@@ -155,21 +155,21 @@ def unreconciled(
     *,
     find_source: Callable[[str], ObjectInfo | None] | None,
 ) -> Iterator[tuple[ObjectInfo, list[str]]]:
-    """Find the objects that are not as they should be, in one pass over all listings.
+    """Find the objects that a run must process, in one pass over all listings.
 
     Args:
         source: a listing of the source, in order of keys.
         listings: for each rendition a listing below its prefix, in order of keys; both orders are
             those of the keys' UTF-8 bytes, as S3 lists (Amazon S3 API, ListObjectsV2).
-        is_open: returns whether an object that lacks these renditions, possibly none, is not as
-            it should be.
+        is_open: returns whether a run must process an object that lacks these renditions, possibly
+            none.
         look_up: stats a rendition; called when the listing has no metadata, as on servers other
             than MinIO.
         find_source: stats a source object; None to leave out renditions without a source.
 
     Returns:
         Each such object, with the names of the renditions that it lacks. A rendition without a
-        source comes under the key that its source had.
+        source is yielded under the key that its source had.
     """
     walks = [_Walk(rendition, iter(listing), look_up) for rendition, listing in listings]
     for item in source:
@@ -181,7 +181,7 @@ def unreconciled(
 
 
 _Passed = tuple[str, Rendition, ObjectInfo]
-"""A rendition that belongs to no source listed so far, with the key that its source has."""
+"""The key of a source that was not listed so far, with a rendition that belongs to it."""
 
 
 def _orphans(
@@ -204,7 +204,7 @@ def _orphans(
 
 
 class _Walk:
-    """The listing of a rendition, walked in step with the listing of the source."""
+    """The listing of a rendition, read in step with the listing of the source."""
 
     def __init__(
         self, rendition: Rendition, listing: Iterator[ObjectInfo], look_up: Lookup
@@ -216,14 +216,14 @@ class _Walk:
         self._furthest = b""
 
     def up_to(self, source: ObjectInfo | None) -> Iterator[_Passed]:
-        """Walk to the place of this object's rendition, or to the end; yield what is passed."""
+        """Advance to the place of this object's rendition, or to the end; yield what is passed."""
         wanted = self.rendition.key_for(source.key).encode() if source else None
         while self._head and (wanted is None or self._head.key.encode() < wanted):
             yield self.rendition.source_key_of(self._head.key), self.rendition, self._head
             self._head = next(self._listing, None)
 
     def has_current(self, source: ObjectInfo) -> bool:
-        """Return whether the object has its rendition, after `up_to` it."""
+        """Return whether the object has its current rendition; call `up_to` first."""
         wanted = self.rendition.key_for(source.key)
         # An appended extension changes the order: `a` comes before `a!`, but `a!.webp` before
         # `a.webp`. Keys behind the walk are looked up.
@@ -231,7 +231,7 @@ class _Walk:
         self._furthest = max(self._furthest, wanted.encode())
         listed = self._head if self._head and self._head.key == wanted else None
         if listed:
-            # Its source is here, so no orphan.
+            # Its source exists, so it is no orphan.
             self._head = next(self._listing, None)
         found = listed
         if is_behind or (listed and listed.metadata is None):

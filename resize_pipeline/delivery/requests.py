@@ -1,4 +1,4 @@
-"""Which objects a run looks at: those of Kafka messages, or those of a listing. Pure."""
+"""The objects that Kafka messages ask a run to process, and their dead letters. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from resize_pipeline.renditions.objects import ObjectInfo
 
 @dataclass
 class Requested:
-    """What messages ask for: the newest request for each key, and those that can't be parsed."""
+    """The newest request for each key, and the messages that can't be parsed."""
 
     requests: dict[str, Request] = field(default_factory=dict[str, Request])
     malformed: list[tuple[SourceMessage, str]] = field(
@@ -26,10 +26,10 @@ class Requested:
     )
 
     def add(self, message: SourceMessage, source_bucket: str, planned: Plan) -> None:
-        """Parse a message.
+        """Parse a message and add what it asks for.
 
-        A removal asks to look at the key, as a creation does: what is removed may be the newest
-        version only, and events of one key can come in any order.
+        A removal requests its key, as a creation does: perhaps only the newest version was removed,
+        and events of one key can arrive in any order.
         """
         for event in parse_message(message.value, source_bucket=source_bucket):
             match event:
@@ -46,14 +46,14 @@ class Requested:
 
 
 def letter_key(bucket: str, key: str) -> bytes:
-    """Give the key of an object's dead letter, which is that of MinIO's message about it."""
+    """Return the key of an object's dead letter, which is the key of MinIO's message about it."""
     return f"{bucket}/{key}".encode()
 
 
 def letter_identity(etag: str | None, spec_digest: str, metadata_read: str = "") -> str:
-    """Name the state of an object that a dead letter answers for: its bytes and the specs.
+    """Return the identity of the state that a dead letter covers: the object's bytes and the specs.
 
-    `metadata_read` is what the specs read of the object's user metadata.
+    `metadata_read` is what the specs read from the object's user metadata.
     """
     return f"{etag or ''} {spec_digest} {metadata_read}".rstrip()
 
@@ -65,42 +65,42 @@ def check_newest(
     newest: ObjectInfo | None,
     named: ObjectInfo | None,
 ) -> None:
-    """Refuse a version of an object that is not its newest: renditions follow that one only.
+    """Refuse a version of an object that is not its newest, the only one that has renditions.
 
     Args:
         bucket: the source bucket.
         key: the object's key.
         version_id: the version that was asked for.
-        newest: the object as it is; None when it is not there or was removed.
-        named: that version of it; None when it is not there.
+        newest: the object as it is; None if it is missing or was removed.
+        named: that version of the object; None if it does not exist.
 
     Raises:
-        UserError: it is another one, or gone.
+        UserError: the version is not the newest, or does not exist.
     """
-    # What was written without versioning has no id in an answer, and this one in a request
+    # An object written without versioning has no id in a response, and the id "null" in a request
     # (Amazon S3 User Guide, "Working with S3 Versioning").
     newest_id = (newest.version_id or "null") if newest else None
     if newest_id == version_id:
         return
-    what = "not the newest" if named else "not there"
-    found = "the key has no object now" if newest_id is None else f"the newest is {newest_id!r}"
+    what = "is not the newest" if named else "does not exist"
+    found = "the key has no object" if newest_id is None else f"the newest is {newest_id!r}"
     if named:
         remedy = (
             "renditions follow the newest version, so make it that by copying it onto its own key "
             "(CopyObject with this versionId)"
         )
     elif newest:
-        remedy = "renditions follow the newest version, so leave the version out"
+        remedy = "renditions follow the newest version, so omit the version"
     else:
-        remedy = "upload it anew"
-    msg = f"version {version_id!r} of {key!r} in bucket {bucket!r} is {what}, {found}: {remedy}"
+        remedy = "upload it again"
+    msg = f"version {version_id!r} of {key!r} in bucket {bucket!r} {what}, {found}: {remedy}"
     raise UserError(msg)
 
 
 def with_dead_letters(
     requests: Iterable[Request], bucket: str, letters: Mapping[bytes, DeadLetter]
 ) -> Iterator[Request]:
-    """Mark the requests whose dead letter is to be taken back when they succeed."""
+    """Mark the requests whose dead letter must be taken back when they succeed."""
     for request in requests:
         marked = letter_key(bucket, request.key) in letters
         yield replace(request, has_dead_letter=marked)

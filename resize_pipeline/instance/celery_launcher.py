@@ -1,8 +1,8 @@
 """dagster-celery's run launcher, with a health check that asks the workers.
 
-dagster-celery looks only at the result of a run's task. So a run whose worker died whole, which
-leaves its task STARTED for ever, is noticed after `max_runtime_seconds`, and a run whose result was
-lost is failed while it goes on. This one asks the workers who executes it.
+dagster-celery checks only the result of a run's task. So if the whole worker dies, its task stays
+STARTED forever, and the run is noticed only after `max_runtime_seconds`; if a result is lost, the
+run is failed while it continues. This launcher asks the workers which of them executes the run.
 """
 
 import time
@@ -29,30 +29,30 @@ from resize_pipeline.instance.internals import (
 
 TIMEOUT_S = 2.0
 AWAY_MAX_S = 60.0
-"""How long nobody may know of a run before it counts as lost: a worker that lost the broker is back
-within seconds, and one that does not answer at once may be busy."""
+"""How long a run may be unknown to all workers before it counts as lost: a worker that lost the
+broker reconnects within seconds, and one that does not answer at once may be busy."""
 LOST_MAX_RETRIES = 10
-"""How often Dagster repeats a run that was lost. Each repeat passes over what is current, so it
-gets further even if it is lost as well; one that fails would mostly fail again."""
+"""How often Dagster retries a lost run. Each retry skips what is current, so it gets further even
+if it is lost as well; a run that failed would mostly fail again."""
 
 
 def health(
     task_id: str, state: str, holder: str | None, active: Mapping[str, Collection[str]]
 ) -> CheckRunHealthResult:
-    """Tell from a run's task how the run is, if Dagster says that it has started.
+    """Return the health of a run that Dagster considers started, judged by its task.
 
     Args:
-        task_id: the task.
-        state: its state in the result backend; PENDING when nothing is known.
-        holder: the worker that began it, as far as is known.
-        active: the tasks that each worker executes, of those workers that answered.
+        task_id: id of the task.
+        state: state of the task in the result backend; PENDING if nothing is known.
+        holder: the worker that began the task; None if it is unknown.
+        active: the tasks that each worker executes, for the workers that answered.
     """
     if any(task_id in tasks for tasks in active.values()):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     if state == states.FAILURE:
         return CheckRunHealthResult(WorkerStatus.FAILED, "its worker's process was lost")
     if state in states.READY_STATES:
-        # A run's end is stored before that of its task; monitoring looks again before it acts.
+        # A run's end is stored before its task's end; monitoring checks again before it acts.
         return CheckRunHealthResult(WorkerStatus.FAILED, "its worker has ended it")
     if holder in active:
         return CheckRunHealthResult(
@@ -62,7 +62,7 @@ def health(
 
 
 class CheckedCeleryRunLauncher(CeleryRunLauncher):
-    """Named as `run_launcher` in deploy/celery/dagster.yaml."""
+    """The `run_launcher` of deploy/celery/dagster.yaml."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,17 +72,17 @@ class CheckedCeleryRunLauncher(CeleryRunLauncher):
         self, run: dg.DagsterRun, task_signature: Signature, routing_key: str
     ) -> None:
         task_id = uuid()
-        # Before it is sent: a daemon that is killed in between leaves no run that can't be checked.
+        # Before the task is sent: a daemon killed in between leaves no run that can't be checked.
         self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: task_id})
         try:
-            # Nobody waits here for results: each would be a subscription that is never given up.
+            # Nothing here waits for results: each would be a subscription that is never cancelled.
             with denied_join_result():
                 super()._launch_celery_task_run(
                     run, task_signature.set(task_id=task_id), routing_key
                 )
         except (OperationalError, RedisError) as error:
-            # The error at which Dagster's queue keeps the run; any other would fail it.
-            msg = f"the Celery broker does not take the run: {error}"
+            # On this error Dagster's queue keeps the run; any other error would fail it.
+            msg = f"the Celery broker does not accept the run: {error}"
             raise DagsterUserCodeUnreachableError(msg) from error
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
@@ -95,7 +95,7 @@ class CheckedCeleryRunLauncher(CeleryRunLauncher):
     def _allow_repeats(self, run_id: str) -> None:
         run = self._instance.get_run_by_id(run_id)
         configured = self._instance.run_retries_max_retries
-        # One that has ended is not lost; one with the tag, or an instance with 0, wants no others.
+        # An ended run is not lost. The tag, or a configured 0, already limits the retries.
         if run and not run.is_finished and configured and MAX_RETRIES_TAG not in run.tags:
             most = max(configured, LOST_MAX_RETRIES)
             self._instance.add_run_tags(run_id, {MAX_RETRIES_TAG: str(most)})
@@ -103,12 +103,12 @@ class CheckedCeleryRunLauncher(CeleryRunLauncher):
     def _check(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         task_id = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
         if task_id is None:
-            # Not launched but executed by a command, as `dagster asset materialize` does.
+            # Executed in the process of a command such as `dagster asset materialize`.
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         try:
             result = self._ask(task_id)
         except (OperationalError, RedisError, BackendError):
-            # A broker that is away says nothing of the run; the next round asks again.
+            # An unreachable broker says nothing about the run; the next round asks again.
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         if result.status is not WorkerStatus.UNKNOWN:
             self._unknown_since.pop(run.run_id, None)
@@ -123,7 +123,7 @@ class CheckedCeleryRunLauncher(CeleryRunLauncher):
         meta = self.celery.backend.get_task_meta(task_id)
         is_started = meta["status"] == states.STARTED
         holder = meta["result"].get("hostname") if is_started else None
-        # With a destination the first answer is enough; without one all have the time to give one.
+        # With a destination the first answer ends the wait; without one it lasts TIMEOUT_S.
         inspect = self.celery.control.inspect([holder] if holder else None, timeout=TIMEOUT_S)
         answers = inspect.active() or {}
         active = {worker: {task["id"] for task in tasks} for worker, tasks in answers.items()}

@@ -1,6 +1,6 @@
-"""Every question to the tables of Dagster's event log that Dagster's own interface can't answer.
+"""Queries to the tables of Dagster's event log that Dagster's own interface does not offer.
 
-The tables are the same for SQLite and PostgreSQL. What follows from the answers belongs elsewhere.
+The tables are the same for SQLite and PostgreSQL. Decisions about the results belong elsewhere.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -16,7 +16,7 @@ from resize_pipeline.instance.internals import (
 )
 
 PARAMETERS_MAX = 500
-"""Most values in one query; SQLite before 3.32 takes at most 999 parameters."""
+"""Most values in one query; SQLite before 3.32 accepts at most 999 parameters."""
 CHECK_RESULTS = ("SUCCEEDED", "FAILED")
 """Statuses of a check that has ended (AssetCheckExecutionRecordStatus)."""
 
@@ -24,10 +24,10 @@ _events = SqlEventLogStorageTable.c
 
 
 def sql_event_log_storage(instance: dg.DagsterInstance) -> SqlEventLogStorage:
-    """Return the storage of events.
+    """Return the event log storage.
 
     Raises:
-        UserError: it is not one of Dagster's SQL storages.
+        UserError: the storage is not one of Dagster's SQL storages.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
@@ -44,17 +44,17 @@ def observations_with_metadata(
 ) -> list[dg.EventLogEntry]:
     """Return an asset's observations that have this metadata, newest first.
 
-    Dagster can't filter observations by metadata and would read all of them, which takes most of
-    the time of `status`.
+    Dagster can't filter observations by metadata; reading all of them would take most of the time
+    of `status`.
 
     Args:
-        instance: its storages are SQL storages.
+        instance: the Dagster instance.
         asset: the asset.
         name: the name of the metadata.
-        among: how many of the newest observations are looked at.
+        among: how many of the newest observations are searched.
 
     Raises:
-        UserError: the storage is of another kind.
+        UserError: the instance does not use SQL storages.
     """
     newest = (
         sa.select(_events.id, _events.event)
@@ -77,12 +77,12 @@ def latest_materializations(
     """Yield the latest materialization of each partition of each asset.
 
     Args:
-        instance: its storages are SQL storages.
-        containing: text that the stored event contains.
-        without: texts that it does not contain, in the same letter case, which LIKE would ignore.
+        instance: the Dagster instance.
+        containing: text that the stored event must contain.
+        without: texts that it must not contain; case counts, which LIKE would ignore.
 
     Raises:
-        UserError: the storage is of another kind.
+        UserError: the instance does not use SQL storages.
     """
     ids = (
         sa.select(_events.id)
@@ -93,7 +93,7 @@ def latest_materializations(
         ids = ids.where(sa.func.replace(_events.event, text, "") == _events.event)
     with sql_event_log_storage(instance).index_connection() as connection:
         found = [row[0] for row in connection.execute(ids)]
-        # Some at a time, because each can hold a contact sheet.
+        # In chunks, because each event can hold a contact sheet.
         for start in range(0, len(found), PARAMETERS_MAX):
             some = found[start : start + PARAMETERS_MAX]
             for row in connection.execute(sa.select(_events.event).where(_events.id.in_(some))):
@@ -106,13 +106,13 @@ def runs_with_latest_state(instance: dg.DagsterInstance) -> set[str]:
     That is the latest materialization of a partition of an asset, or the latest result of a check.
 
     Raises:
-        UserError: the storage is of another kind.
+        UserError: the instance does not use SQL storages.
     """
     checks = AssetCheckExecutionsTable.c
     latest_checks = sa.select(sa.func.max(checks.id)).group_by(
         checks.asset_key, checks.check_name, checks.partition
     )
-    # The latest one may have been planned by a run that never reached it.
+    # The latest check may have been planned by a run that never reached it.
     latest_results = latest_checks.where(checks.execution_status.in_(CHECK_RESULTS))
     with sql_event_log_storage(instance).index_connection() as connection:
         return {
@@ -129,14 +129,14 @@ def runs_with_latest_state(instance: dg.DagsterInstance) -> set[str]:
 def latest_tag_by_partition(
     instance: dg.DagsterInstance, asset: dg.AssetKey, tag: str, among: Collection[str] | None
 ) -> dict[str, str]:
-    """Return a tag of the latest materialization of each partition that has one.
+    """Return a tag of the latest materialization of each partition that has it.
 
     Args:
-        instance: Dagster's.
+        instance: the Dagster instance.
         asset: the asset.
         tag: name of the tag.
-        among: the partitions that matter; None for all. For many it is cheaper to ask for all, so
-            there may be others in the answer.
+        among: the partitions of interest; None for all. For many partitions it is cheaper to ask
+            for all, so the result may contain others.
     """
     found = instance.event_log_storage.get_latest_tags_by_partition(
         asset,

@@ -1,10 +1,10 @@
-"""Every private name of Dagster that the package uses, each group with its reason.
+"""Imports every private name of Dagster that the package uses, each group with its reason.
 
-An upgrade of Dagster means reading its changes to these names, and to nothing else of its private
-code. `settings.py` imports one more where it needs it, because commands start without Dagster.
+When upgrading Dagster, review its changes to these names; no others of its private code matter.
+`settings.py` imports one more where it needs it, because commands start without Dagster.
 """
 
-# The job of the runs that `Materialize` starts, which are the pipeline's, too.
+# The job of the runs that `Materialize` starts, which also belong to the pipeline.
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 
 # A materialization over a part of a partition keeps the code version of the rest.
@@ -17,7 +17,7 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
-# A run failure sensor returns a reaction. The state of a sensor is asked by the type of instigator.
+# A run failure sensor returns a reaction. The state of a sensor is queried by instigator type.
 from dagster._core.definitions.run_request import DagsterRunReaction, InstigatorType
 
 # The return type of `dg.define_asset_job`.
@@ -70,7 +70,7 @@ from dagster._core.storage.tags import (
     WILL_RETRY_TAG,
 )
 
-# Whether the daemon's last heartbeat is recent is asked by its type.
+# The last heartbeat of the daemon is queried by the daemon's type.
 from dagster._daemon.daemon import SensorDaemon
 
 # `up --workers` waits for its code server, and the launcher asks it about a run.

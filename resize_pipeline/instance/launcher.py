@@ -1,8 +1,8 @@
-"""Dagster's default run launcher, with a health check: a run lost with its server is noticed.
+"""Dagster's default run launcher, with a health check that notices a run lost with its server.
 
-Run monitoring asks the launcher whether a run's process is there. The default launcher does not
+Run monitoring asks the launcher whether a run's process is alive. The default launcher does not
 answer, so a run that was killed together with its code server stays STARTED until
-`max_runtime_seconds`. This one asks the code server that started the run.
+`max_runtime_seconds`. This launcher asks the code server that started the run.
 """
 
 import time
@@ -21,13 +21,13 @@ from resize_pipeline.instance.internals import (
 
 TIMEOUT_S = 10
 AWAY_MAX_S = 150.0
-"""How long a code server may be away before its runs count as lost. Dagster tries only once to
-repeat a lost run, and gives it up for good when there is no code server to do it: the daemon looks
-every 60 s for those that are to be started again, and starting takes up to 60 s."""
+"""How long a code server may be unreachable before its runs count as lost. Dagster tries only once
+to retry a lost run, and abandons it if there is no code server to do so: the daemon looks every
+60 s for code servers that need a restart, and starting one takes up to 60 s."""
 
 
 class CheckedRunLauncher(dg.DefaultRunLauncher):
-    """Named as `run_launcher` in dagster.yaml."""
+    """The `run_launcher` of dagster.yaml."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,14 +35,14 @@ class CheckedRunLauncher(dg.DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Tell run monitoring to ask."""
+        """True, so that run monitoring asks."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Ask the code server whether it still executes the run."""
         client = self._get_grpc_client_for_termination(run.run_id)
         if client is None:
-            # Not launched but executed by a command, as `dagster asset materialize` does.
+            # Executed in the process of a command such as `dagster asset materialize`.
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         try:
             answer = dg.deserialize_value(
@@ -54,7 +54,7 @@ class CheckedRunLauncher(dg.DefaultRunLauncher):
         except DagsterUserCodeUnreachableError as error:
             cause = error.__cause__
             if isinstance(cause, grpc.Call) and cause.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                # Busy is not gone; the next round of monitoring asks again.
+                # A busy server is not gone; the next round of monitoring asks again.
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
             since = self._away_since.setdefault(run.run_id, time.monotonic())
             if time.monotonic() - since < AWAY_MAX_S:

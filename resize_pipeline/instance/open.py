@@ -1,4 +1,4 @@
-"""The Dagster instance of this project: where it is, and access to it from the command line."""
+"""Finds and opens the Dagster instance of this project for the command line."""
 
 import os
 import re
@@ -16,19 +16,19 @@ from resize_pipeline.errors import UserError
 from resize_pipeline.settings import Settings
 
 INSTANCE_FILE = "instance.env"
-"""In LOCAL_DIR while `up --workers` runs: where its instance is. It has a password."""
+"""File in LOCAL_DIR while `up --workers` runs: the variables of its instance, with a password."""
 MESSAGE_MAX = 300
-"""Characters of an error of Dagster's that are shown."""
+"""Most characters of a Dagster error that are shown."""
 
 
 def dagster_environment(settings: Settings) -> dict[str, str]:
-    """Give the variables by which Dagster finds the instance.
+    """Return the variables by which Dagster finds the instance.
 
-    An exported DAGSTER_HOME wins: it is the instance of somebody who runs Dagster already. Then
-    comes that of `up --workers`, while it runs in LOCAL_DIR.
+    An exported DAGSTER_HOME wins: its user runs Dagster already. Next comes the instance of
+    `up --workers`, while that runs in LOCAL_DIR.
 
     Raises:
-        UserError: there is no instance here, or its dagster.yaml names a module that has moved.
+        UserError: no instance was found, or its dagster.yaml names a module that has moved.
     """
     running = settings.local_dir.absolute() / INSTANCE_FILE
     if not os.environ.get("DAGSTER_HOME") and running.is_file():
@@ -60,10 +60,10 @@ def _check_modules(file: Path) -> None:
 
 @contextmanager
 def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
-    """Open the instance; its storage is made when it is not there.
+    """Open the instance; its storage is created if it does not exist.
 
     Raises:
-        UserError: there is no instance here, dagster.yaml is wrong, or its storage can't be used.
+        UserError: no instance was found, dagster.yaml is invalid, or the storage can't be used.
     """
     environment = dagster_environment(settings)
     os.environ.update(environment)
@@ -73,7 +73,7 @@ def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
         msg = f"the Dagster instance can't be opened: {_problem(error)}; {_places(environment)}"
         raise UserError(msg) from error
     except Exception as error:
-        # dagster-postgres, which may not be installed, has an error of its own around it.
+        # dagster-postgres, which may not be installed, wraps it in an error of its own.
         if not isinstance(error.__cause__, SQLAlchemyError):
             raise
         problem = _problem(error.__cause__)
@@ -88,15 +88,15 @@ def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
 
 
 def _problem(error: Exception) -> str:
-    # Dagster's errors go on with everything that would be allowed.
+    # Dagster's errors end with a list of everything that is allowed.
     text = " ".join(str(error).split()).partition(" Expected: ")[0]
     if unset := re.search(r'environment variable "(\w+)" which is not set', text):
-        return f"dagster.yaml takes a value from {unset[1]}, which is not set: export it"
+        return f"dagster.yaml reads a value from {unset[1]}, which is not set: export it"
     return text if len(text) <= MESSAGE_MAX else f"{text[:MESSAGE_MAX]}..."
 
 
 def _places(environment: dict[str, str]) -> str:
     return (
-        f"look at {environment['DAGSTER_HOME']}/dagster.yaml and at DAGSTER_STORAGE_DIR, "
+        f"check {environment['DAGSTER_HOME']}/dagster.yaml and DAGSTER_STORAGE_DIR, "
         f"{environment['DAGSTER_STORAGE_DIR']}"
     )

@@ -1,7 +1,7 @@
-"""Dagster's storage in PostgreSQL, with connections that stay open.
+"""Dagster's storage in PostgreSQL, with a connection pool.
 
-dagster-postgres makes a connection for each statement, some hundred in a run. Connecting takes
-11 ms where a statement takes 0.1 to 0.4, half of it for 4,096 rounds of SCRAM (RFC 7677).
+dagster-postgres opens a connection for each statement, about a hundred in a run. Connecting takes
+11 ms, half of it for 4,096 rounds of SCRAM (RFC 7677); a statement takes 0.1 to 0.4 ms.
 """
 
 import functools
@@ -16,18 +16,18 @@ from resize_pipeline.instance.internals import ConfigurableClassData, PostgresSt
 
 
 class PooledPostgresStorage(DagsterPostgresStorage):
-    """Named as custom `storage` in dagster.yaml; its config is that of `postgres`, with a password.
+    """The custom `storage` of dagster.yaml; configured as `postgres` with a password.
 
     A process has one pool for runs, events and schedules, whichever instances it opens and closes.
-    A connection is tried before it is used, so a server that was started again is no more of an
-    error than without a pool.
+    A connection is tested before it is used, so a restarted server causes no more errors than
+    without a pool.
     """
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: PostgresStorageConfig
     ) -> Self:
-        """Build it from what dagster.yaml says."""
+        """Build the storage from its configuration in dagster.yaml."""
         storage = cls(
             inst_data=inst_data,
             postgres_url=pg_url_from_config(config_value),
@@ -41,6 +41,6 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 
 @functools.cache
 def _pool(url: str, _: int) -> Engine:
-    """Make the pool of a process; one that it was forked from has another."""
-    # As many at once as without a pool.
+    """Create the pool of a process; a forked process gets its own."""
+    # As many connections at once as without a pool.
     return create_pg_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, max_overflow=-1)

@@ -1,9 +1,9 @@
-"""Which finished runs are no longer needed, and deleting them with all that they left.
+"""Finds finished runs that are no longer needed, and deletes them with everything they left.
 
-Dagster keeps runs for ever, and `DagsterInstance.delete_run` leaves things behind: in SQLite the
-run's tags, whose foreign key is not enforced there, and the run's own database file; everywhere the
-results of its checks and its captured output. Dagster has no interface for most of that, so this
-module works on the tables of its SQL storages, which are the same for SQLite and PostgreSQL.
+Dagster keeps runs forever, and `DagsterInstance.delete_run` leaves data behind: in SQLite the run's
+tags, whose foreign key is not enforced there, and the run's own database file; in any storage the
+results of its checks and its captured output. Dagster has no interface to delete most of that, so
+this module uses the tables of its SQL storages, which are the same for SQLite and PostgreSQL.
 """
 
 import datetime as dt
@@ -41,26 +41,27 @@ def deletable_runs(
 ) -> Iterator[str]:
     """Find finished runs that nothing refers to any more.
 
-    Runs that hold the latest materialization of a partition of an asset, or the latest result of a
-    check for a partition, are left out.
+    Leaves out runs that hold the latest materialization of a partition of an asset, or the latest
+    result of a check for a partition.
 
     Args:
-        instance: its storages are SQL storages.
-        jobs: names of the jobs whose runs are ours; the instance may be shared with others.
-        assets: a run of Dagster's implicit asset job is ours if all its assets are among these.
-        before: aware; runs that changed since then are left out.
+        instance: the Dagster instance, which other projects may share.
+        jobs: names of the jobs of this project.
+        assets: a run of Dagster's implicit asset job belongs to this project if all its assets are
+            among these.
+        before: timezone-aware; runs that changed since then are left out.
         keep: ids of further runs to leave out.
 
     Yields:
-        Their ids, of each job the oldest first.
+        The ids of the runs, for each job the oldest first.
 
     Raises:
-        UserError: the storage is of another kind.
+        UserError: the instance does not use SQL storages.
     """
     holding = runs_with_latest_state(instance) | keep
     for job in (*jobs, IMPLICIT_ASSET_JOB_NAME):
         filters = dg.RunsFilter(job_name=job, statuses=FINISHED_STATUSES, updated_before=before)
-        # Ids only, which is cheap: after a year most of them are of runs that hold something.
+        # Only ids, which is cheap: after a year most of the runs hold something.
         found = [one for one in reversed(instance.get_run_ids(filters)) if one not in holding]
         yield from found if job in jobs else _only_of(instance, found, assets)
 
@@ -78,21 +79,21 @@ def _only_of(
 def delete_runs(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> int:
     """Delete finished runs with their events, check results, tags, captured output and files.
 
-    What finds a run goes last, so that one whose deletion was cut off is found again.
+    The record of a run is deleted last, so an interrupted deletion is found again.
 
     Returns:
-        How many there were.
+        The number of deleted runs.
 
     Raises:
-        UserError: the storage is of another kind.
+        UserError: the instance does not use SQL storages.
     """
     events, runs = sql_event_log_storage(instance), instance.run_storage
     count = 0
     for run_id in run_ids:
-        # It becomes a part of paths.
+        # The id becomes part of paths.
         uuid.UUID(run_id)
         with events.index_connection() as connection:
-            # Not `delete_events`, which prepares the database file of the run first.
+            # Not `delete_events`, which would first create the database file of the run.
             events.delete_events_for_run(connection, run_id)
             checks = AssetCheckExecutionsTable
             connection.execute(checks.delete().where(checks.c.run_id == run_id))
@@ -106,7 +107,7 @@ def delete_runs(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> int:
 
 
 def _delete_files(instance: dg.DagsterInstance, events: SqlEventLogStorage, run_id: str) -> None:
-    # Output that is captured elsewhere has the rules of that place.
+    # Output that is captured elsewhere follows the retention rules of that place.
     if isinstance(instance.compute_log_manager, LocalComputeLogManager):
         instance.compute_log_manager.delete_logs(prefix=[run_id])
     if isinstance(events, SqliteEventLogStorage):

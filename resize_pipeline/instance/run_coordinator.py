@@ -1,4 +1,4 @@
-"""Dagster's run queue, looked into twice a second: for warm workers, which begin a run at once."""
+"""Dagster's run queue, polled twice a second, for warm workers that begin a run at once."""
 
 import dagster as dg
 
@@ -7,12 +7,12 @@ INTERVAL_S = 0.5
 
 
 class PromptRunCoordinator(dg.QueuedRunCoordinator):
-    """Named as `run_coordinator` in deploy/celery/dagster.yaml; configured as Dagster's own is.
+    """The `run_coordinator` of deploy/celery/dagster.yaml; configured like Dagster's own.
 
-    That takes whole seconds only, of which a picture waits for half of one in the mean.
+    Dagster's own accepts only whole seconds, so an image would wait for half a second on average.
     """
 
     @property
     def dequeue_interval_seconds(self) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Seconds from one look into the queue to the next."""
+        """Seconds between two polls of the queue."""
         return INTERVAL_S

@@ -35,7 +35,7 @@ CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 POOL_SIZE = 32
 HTTPS_ONLY = "HTTP request to an HTTPS server"
-"""What Go's servers answer to a request without TLS (net/http, server.go)."""
+"""Answer of Go's servers to a request without TLS (net/http, server.go)."""
 PUT_PART_MIN = 5 * MIB
 """Smallest part size that minio-py accepts (S3's own limit)."""
 
@@ -44,21 +44,21 @@ TLS_NAMES = TlsNames(ca="MINIO_CA_FILE", address="MINIO_ENDPOINT", protocol="MIN
 UNKNOWN_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
 DENIED = UNKNOWN_KEYS | {"AccessDenied"}
 MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "MethodNotAllowed"})
-"""MethodNotAllowed is what S3 answers for a version that is a delete marker."""
+"""S3 answers MethodNotAllowed for a version that is a delete marker."""
 IMPOSSIBLE = frozenset(
     {"KeyTooLongError", "XMinioInvalidObjectName", "InvalidRequest", "InvalidObjectState"}
 )
-"""What depends on the object alone: its key, its customer's encryption key, its archive."""
+"""Errors that depend only on the object: its key, its customer's encryption key, its archive."""
 REMOVED_AT_ONCE = 1000
 """Most keys in one request (Amazon S3 API, DeleteObjects)."""
 
-# A parser reads a carriage return as a line feed, which would be another key, and the rest is not
-# allowed (XML 1.0, 2.2 and 2.11).
+# An XML parser reads a carriage return as a line feed, which would change the key; the other
+# characters are not allowed (XML 1.0, 2.2 and 2.11).
 _NOT_IN_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
-    """An S3 server and the user to be there."""
+    """An S3 server and the credentials to use on it."""
 
     endpoint: str
     access_key: str
@@ -75,9 +75,9 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """Build the resource.
 
         Args:
-            settings: where the server is.
-            access_key: the key itself, or the `dg.EnvVar` that names it in definitions.
-            secret_key: likewise.
+            settings: settings with the server's address.
+            access_key: the key itself, or in definitions the `dg.EnvVar` that names it.
+            secret_key: the secret key, or in definitions the `dg.EnvVar` that names it.
         """
         return cls(
             endpoint=settings.minio_endpoint,
@@ -90,7 +90,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
 
     @property
     def client(self) -> Minio:
-        """The client; it may be used by many threads at once."""
+        """The client, which is thread-safe."""
         if self._client is None:
             url = urlsplit(self.endpoint)
             self._client = Minio(
@@ -108,11 +108,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """Turn the client's errors into one line that names the endpoint and the remedy.
 
         Raises:
-            PermanentError: the object `key` can't be asked for or written, whenever it is tried.
-            TransientError: the server can't be reached, or asks to try again later.
-            MissingBucketError: the bucket is not there.
+            PermanentError: the object `key` can never be read or written.
+            TransientError: the server is unreachable, or asks to try again later.
+            MissingBucketError: the bucket does not exist.
             RefusedError: the server refuses these credentials.
-            UserError: a bucket can't have that name.
+            UserError: the bucket name is invalid.
         """
         try:
             yield
@@ -124,10 +124,10 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 )
                 raise MissingBucketError(msg) from error
             if not error.request_id and error.code == "BadRequest":
-                # Not of S3: Go's server says so of a request without TLS.
+                # Not from S3: Go's server answers a request without TLS so.
                 msg = (
-                    f"MinIO at {self.endpoint} takes no request of this kind (HTTP 400): set "
-                    "MINIO_ENDPOINT to https:// if it speaks TLS, or to an S3 server"
+                    f"MinIO at {self.endpoint} rejects this kind of request (HTTP 400): set "
+                    "MINIO_ENDPOINT to https:// if it requires TLS, or to an S3 server"
                 )
                 raise UserError(msg) from error
             if key is not None and error.code in IMPOSSIBLE:
@@ -135,13 +135,13 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 raise PermanentError(msg) from error
             raise self._answered(bucket, error.code) from error
         except ValueError as error:
-            # The client itself refuses some names, such as a key with a segment "..".
+            # The client itself rejects some names, such as a key with a segment "..".
             if key is None or "bucket name" in str(error):
                 msg = f"bucket {bucket!r} at {self.endpoint}: {error}"
                 raise UserError(msg) from error
             raise PermanentError(str(error)) from error
         except urllib3.exceptions.DecodeError as error:
-            msg = "its content is not what its Content-Encoding says"
+            msg = "its content does not match its Content-Encoding"
             raise PermanentError(msg) from error
         except (ServerError, MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise away(self.endpoint, error) from error
@@ -155,11 +155,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             bucket: the bucket.
             prefix: only keys that start with it.
             start_after: only keys after this one; empty for all.
-            with_metadata: ask for user metadata too, which only MinIO gives in a listing.
+            with_metadata: request user metadata too, which only MinIO returns in a listing.
 
         Raises:
-            TransientError: the server can't be reached.
-            UserError: the bucket is missing or refused.
+            TransientError: the server is unreachable.
+            UserError: the bucket is missing, or access to it is refused.
         """
         with self.errors(bucket):
             for item in self.client.list_objects(
@@ -182,23 +182,23 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 )
 
     def stat(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo | None:
-        """Look at an object; None when it is not there.
+        """Stat an object; return None if it does not exist.
 
         Args:
             bucket: the bucket.
             key: the object's key.
-            version_id: the version to look at; None for the newest.
+            version_id: id of the version; None for the newest.
 
         Raises:
-            PermanentError: the server allows no such key.
-            TransientError: the server can't be reached.
-            UserError: the bucket is missing or refused.
+            PermanentError: the server does not allow this key.
+            TransientError: the server is unreachable.
+            UserError: the bucket is missing, or access to it is refused.
         """
         with self.errors(bucket, key):
             try:
                 found = self.client.stat_object(bucket, key, version_id=version_id)
             except S3Error as error:
-                # An answer to HEAD has no body that says more than that the request is bad.
+                # The answer to a HEAD request has no body, so it only says that the request is bad.
                 if error.code in MISSING or (error.code == "BadRequest" and error.request_id):
                     return None
                 raise
@@ -212,17 +212,17 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         )
 
     def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
-        """Read an object into memory; None when it is not there.
+        """Read an object into memory; return None if it does not exist.
 
         Args:
             bucket: the bucket.
             key: the object's key.
-            max_bytes: never more than this is read, whatever size an event claims.
+            max_bytes: most bytes to read, whatever size an event claims.
 
         Raises:
-            PermanentError: the object is larger than `max_bytes`, or can't be had as it is.
-            TransientError: the server can't be reached, or the connection broke.
-            UserError: the bucket is missing or refused.
+            PermanentError: the object is larger than `max_bytes`, or can't be read as it is.
+            TransientError: the server is unreachable, or the connection broke.
+            UserError: the bucket is missing, or access to it is refused.
         """
         with self.errors(bucket, key):
             try:
@@ -233,12 +233,16 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 raise
             try:
                 size = int(response.headers.get("content-length", 0))
-                # An object with a Content-Encoding is decoded, to any size.
+                # Decoding an object with a Content-Encoding can produce any size.
                 data = b"" if size > max_bytes else response.read(max_bytes + 1)
                 if max(size, len(data)) > max_bytes:
-                    # Not to be drained: closing drops the connection with the rest of the object.
+                    # Closing drops the connection instead of reading the rest of the object.
                     response.close()
-                    has = f"{size} bytes" if size > max_bytes else f"{size} bytes, decoded more"
+                    has = (
+                        f"{size} bytes"
+                        if size > max_bytes
+                        else f"{size} bytes, but more once decoded"
+                    )
                     msg = f"{has}, more than SOURCE_MAX_BYTES={max_bytes}"
                     raise PermanentError(msg)
             finally:
@@ -261,22 +265,22 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         cache_control: str | None = None,
         metadata: Mapping[str, str],
     ) -> None:
-        """Write an object in one request: it is there whole or not at all.
+        """Write an object in one request, so it is stored whole or not at all.
 
         Args:
             bucket: the bucket.
             key: the object's key.
             data: its content.
             content_type: its Content-Type.
-            cache_control: its Cache-Control, if it shall have one.
+            cache_control: its Cache-Control; None for none.
             metadata: its user metadata, names without prefix.
 
         Raises:
-            PermanentError: the server allows no such key.
-            TransientError: the server can't be reached.
-            UserError: the bucket is missing or refused.
+            PermanentError: the server does not allow this key.
+            TransientError: the server is unreachable.
+            UserError: the bucket is missing, or access to it is refused.
         """
-        # The client tells standard headers from user metadata by their names.
+        # The client distinguishes standard headers from user metadata by their names.
         headers = {} if cache_control is None else {"Cache-Control": cache_control}
         with self.errors(bucket, key):
             self.client.put_object(
@@ -294,41 +298,41 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """Copy an object within a bucket, on the server, and return the copy's ETag.
 
         Raises:
-            PermanentError: the server allows no such key.
-            TransientError: the server can't be reached.
-            UserError: the bucket is missing or refused.
+            PermanentError: the server does not allow this key.
+            TransientError: the server is unreachable.
+            UserError: the bucket is missing, or access to it is refused.
         """
         with self.errors(bucket, key):
             copied = self.client.copy_object(bucket, key, CopySource(bucket, source_key))
         return (copied.etag or "").strip('"')
 
     def remove(self, bucket: str, key: str) -> None:
-        """Remove an object; one that is not there is no error.
+        """Remove an object; a missing object is no error.
 
         Raises:
-            PermanentError: the server allows no such key.
-            TransientError: the server can't be reached.
-            UserError: the bucket is missing or refused.
+            PermanentError: the server does not allow this key.
+            TransientError: the server is unreachable.
+            UserError: the bucket is missing, or access to it is refused.
         """
         with self.errors(bucket, key):
             self.client.remove_object(bucket, key)
 
     def remove_all(self, bucket: str, keys: Sequence[str]) -> None:
-        """Remove objects, as many as the server takes with one request; what is gone is no error.
+        """Remove objects, `REMOVED_AT_ONCE` with each request; missing objects are no error.
 
         Args:
             bucket: the bucket.
             keys: the objects' keys.
 
         Raises:
-            TransientError: the server can't be reached, or did not remove all of them.
-            UserError: the bucket is missing or refused.
+            TransientError: the server is unreachable, or did not remove all of them.
+            UserError: the bucket is missing, or access to it is refused.
         """
         for key in filter(_NOT_IN_XML.search, keys):
             self.remove(bucket, key)
         bulk = [DeleteObject(key) for key in keys if not _NOT_IN_XML.search(key)]
         with self.errors(bucket):
-            # The client sends its requests while its answer is read.
+            # The client sends its requests only while the result is read.
             failed = list(self.client.remove_objects(bucket, bulk))
         if failed:
             raise self._answered(bucket, failed[0].code)
@@ -340,11 +344,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 f"({code}): correct MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
             )
         if code == "AccessDenied":
-            # A HEAD request is answered so in any case, also when the keys are unknown.
+            # A HEAD request gets this answer even if the keys are unknown.
             return RefusedError(
                 f"MinIO at {self.endpoint} refuses access to bucket {bucket!r} ({code}): "
                 "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY; if they are right, run "
-                "`resize-pipeline provision`, which makes bucket and policy what they should be"
+                "`resize-pipeline provision`, which corrects bucket and policy"
             )
         return TransientError(
             f"MinIO at {self.endpoint} answered {code} for bucket {bucket!r}: try again"
@@ -352,18 +356,18 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
 
 
 def away(endpoint: str, error: Exception) -> ResizePipelineError:
-    """Give the error for a server that did not answer as an S3 server, in one line.
+    """Return the one-line error for a server that did not answer as an S3 server.
 
     Args:
-        endpoint: where it is.
+        endpoint: address of the server.
         error: what the client raised.
     """
     tls_error = tls_error_of(error)
     if tls_error is not None:
         return explained(tls_error, f"MinIO at {endpoint}", TLS_NAMES)
     if HTTPS_ONLY in str(error):
-        return UserError(f"MinIO at {endpoint} speaks https only: set MINIO_ENDPOINT to https://")
-    # That it was tried several times says nothing.
+        return UserError(f"MinIO at {endpoint} requires https: set MINIO_ENDPOINT to https://")
+    # The number of retries adds no information.
     is_silence = isinstance(error, urllib3.exceptions.MaxRetryError)
     why = "" if is_silence else f" ({type(error).__name__})"
     remedy = how_to_start([urlsplit(endpoint).hostname or ""])
@@ -373,7 +377,7 @@ def away(endpoint: str, error: Exception) -> ResizePipelineError:
 
 
 def tls_context(ca_file: str | None, *, verify: bool = True) -> ssl.SSLContext:
-    """Make the TLS context for an S3 server; the arguments are those of `http_client`.
+    """Return the TLS context for an S3 server; the arguments are those of `http_client`.
 
     Raises:
         UserError: the file can't be read or holds no certificate.
@@ -384,23 +388,23 @@ def tls_context(ca_file: str | None, *, verify: bool = True) -> ssl.SSLContext:
 def http_client(ca_file: str | None, *, verify: bool = True) -> urllib3.PoolManager:
     """Build the HTTP client of a MinIO client.
 
-    minio-py's own waits 5 minutes for an answer and retries longer than a tick may take.
+    minio-py's own client waits 5 minutes for an answer and retries for longer than a tick may take.
 
     Args:
-        ca_file: PEM file of the CA to trust; None: those that certifi knows.
-        verify: whether a server has to show a certificate that is trusted and is its own.
+        ca_file: PEM file of the CA to trust; None for those of certifi.
+        verify: whether to require a trusted certificate that matches the server's name.
 
     Raises:
         UserError: the file can't be read or holds no certificate.
     """
     if not verify:
-        # Said once for each start, tick and run (`Settings.warnings`) and not for each request.
+        # `Settings.warnings` warns once for each start, tick and run, instead of for each request.
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         retries=urllib3.Retry(
             total=3,
-            # A handshake: a certificate stays what it is.
+            # A failed TLS handshake: the certificate would be the same.
             other=0,
             backoff_factor=0.2,
             status_forcelist=[500, 502, 503, 504],
@@ -412,7 +416,7 @@ def http_client(ca_file: str | None, *, verify: bool = True) -> urllib3.PoolMana
 
 
 def _user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    # A stat gives all headers; a listing gives them as X-Amz-Meta-*, in the case they were sent.
+    # A stat returns all headers; a listing returns X-Amz-Meta-*, in the case they were sent.
     prefix = "x-amz-meta-"
     return {
         name.lower().removeprefix(prefix): value

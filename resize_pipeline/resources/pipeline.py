@@ -1,4 +1,4 @@
-"""The settings that ops and sensor work by, as a Dagster resource that the UI shows."""
+"""The settings that ops and sensors use, as a Dagster resource that the UI shows."""
 
 import datetime as dt
 from functools import cached_property
@@ -13,9 +13,9 @@ from resize_pipeline.settings import Settings
 
 
 class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
-    """Where pictures come from, what is made of them, and how much of it at once.
+    """Where images come from, what is made from them, and how much at once.
 
-    The fields are those of `Settings`, which says what each means; sizes are bytes.
+    `Settings` documents each field; sizes are bytes.
     """
 
     source_bucket: str
@@ -43,24 +43,24 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Build the resource."""
+        """Build the resource from the settings."""
         values: dict[str, Any] = {name: getattr(settings, name) for name in cls.model_fields}
         values["renditions_file"] = str(settings.renditions_file.absolute())
         values["partitions_start"] = settings.partitions_start.isoformat()
         return cls(**values)
 
     def is_picture(self, key: str) -> bool:
-        """Tell whether a key has a suffix that the bucket notification selects."""
+        """Return whether the bucket notification selects this key by its suffix."""
         return key.lower().endswith(tuple(self.suffixes))
 
     @cached_property
     def first_partition(self) -> dt.datetime:
-        """When the first partition starts; it holds all older objects, too."""
+        """Start of the first partition, which also contains all older objects."""
         return dt.datetime.fromisoformat(self.partitions_start).replace(tzinfo=dt.UTC)
 
     @cached_property
     def spec_digest(self) -> str:
-        """Digest of all rendition specs, which runs are planned under."""
+        """Digest of all rendition specs that runs are planned with."""
         return specs_digest(self.renditions)
 
     @cached_property
@@ -68,6 +68,6 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
         """The rendition specs.
 
         Raises:
-            UserError: the file is missing or wrong.
+            UserError: the file is missing or invalid.
         """
         return load_renditions(Path(self.renditions_file), self.source_bucket)

@@ -1,4 +1,4 @@
-"""The IO manager of the steps inside a run: memory that lets go of a value once it was read."""
+"""The IO manager between the steps of a run: memory that drops a value once it has been read."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ Identifier = tuple[str, ...]
 
 
 class ScratchIOManager(dg.ConfigurableIOManager):
-    """Hands each value from the step that made it to the one step that reads it.
+    """Passes each value from the step that made it to the one step that reads it.
 
-    A batch of pictures is large, so it must not outlive its reader as it would in Dagster's
+    A batch of images is large, so it must not outlive its reader as it would in Dagster's
     `mem_io_manager`. Values never leave the process, so all steps of a run share one executor
-    process, and a run is repeated whole.
+    process, and a retry repeats the whole run.
     """
 
     _values: dict[Identifier, Any] = PrivateAttr(default_factory=dict[Identifier, Any])
@@ -23,7 +23,7 @@ class ScratchIOManager(dg.ConfigurableIOManager):
         self._values[tuple(context.get_identifier())] = obj
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Give a value to its reader and forget it.
+        """Return a value to its reader and forget it.
 
         Raises:
             dg.Failure: another process made the value, as in a re-execution from failure.
@@ -34,7 +34,7 @@ class ScratchIOManager(dg.ConfigurableIOManager):
             return self._values.pop(identifier)
         except KeyError:
             description = (
-                f"the value of step {'.'.join(identifier[1:-1])!r} is gone, because pictures are "
+                f"the value of step {'.'.join(identifier[1:-1])!r} is gone, because images are "
                 "kept in memory only while a run lasts: re-execute all steps of the run"
             )
             raise dg.Failure(description, allow_retries=False) from None

@@ -1,4 +1,4 @@
-"""A webhook as a Dagster resource: where notices for people go."""
+"""A webhook that receives notices, as a Dagster resource."""
 
 import http.client
 import json
@@ -13,16 +13,16 @@ import dagster as dg
 from resize_pipeline.errors import TransientError
 
 TIMEOUT_S = 10.0
-"""How long each step of a post may take."""
+"""Timeout of each socket operation of a post."""
 DEADLINE_S = 15.0
-"""How long a post may take in all, well below the 60 s after which Dagster cuts a tick off."""
+"""Longest duration of a whole post, well below the 60 s after which Dagster terminates a tick."""
 OK = range(200, 300)
 
 
 class WebhookResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
-    """An address that takes JSON, such as an incoming webhook of Slack or Mattermost.
+    """An address that accepts JSON, such as an incoming webhook of Slack or Mattermost.
 
-    Whoever knows the URL can post there: it is a secret, and in no message.
+    Anyone who knows the URL can post there, so it is a secret and appears in no message.
     """
 
     url: str
@@ -31,11 +31,11 @@ class WebhookResource(dg.ConfigurableResource):  # pyright: ignore[reportMissing
         """Post a notice.
 
         Raises:
-            TransientError: the webhook can't be reached, or did not take it.
+            TransientError: the webhook is unreachable, or did not accept the notice.
         """
         answers: list[int | str] = []
-        # Timeouts of sockets are for each call: not for a name that is looked up, nor for an
-        # answer that comes a byte at a time.
+        # Socket timeouts apply to each call: neither to the lookup of a name, nor to an answer that
+        # arrives one byte at a time.
         thread = threading.Thread(target=self._post, args=(notice, answers), daemon=True)
         thread.start()
         thread.join(DEADLINE_S)
@@ -47,7 +47,7 @@ class WebhookResource(dg.ConfigurableResource):  # pyright: ignore[reportMissing
             raise TransientError(msg)
 
     def _post(self, notice: Mapping[str, object], answers: list[int | str]) -> None:
-        # Not by urllib3, which logs the path, nor by urllib, which follows redirects.
+        # Neither urllib3, which logs the path, nor urllib, which follows redirects.
         url = urlsplit(self.url)
         address = (url.hostname or "", url.port)
         connection = (
@@ -65,7 +65,7 @@ class WebhookResource(dg.ConfigurableResource):  # pyright: ignore[reportMissing
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             answers.append(connection.getresponse().status)
         except (OSError, UnicodeError, http.client.HTTPException) as error:
-            # The name only: the message may have the address.
+            # Only the name: the message may contain the address.
             answers.append(type(error).__name__)
         finally:
             connection.close()

@@ -90,7 +90,7 @@ def test_a_broker_that_is_away_leaves_the_run_in_the_queue(
 ) -> None:
     run = started_run(launcher)
     task = create_execute_job_task(launcher.celery)
-    with pytest.raises(DagsterUserCodeUnreachableError, match="broker does not take the run"):
+    with pytest.raises(DagsterUserCodeUnreachableError, match="broker does not accept the run"):
         launcher._launch_celery_task_run(run, task.si(execute_job_args_packed={}), "execute_job")
     again = launcher._instance.get_run_by_id(run.run_id)
     assert again

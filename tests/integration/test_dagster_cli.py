@@ -305,7 +305,7 @@ def test_reprocess_launches_a_run_for_named_objects_or_a_prefix(
         (["a.jpg", "--rendition", "huge"], "no rendition 'huge' in "),
         (
             ["no/such.jpg", "--version-id", "v1"],
-            "version 'v1' of 'no/such.jpg' in bucket 'images' is not there",
+            "version 'v1' of 'no/such.jpg' in bucket 'images' does not exist",
         ),
     ],
 )

@@ -325,9 +325,9 @@ class TestVersions:
         ("newest", "is_there", "found", "remedy"),
         [
             ("v2", True, "is not the newest, the newest is 'v2'", "by copying it onto its own key"),
-            ("v2", False, "is not there, the newest is 'v2'", "leave the version out"),
-            (None, True, "is not the newest, the key has no object now", "by copying it onto"),
-            (None, False, "is not there, the key has no object now", "upload it anew"),
+            ("v2", False, "does not exist, the newest is 'v2'", "omit the version"),
+            (None, True, "is not the newest, the key has no object", "by copying it onto"),
+            (None, False, "does not exist, the key has no object", "upload it again"),
         ],
     )
     def test_another_one_is_refused_with_what_helps(
