@@ -44,8 +44,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from resize_pipeline.defs.runs import UNFINISHED
 from resize_pipeline.defs.sensors.follow_ups import LEFT_TAG
+from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from tests.support.project import ROOT_PASSWORD, ROOT_USER, Project
 from tests.support.standing import instance_of
 
@@ -141,7 +141,7 @@ def made(minio: Minio) -> int:
 
 def is_over(instance: dg.DagsterInstance) -> bool:
     """Tell whether backfills, their runs and the runs that follow those have ended."""
-    if instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)):
+    if instance.get_runs_count(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
         return False
     if any(one.status is BulkActionStatus.REQUESTED for one in instance.get_backfills()):
         return False

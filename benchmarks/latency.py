@@ -42,7 +42,8 @@ from benchmarks.stack import (
     write,
 )
 from resize_pipeline.defs.names import SENSOR_NAME
-from resize_pipeline.defs.runs import UNFINISHED, sensor_state
+from resize_pipeline.defs.runs import sensor_state
+from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from tests.support.waiting import wait_until
 
 TICK_CYCLE_S = 5.0
@@ -152,7 +153,7 @@ def one_upload(
 
 def is_idle(instance: dg.DagsterInstance) -> bool:
     """Tell whether no run is unfinished."""
-    return not instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED))
+    return not instance.get_runs_count(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
 
 
 def measure(stack: Stack, pipeline: Pipeline, data: bytes, uploads: int) -> list[list[float]]:

@@ -34,7 +34,7 @@ from minio import Minio
 
 from resize_pipeline.commands.status import PipelineStatus, pipeline_status
 from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, SENSOR_NAME
-from resize_pipeline.defs.runs import UNFINISHED
+from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from resize_pipeline.kafka.offsets import Cursor, TopicState
 from resize_pipeline.local.dagster import locations_loaded
 from resize_pipeline.local.processes.ports import free_port
@@ -457,7 +457,7 @@ class Cluster:
 
     def unfinished(self) -> list[dg.DagsterRun]:
         """Give the runs that have not ended, and those that Dagster is about to repeat."""
-        unfinished = self.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+        unfinished = self.instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
         self.most_unfinished = max(self.most_unfinished, len(unfinished))
         failed = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
         # For a moment a failed run has no word yet on whether it will be repeated.
