@@ -12,6 +12,7 @@ from resize_pipeline.commands.console import errors
 from resize_pipeline.commands.resize_files import (
     FileResult,
     check_outputs,
+    draw_contact_sheet,
     find_files,
     resize_files,
 )
@@ -21,9 +22,8 @@ from resize_pipeline.imaging.contact_sheet import (
     PICTURE_MAX,
     Entry,
     contact_sheet_page,
-    contact_sheet_picture,
-    thumbnail,
 )
+from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
@@ -51,8 +51,8 @@ class _Report:
         line = json.dumps(outcome.as_json()) if self.as_json else f"{outcome.status} {name}: {text}"
         sys.stdout.write(f"{line}\n")
         if self.has_sheet:
-            small = thumbnail(outcome.smallest.data) if outcome.smallest else None
-            self.entries.append(Entry(name, text, small))
+            is_rejected = outcome.reason is not None
+            self.entries.append(Entry(name, text, is_rejected, outcome.thumbnail))
 
 
 def run_resize(  # noqa: PLR0913  As many as there are options.
@@ -108,10 +108,11 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
             out,
             limits=settings.render_limits,
             max_bytes=settings.source_max_bytes,
+            has_thumbnails=sheet is not None,
             report=add,
         )
     if sheet:
-        _write_sheet(sheet, report)
+        _write_sheet(sheet, report, settings.render_limits)
     errors.print(f"{report.rendered} rendered, {report.rejected} rejected; renditions are in {out}")
     return report.rejected
 
@@ -164,13 +165,13 @@ def _check_sheet(sheet: Path, sources: Sequence[Path]) -> None:
         raise UserError(msg)
 
 
-def _write_sheet(sheet: Path, report: _Report) -> None:
+def _write_sheet(sheet: Path, report: _Report, limits: RenderLimits) -> None:
     made = [entry.thumbnail for entry in report.entries if entry.thumbnail is not None]
     picture_format = PICTURES.get(sheet.suffix.lower())
     if picture_format is None:
         data = contact_sheet_page(report.entries).encode()
     elif made:
-        data = contact_sheet_picture(made, picture_format)
+        data = draw_contact_sheet(made[:PICTURE_MAX], picture_format, limits=limits)
     else:
         errors.print(f"no contact sheet {sheet}: nothing was rendered")
         return

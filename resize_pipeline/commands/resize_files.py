@@ -51,13 +51,13 @@ class FileResult:
         source: the file.
         reason: why it was rejected, None if it was rendered.
         outputs: what was written.
-        smallest: the smallest rendition, None if it was rejected.
+        thumbnail: a small WebP of the smallest rendition, if one was asked for and can be drawn.
     """
 
     source: SourceFile
     reason: str | None
     outputs: tuple[Output, ...] = ()
-    smallest: Rendered | None = None
+    thumbnail: bytes | None = None
 
     @property
     def status(self) -> Literal["rendered", "rejected"]:
@@ -184,13 +184,14 @@ def _check_targets(targets: Mapping[Path, SourceFile], sources: Mapping[Path, Pa
                 raise UserError(msg)
 
 
-def resize_files(
+def resize_files(  # noqa: PLR0913  As many as there are choices.
     files: Iterable[SourceFile],
     renditions: Sequence[Rendition],
     out: Path,
     *,
     limits: RenderLimits,
     max_bytes: int,
+    has_thumbnails: bool,
     report: Callable[[FileResult], None],
 ) -> None:
     """Render files as a run of the job does, in child processes with limits.
@@ -201,6 +202,7 @@ def resize_files(
         out: folder with a folder for each bucket.
         limits: of each picture.
         max_bytes: a larger file is rejected, SOURCE_MAX_BYTES.
+        has_thumbnails: whether thumbnails are drawn.
         report: called for each file in turn.
 
     Raises:
@@ -217,8 +219,8 @@ def resize_files(
             ]
         except PermanentError as error:
             return FileResult(file, str(error))
-        smallest = min(rendered, key=lambda made: made.width * made.height)
-        return FileResult(file, None, tuple(outputs), smallest)
+        thumbnail = _thumbnail(renderer, rendered) if has_thumbnails else None
+        return FileResult(file, None, tuple(outputs), thumbnail)
 
     # One more than children, so that files are read and written while those render.
     pool = ThreadPoolExecutor(renderer.workers + 1)
@@ -231,6 +233,41 @@ def resize_files(
     finally:
         pool.shutdown(cancel_futures=True)
         renderer.close()
+
+
+def draw_contact_sheet(
+    thumbnails: Sequence[bytes], picture_format: str, *, limits: RenderLimits
+) -> bytes:
+    """Draw a sheet of thumbnails in a child process.
+
+    Args:
+        thumbnails: as a `FileResult` has them; the first ones are shown.
+        picture_format: Pillow's name of the sheet's format.
+        limits: of drawing it.
+
+    Raises:
+        UserError: it can't be drawn within the limits.
+    """
+    renderer = Renderer(limits, workers=1)
+    try:
+        sheet = renderer.contact_sheet(thumbnails, picture_format=picture_format)
+    except PermanentError as error:
+        msg = f"no contact sheet: {error}"
+        raise UserError(msg) from error
+    finally:
+        renderer.close()
+    if sheet is None:
+        msg = "no contact sheet: none of the thumbnails can be read"
+        raise UserError(msg)
+    return sheet
+
+
+def _thumbnail(renderer: Renderer, rendered: Sequence[Rendered]) -> bytes | None:
+    smallest = min(rendered, key=lambda made: made.width * made.height)
+    try:
+        return renderer.thumbnail(smallest.data)
+    except PermanentError:
+        return None  # A transform may have made it larger than OUTPUT_MAX_PIXELS.
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -17,6 +17,8 @@ from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.names import JOB_NAME, SENSOR_NAME
 from resize_pipeline.defs.runs import sensor_state
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.imaging.renderer import sandbox_report
+from resize_pipeline.imaging.sandbox import ON
 from resize_pipeline.instance.internals import (
     NOT_FINISHED_STATUSES,
     PARTITION_NAME_TAG,
@@ -86,6 +88,8 @@ class PipelineStatus(BaseModel):
     why a topic can't be read. `last_tick` is the last tick that ended. `last_heartbeat` is that of
     the daemon that runs the sensor. `failed_runs` are those of the last day that
     Dagster does not repeat. `unmade` are partitions that only other renditions were made in.
+    `sandbox` says of each step that confines rendering children on this host that it is "on", or
+    why it is not.
     """
 
     topic: str
@@ -106,6 +110,7 @@ class PipelineStatus(BaseModel):
     failed_count: int
     stale: list[StaleStatus]
     unmade: list[StaleStatus]
+    sandbox: dict[str, str]
 
 
 def pipeline_status(
@@ -156,6 +161,7 @@ def pipeline_status(
         failed_count=len(failed),
         stale=_spans(stale),
         unmade=_spans(unmade_partitions(instance, stale)),
+        sandbox=sandbox_report(),
     )
 
 
@@ -260,6 +266,7 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         for how, found in (("made by another spec", status.stale), ("never made", status.unmade))
         for one in found
     ]
+    parts += _sandbox_lines(status.sandbox)
     parts += _sensor_lines(status)
     for title, count, runs in (
         ("unfinished runs", status.unfinished_count, status.unfinished_runs),
@@ -273,6 +280,16 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         if runs:
             parts.append(_run_table(runs))
     return parts
+
+
+def _sandbox_lines(steps: Mapping[str, str]) -> list[Text]:
+    missing = [f"{step}: {found}" for step, found in steps.items() if found != ON]
+    if not missing:
+        return [Text(f"sandbox of rendering children: {', '.join(steps)}")]
+    return [
+        Text(f"sandbox of rendering children on this host is without {one}", style="yellow")
+        for one in missing
+    ]
 
 
 def _sensor_lines(status: PipelineStatus) -> list[Table | Text]:

@@ -1,4 +1,12 @@
-"""The program of a rendering child, which `renderer.Renderer` starts and talks to by a pipe."""
+"""The program that renders pictures for `renderer.Renderer`, one after another.
+
+Run as `python -m resize_pipeline.imaging.child FILE_DESCRIPTOR MEMORY_BYTES [READ_PATH]...`. It
+confines itself before it reads a request. For each request of `protocol.py` it sends:
+
+1. the name of each transform before calling it, and an empty name afterwards;
+2. once, before decoding, the number of pixels it will hold; it then waits for a reply;
+3. the answer: the pictures, or the error that ended the work.
+"""
 
 import logging
 import os
@@ -7,82 +15,137 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from resize_pipeline.errors import (
-    PermanentError,
-    UserError,
-    one_line,
+from resize_pipeline.errors import PermanentError, UserError, one_line
+from resize_pipeline.imaging import sandbox, thumbnails
+from resize_pipeline.imaging.protocol import (
+    ERRORS,
+    REASON_MAX,
+    REQUEST,
+    RESERVED,
+    TRACE_MAX,
+    Answer,
+    Channel,
+    DrawContactSheet,
+    Drawn,
+    DrawThumbnail,
+    Failed,
+    Made,
+    RenderPicture,
+    Renditions,
+    Request,
+    Reserve,
+    Transforming,
 )
 from resize_pipeline.imaging.render import render
-from resize_pipeline.renditions.spec import Rendition
 
-if TYPE_CHECKING:  # A child reads no settings.
-    pass
-from resize_pipeline.imaging.limits import GRACE_S, Answer, RenderLimits
+GRACE_S = 5.0
+"""Seconds past the time limit after which a child ends itself, as its parent may be dead."""
 
 
-def serve(pipe: Connection, memory_bytes: int) -> None:
-    """Render whatever arrives through the pipe until the parent closes it."""
+def serve(channel: Channel, memory_bytes: int, read_paths: Sequence[str]) -> None:
+    """Render whatever is asked for until the other end closes the channel.
+
+    Args:
+        channel: this process's end.
+        memory_bytes: address space that this process may use.
+        read_paths: files and folders that transforms may read, RENDER_READ_PATHS.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    # A decoder that crashes leaves no gigabytes on the disk.
+    # A crashing decoder must not leave gigabytes on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Ctrl-C in a terminal goes to all processes; the parent decides what ends.
+    # Ctrl-C in a terminal reaches every process; the parent decides which ones end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Decoders tell of much that they can live with, the C libraries straight to the terminal.
+    # Decoders warn about much that is harmless, the C libraries straight to the terminal.
     warnings.simplefilter("ignore", UserWarning)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    sys.stderr = os.fdopen(os.dup(2), "w")
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    # The pipe ends with the parent, however that ends; the alarm is for a child that never looks.
+    sandbox.enter(read_paths)
+    # Until here an error of the installation has to be seen. From here on nothing of a stranger's
+    # gets to a terminal, which obeys what it is sent.
+    os.dup2(0, 2)
+    # The channel closes when the parent dies, however it dies. The alarm in `_answer` covers a
+    # child that is too busy to look at it.
     with suppress(EOFError, OSError):
         while True:
-            data, renditions, limits = pipe.recv()
-            answer = _answer(pipe, data, renditions, limits)
-            del data
-            pipe.send(answer)
+            request, pictures = channel.receive(REQUEST, max_bytes=memory_bytes)
+            answer, made = _answer(channel, request, pictures)
+            del pictures
+            channel.send(answer, made)
 
 
 def _answer(
-    pipe: Connection, data: bytes, renditions: Sequence[Rendition], limits: RenderLimits
-) -> Answer:
-    seconds = limits.timeout_s + GRACE_S
+    channel: Channel, request: Request, pictures: list[bytes]
+) -> tuple[Answer, Sequence[bytes]]:
+    seconds = request.limits.timeout_s + GRACE_S
 
     def reserve(pixels: int) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
-            pipe.send(pixels)
-            pipe.recv()
+            channel.send(Reserve(pixels=pixels))
+            channel.receive(RESERVED, max_bytes=0)
         except (EOFError, OSError):
             sys.exit()  # The parent is gone.
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        return render(
-            data,
-            renditions,
-            max_pixels=limits.source_pixels,
-            max_output_pixels=limits.output_pixels,
-            on_transform=pipe.send,
-            reserve=reserve,
-        )
+        if isinstance(request, RenderPicture):
+            return _renditions(channel, request, pictures[0], reserve)
+        return Drawn(), _drawn(request, pictures, reserve)
     except (MemoryError, PermanentError, UserError) as error:
-        return error
+        [kind, *_] = (name for name, one in ERRORS.items() if isinstance(error, one))
+        return Failed.model_validate({"error": kind, "reason": str(error)[:REASON_MAX]}), []
     except Exception as error:  # noqa: BLE001
-        # Something that nobody thought of, in Pillow's filters and encoders or here: who mends it
-        # needs to see where, the batch needs to go on.
-        traceback.print_exc()
-        msg = f"can't be rendered: {type(error).__name__}: {one_line(str(error))}"
-        return PermanentError(msg)
+        # A bug in Pillow's filters or encoders, or in this package: the traceback shows where to
+        # fix it, and the rest of the batch continues.
+        reason = f"can't be rendered: {type(error).__name__}: {one_line(str(error))}"
+        trace = traceback.format_exc()[-TRACE_MAX:]
+        return Failed(error="PermanentError", reason=reason, trace=trace), []
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def _renditions(
+    channel: Channel, request: RenderPicture, picture: bytes, reserve: Callable[[int], None]
+) -> tuple[Answer, Sequence[bytes]]:
+    rendered = render(
+        picture,
+        request.renditions,
+        max_pixels=request.limits.source_pixels,
+        max_output_pixels=request.limits.output_pixels,
+        on_transform=lambda name: channel.send(Transforming(transform=name)),
+        reserve=reserve,
+    )
+    made = tuple(
+        Made(
+            rendition=one.rendition,
+            width=one.width,
+            height=one.height,
+            format=one.format,
+            smaller=one.smaller,
+        )
+        for one in rendered
+    )
+    return Renditions(made=made), [one.data for one in rendered]
+
+
+def _drawn(
+    request: DrawThumbnail | DrawContactSheet,
+    pictures: list[bytes],
+    reserve: Callable[[int], None],
+) -> list[bytes]:
+    limit = request.limits.output_pixels
+    reserve(thumbnails.largest(pictures, max_pixels=limit))
+    if isinstance(request, DrawThumbnail):
+        return [thumbnails.thumbnail(pictures[0], max_pixels=limit)]
+    if request.format is not None:
+        sheet = thumbnails.contact_sheet_picture(pictures, request.format, max_pixels=limit)
+    else:
+        sheet = thumbnails.contact_sheet(pictures, max_bytes=request.max_bytes, max_pixels=limit)
+    return [] if sheet is None else [sheet]
+
+
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
+    serve(Channel(int(sys.argv[1])), int(sys.argv[2]), sys.argv[3:])

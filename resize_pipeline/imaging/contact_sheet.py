@@ -1,32 +1,17 @@
-"""One small picture, or a page, that shows what has been made."""
+"""Contact sheets as text: Markdown for Dagster's UI, and a page of HTML.
+
+Nothing is decoded here; `thumbnails.py` draws, in a child.
+"""
 
 import base64
 import html
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
-from resize_pipeline.renditions.objects import CONTENT_TYPES
-
-CELL = 96
-"""Side of a cell in pixels; 6 of them and their gaps fit the asset page's metadata column."""
-GAP = 4
-"""Pixels between cells and around them."""
-COLUMNS = 6
 THUMBNAILS_MAX = 24
 """Most thumbnails on a sheet: four rows."""
-BACKGROUND = (128, 128, 128)
-"""Neutral grey, so that light, dark and transparent pictures all stand out."""
-QUALITIES = (75, 50, 25)
-"""WebP qualities, tried in this order before there are fewer thumbnails."""
-
 PICTURE_MAX = 2500
 """Most thumbnails on a sheet that is one picture of its own: 50 a side."""
-THUMBNAIL = 160
-"""Longest side in pixels of a thumbnail on a page."""
 
 _MARKDOWN = "![contact sheet](data:image/webp;base64,{})"
 
@@ -61,45 +46,19 @@ td {{ padding: .2rem 1rem .2rem 0; vertical-align: top; overflow-wrap: anywhere 
 """
 
 
-def contact_sheet(thumbnails: Sequence[tuple[str, bytes]], *, max_bytes: int) -> bytes | None:
-    """Lay thumbnails out in a grid.
+def bytes_within(markdown_bytes: int) -> int:
+    """Return how large a sheet may be if its Markdown may have so many bytes.
 
     Args:
-        thumbnails: source key and encoded thumbnail of each picture; the first ones are shown.
-        max_bytes: most bytes that the sheet may have. Quality goes down first, then the number of
-            thumbnails.
-
-    Returns:
-        A WebP picture, or None when there are no thumbnails or not even one fits.
-    """
-    cells = [_cell(data) for _, data in thumbnails[:THUMBNAILS_MAX]]
-    while cells:
-        sheet = _montage(cells, COLUMNS)
-        for quality in QUALITIES:
-            file = io.BytesIO()
-            sheet.save(file, "WEBP", quality=quality)
-            if file.tell() <= max_bytes:
-                return file.getvalue()
-        cells = cells[: len(cells) // 2]
-    return None
-
-
-def contact_sheet_markdown(
-    thumbnails: Sequence[tuple[str, bytes]], *, max_bytes: int
-) -> str | None:
-    """Give the contact sheet as Markdown that the Dagster UI shows as a picture.
-
-    Args:
-        thumbnails: source key and encoded thumbnail of each picture; the first ones are shown.
-        max_bytes: most bytes that the whole string may have, CONTACT_SHEET_MAX_BYTES.
-
-    Returns:
-        The Markdown, or None when there are no thumbnails or not even one fits.
+        markdown_bytes: CONTACT_SHEET_MAX_BYTES.
     """
     # Base64 makes 4 characters of 3 bytes.
-    room = (max_bytes - len(_MARKDOWN.format(""))) // 4 * 3
-    sheet = contact_sheet(thumbnails, max_bytes=room)
-    return None if sheet is None else _MARKDOWN.format(base64.b64encode(sheet).decode())
+    return max(0, (markdown_bytes - len(_MARKDOWN.format(""))) // 4 * 3)
+
+
+def contact_sheet_markdown(sheet: bytes) -> str:
+    """Return Markdown that Dagster's UI shows as the sheet, a WebP."""
+    return _MARKDOWN.format(base64.b64encode(sheet).decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,33 +68,24 @@ class Entry:
     Attributes:
         name: of its file.
         text: what was made, or why nothing was.
-        thumbnail: as `thumbnail` made it; None if the picture was rejected.
+        is_rejected: whether nothing was made.
+        thumbnail: a WebP; None if the picture was rejected, or is too large to be shown.
     """
 
     name: str
     text: str
+    is_rejected: bool
     thumbnail: bytes | None
-
-
-def thumbnail(data: bytes) -> bytes:
-    """Make a small WebP, which browsers show, of a rendition in any format."""
-    with Image.open(io.BytesIO(data), formats=tuple(CONTENT_TYPES)) as image:
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        file = io.BytesIO()
-        image.convert("RGBA").save(file, "WEBP", quality=QUALITIES[0])
-    return file.getvalue()
 
 
 def contact_sheet_page(entries: Sequence[Entry]) -> str:
     """Lay pictures out on a page of HTML that needs no other file and runs no script."""
-    made = [entry for entry in entries if entry.thumbnail is not None]
-    rejected = [entry for entry in entries if entry.thumbnail is None]
+    made = [entry for entry in entries if not entry.is_rejected]
+    rejected = [entry for entry in entries if entry.is_rejected]
     figures = "\n".join(
-        f'<figure><img src="data:image/webp;base64,{base64.b64encode(entry.thumbnail).decode()}"'
-        f' alt=""><figcaption><b>{html.escape(entry.name)}</b>'
-        f"<br>{html.escape(entry.text)}</figcaption></figure>"
+        f'<figure><img{_source(entry.thumbnail)} alt=""><figcaption><b>{html.escape(entry.name)}'
+        f"</b><br>{html.escape(entry.text)}</figcaption></figure>"
         for entry in made
-        if entry.thumbnail is not None
     )
     rows = "\n".join(
         f"<tr><td>{html.escape(entry.name)}</td><td>{html.escape(entry.text)}</td></tr>"
@@ -146,34 +96,7 @@ def contact_sheet_page(entries: Sequence[Entry]) -> str:
     return _PAGE.format(title=title, figures=figures, table=table)
 
 
-def contact_sheet_picture(thumbnails: Sequence[bytes], picture_format: str) -> bytes:
-    """Lay thumbnails out in a grid about as wide as high.
-
-    Args:
-        thumbnails: encoded; the first `PICTURE_MAX` are shown, at least one.
-        picture_format: Pillow's name of the format to write.
-    """
-    cells = [_cell(data) for data in thumbnails[:PICTURE_MAX]]
-    file = io.BytesIO()
-    _montage(cells, math.ceil(math.sqrt(len(cells)))).save(file, picture_format)
-    return file.getvalue()
-
-
-def _cell(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=tuple(CONTENT_TYPES)) as thumbnail:
-        picture = thumbnail.convert("RGBA")
-    picture.thumbnail((CELL, CELL))
-    cell = Image.new("RGBA", (CELL, CELL), BACKGROUND)
-    cell.alpha_composite(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
-    return cell.convert("RGB")
-
-
-def _montage(cells: Sequence[Image.Image], columns: int) -> Image.Image:
-    columns = min(columns, len(cells))
-    rows = -(-len(cells) // columns)
-    step = CELL + GAP
-    sheet = Image.new("RGB", (columns * step + GAP, rows * step + GAP), BACKGROUND)
-    for index, cell in enumerate(cells):
-        row, column = divmod(index, columns)
-        sheet.paste(cell, (GAP + column * step, GAP + row * step))
-    return sheet
+def _source(thumbnail: bytes | None) -> str:
+    if thumbnail is None:
+        return ""
+    return f' src="data:image/webp;base64,{base64.b64encode(thumbnail).decode()}"'

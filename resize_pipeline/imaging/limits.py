@@ -28,6 +28,7 @@ class RenderLimits:
         source_pixels: most pixels of a picture, SOURCE_MAX_PIXELS.
         output_pixels: most pixels of a rendition, OUTPUT_MAX_PIXELS.
         pixels_at_once: most decoded pixels in all children together, RENDER_MAX_PIXELS.
+        read_paths: files and folders that transforms may read, RENDER_READ_PATHS.
     """
 
     timeout_s: float
@@ -35,6 +36,7 @@ class RenderLimits:
     source_pixels: int
     output_pixels: int
     pixels_at_once: int
+    read_paths: tuple[str, ...] = ()
 
 
 class PixelBudget:

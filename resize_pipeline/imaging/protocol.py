@@ -36,6 +36,7 @@ ERRORS: Mapping[str, type[Exception]] = {
 """The errors that a child may answer with, a more special one first."""
 
 _LENGTH = struct.Struct(">I")
+_CLOSED = -1
 
 
 class MalformedError(Exception):
@@ -75,12 +76,12 @@ class DrawThumbnail(_Message):
 
 
 class DrawContactSheet(_Message):
-    """Ask for one picture of all that follow: a WebP of at most so many bytes, or of a format."""
+    """Ask for one picture of all that follow: in a format, or a WebP of at most so many bytes."""
 
     kind: Literal["contact sheet"] = "contact sheet"
     limits: RenderLimits
-    max_bytes: int | None = None
     format: str | None = None
+    max_bytes: int = 0
 
 
 class Reserve(_Message):
@@ -163,8 +164,18 @@ class Channel:
         self._ready = select.poll()
 
     def close(self) -> None:
-        """Close the file descriptor."""
-        os.close(self._descriptor)
+        """Close the file descriptor, if it is open. Whoever uses the channel next gets OSError."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        if descriptor != _CLOSED:
+            os.close(descriptor)
+
+    @property
+    def has_message(self) -> bool:
+        """Whether the other side has said something, and is not gone since."""
+        if self._descriptor == _CLOSED:
+            return False
+        self._ready.register(self._descriptor, select.POLLIN)
+        return [event for _, event in self._ready.poll(0)] == [select.POLLIN]
 
     def send(
         self, message: _Message, pictures: Sequence[bytes] = (), *, deadline: float = math.inf

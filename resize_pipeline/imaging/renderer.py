@@ -1,36 +1,50 @@
 """Renders pictures in child processes, so that a hostile one costs itself and nobody else.
 
 A picture that takes too long, asks for too much memory or crashes the decoder ends its child, and
-another child takes its place. Each child has a pipe of its own: pools whose children share a queue
-(pebble 5.2 was tried) hang for good when a child is killed while it holds the queue's lock.
+another child takes its place. So does an answer that is not what was asked for: the child may have
+been taken over. Each child has a socket of its own: pools whose children share a queue (pebble 5.2
+was tried) hang for good when a child is killed while it holds the queue's lock.
 """
 
-import multiprocessing
+import json
 import os
 import queue
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-from resize_pipeline.errors import (
-    PermanentError,
-    TransformError,
-    TransientError,
-    UserError,
+from resize_pipeline.errors import PermanentError, TransformError, TransientError, escaped
+from resize_pipeline.imaging import sandbox
+from resize_pipeline.imaging.limits import PixelBudget, RenderLimits
+from resize_pipeline.imaging.protocol import (
+    ANSWER,
+    ERRORS,
+    Answer,
+    Channel,
+    DeadlineError,
+    DrawContactSheet,
+    Drawn,
+    DrawThumbnail,
+    Failed,
+    MalformedError,
+    RenderPicture,
+    Renditions,
+    Request,
+    Reserve,
+    Reserved,
+    Transforming,
+    rendered,
 )
-from resize_pipeline.imaging.limits import Answer, PixelBudget, RenderLimits
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
 
-if TYPE_CHECKING:  # A child reads no settings.
-    pass
-
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
-
 
 # With glibc's own thresholds freed memory goes back to the kernel after each picture and is cleared
 # for the next one: 17 % more CPU than threads take; with these, none. Pillow's blocks of 16 MiB, in
@@ -38,8 +52,13 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 
 
+T = TypeVar("T")
+Check = Callable[[Answer, list[bytes]], T]
+"""Takes an answer as what was asked for, or raises MalformedError."""
+
+
 class ChildLostError(TransientError):
-    """A child ended while it rendered: by the picture, or by somebody else's hand.
+    """A child ended or made no sense while it rendered: by the picture, or by somebody else's hand.
 
     `transform` names the transform that it was in, if any.
     """
@@ -50,7 +69,7 @@ class ChildLostError(TransientError):
 
 
 class Renderer:
-    """Persistent child processes that render; may be used by many threads at once."""
+    """Persistent child processes that render. Many threads may use it at once."""
 
     def __init__(self, limits: RenderLimits, *, workers: int | None = None) -> None:
         """Start the children.
@@ -59,6 +78,7 @@ class Renderer:
             limits: for each picture and for all together.
             workers: number of children, by default one for each processor.
         """
+        sandbox.hide_environment()
         self.workers = workers or os.cpu_count() or 1
         self.limits = limits
         self._budget = PixelBudget(limits.pixels_at_once)
@@ -71,19 +91,19 @@ class Renderer:
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether no child is at work, and none has ended."""
+        """Whether no child is at work, and none has ended."""
         with self._lock:
             return self._idle.qsize() == self.workers and all(
                 child.is_alive for child in self._children
             )
 
     def close(self) -> None:
-        """End the children, once each has done what it is at."""
+        """End the children once each has finished its work."""
         for _ in range(self.workers):
             self._idle.get().end()
 
     def kill(self) -> None:
-        """End the children at once; whoever waits for a picture is told that the child is lost."""
+        """End the children at once; a thread that waits for a picture finds its child lost."""
         with self._lock:
             self._is_killed = True
             for child in self._children:
@@ -98,36 +118,88 @@ class Renderer:
             TransformError: a rendition's transform is what failed, took too long or crashed.
             UserError: a rendition's transform can't be imported.
         """
+        request = RenderPicture(renditions=tuple(renditions), limits=self.limits)
+
+        def check(answer: Answer, pictures: list[bytes]) -> list[Rendered]:
+            if not isinstance(answer, Renditions):
+                msg = f"{answer.kind} in place of renditions"
+                raise MalformedError(msg)
+            return rendered(renditions, answer, pictures)
+
+        return self._ask(request, [data], check)
+
+    def thumbnail(self, picture: bytes) -> bytes:
+        """Draw a small WebP of a rendition.
+
+        Raises:
+            PermanentError: as `render`.
+        """
+        request = DrawThumbnail(limits=self.limits)
+        drawn = self._ask(request, [picture], _drawn)
+        if drawn is None:
+            msg = "it can't be shown"
+            raise PermanentError(msg)
+        return drawn
+
+    def contact_sheet(
+        self, pictures: Sequence[bytes], *, picture_format: str | None = None, max_bytes: int = 0
+    ) -> bytes | None:
+        """Draw a sheet that shows renditions.
+
+        Args:
+            pictures: the first ones are shown.
+            picture_format: Pillow's name of the sheet's format; None is a WebP of `max_bytes`.
+            max_bytes: most bytes of the sheet if no format is given.
+
+        Returns:
+            The sheet, or None when there is nothing to show or not even one picture fits.
+
+        Raises:
+            PermanentError: as `render`.
+        """
+        request = DrawContactSheet(limits=self.limits, format=picture_format, max_bytes=max_bytes)
+
+        def check(answer: Answer, drawn: list[bytes]) -> bytes | None:
+            sheet = _drawn(answer, drawn)
+            if sheet is not None and picture_format is None and len(sheet) > max_bytes:
+                msg = f"a contact sheet of {len(sheet)} bytes, more than {max_bytes}"
+                raise MalformedError(msg)
+            return sheet
+
+        return self._ask(request, pictures, check)
+
+    def _ask(self, request: Request, pictures: Sequence[bytes], check: Check[T]) -> T:
         try:
-            return self._try(data, renditions)
+            return self._try(request, pictures, check)
         except ChildLostError:
             # Somebody else may have killed it, as the kernel does when memory is short: only a
             # picture that ends two children is to blame.
             try:
-                return self._try(data, renditions)
+                return self._try(request, pictures, check)
             except ChildLostError as error:
                 raise _blamed(str(error), error.transform) from None
 
-    def _try(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+    def _try(self, request: Request, pictures: Sequence[bytes], check: Check[T]) -> T:
         child = self._idle.get()
         try:
-            answer = child.ask(data, renditions, self.limits, self._budget)
+            answer = child.ask(request, pictures, self._budget, check)
         except BaseException:
             child = self._replacement(child)
             raise
         finally:
             self._idle.put(child)
-        match answer:
-            case PermanentError() | UserError():
-                raise answer
-            case MemoryError():
-                msg = f"needs more memory than RENDER_MEMORY_BYTES={self.limits.memory_bytes}"
-                raise PermanentError(msg)
-            case _:
-                return answer
+        if not isinstance(answer, Failed):
+            return answer
+        if answer.trace:
+            lines = (escaped(line) for line in answer.trace.splitlines())
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
+        if answer.error == "MemoryError":
+            msg = f"needs more memory than RENDER_MEMORY_BYTES={self.limits.memory_bytes}"
+            raise PermanentError(msg)
+        raise ERRORS[answer.error](escaped(answer.reason))
 
     def _start(self) -> "_Child":
-        child = _Child(self.limits.memory_bytes)
+        child = _Child(self.limits)
         self._children.add(child)
         return child
 
@@ -141,83 +213,161 @@ class Renderer:
 
 
 class _Child:
-    """One process, and this side of its pipe."""
+    """One process, and this side of its socket."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, limits: RenderLimits) -> None:
         # A program of its own and not multiprocessing's child: that would import the parent's main
         # module, which is all of Dagster, and may not be started by a daemonic process, as Celery's
-        # workers are. It decodes what strangers send, so it gets no secrets to tell.
-        self._pipe, other = multiprocessing.Pipe()
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        # What is relative there would be taken from the current directory.
-        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, paths))
-        environment |= ALLOCATOR
-        arguments = [str(other.fileno()), str(memory_bytes)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "resize_pipeline.imaging.child", *arguments],
-            env=environment,
-            pass_fds=[other.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        other.close()
+        # workers are.
+        own, other = socket.socketpair()
+        with other:
+            arguments = [str(other.fileno()), str(limits.memory_bytes), *limits.read_paths]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "resize_pipeline.imaging.child", *arguments],
+                env=_environment(),
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._channel = Channel(own.detach())
 
     def ask(
         self,
-        data: bytes,
-        renditions: Sequence[Rendition],
-        limits: RenderLimits,
+        request: Request,
+        pictures: Sequence[bytes],
         budget: PixelBudget,
-    ) -> Answer:
-        """Have a picture rendered.
+        check: Check[T],
+    ) -> T | Failed:
+        """Have a request answered.
 
         Raises:
             PermanentError: it took too long. The child is of no use any more.
             TransformError: it was a transform that took too long.
-            ChildLostError: the child ended.
+            ChildLostError: the child ended, or answered with something else.
         """
-        deadline = time.monotonic() + limits.timeout_s
-        transform = ""
+        work = _Work(self._channel, request, budget)
         try:
-            self._pipe.send((data, renditions, limits))
-            with ExitStack() as held:
-                while True:
-                    if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
-                        msg = f"took more than RENDER_TIMEOUT_S={limits.timeout_s:g} seconds"
-                        raise _blamed(msg, transform)
-                    answer: Answer | int | str = self._pipe.recv()
-                    match answer:
-                        case int():
-                            # Waiting for other pictures is not this one's time.
-                            asked = time.monotonic()
-                            held.enter_context(budget.taken(answer))
-                            deadline += time.monotonic() - asked
-                            self._pipe.send(None)
-                        case str():
-                            # The transform that begins; an empty name says that it has ended.
-                            transform = answer
-                        case _:
-                            return answer
+            answer, made = work.done(pictures)
+            if isinstance(answer, Failed):
+                return answer
+            return check(answer, made)
+        except DeadlineError:
+            msg = f"took more than RENDER_TIMEOUT_S={request.limits.timeout_s:g} seconds"
+            raise _blamed(msg, work.transform) from None
+        except MalformedError as error:
+            msg = f"the process that rendered it answered with {error}"
+            raise ChildLostError(msg, work.transform) from None
         except (EOFError, OSError):
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(1)
             msg = f"the process that rendered it ended with exit code {self._process.returncode}"
-            raise ChildLostError(msg, transform) from None
+            raise ChildLostError(msg, work.transform) from None
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether the process has not ended."""
+        """Whether the process has not ended."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill the process; who waits for its answer finds it lost."""
+        """Kill the process; a thread that waits for its answer finds it lost."""
         self._process.kill()
 
     def end(self) -> None:
         """End the process, whatever it does."""
-        self._pipe.close()
+        self._channel.close()
         self._process.kill()
         self._process.wait()
+
+
+class _Work:
+    """What a child says until it has answered a request; `transform` is the one it is in."""
+
+    def __init__(self, channel: Channel, request: Request, budget: PixelBudget) -> None:
+        self.transform = ""
+        self._channel = channel
+        self._request = request
+        self._budget = budget
+        specs = request.renditions if isinstance(request, RenderPicture) else ()
+        self._transforms = {one.transform for one in specs if one.transform}
+        self._has_reserved = False
+
+    def done(self, pictures: Sequence[bytes]) -> tuple[Answer, list[bytes]]:
+        limits = self._request.limits
+        deadline = time.monotonic() + limits.timeout_s
+        if self._channel.has_message:
+            msg = "something that nobody asked for"
+            raise MalformedError(msg)
+        self._channel.send(self._request, pictures, deadline=deadline)
+        with ExitStack() as held:
+            while True:
+                # No honest child has more to give than its address space holds.
+                answer, made = self._channel.receive(
+                    ANSWER, max_bytes=limits.memory_bytes, deadline=deadline
+                )
+                match answer:
+                    case Reserve():
+                        # Waiting for other pictures is not this one's time.
+                        asked = time.monotonic()
+                        self._check_reserving()
+                        held.enter_context(self._budget.taken(answer.pixels))
+                        deadline += time.monotonic() - asked
+                        self._channel.send(Reserved(), deadline=deadline)
+                    case Transforming():
+                        self._begin(answer.transform)
+                    case _:
+                        self._check_error(answer)
+                        return answer, made
+
+    def _check_reserving(self) -> None:
+        if self._has_reserved:
+            msg = "a second reservation"
+            raise MalformedError(msg)
+        self._has_reserved = True
+
+    def _begin(self, transform: str) -> None:
+        if transform and transform not in self._transforms:
+            msg = "a transform that no rendition has"
+            raise MalformedError(msg)
+        self.transform = transform
+
+    def _check_error(self, answer: Answer) -> None:
+        """Check that a child blames nothing that it was not given; a UserError fails the run."""
+        if self._transforms or not isinstance(answer, Failed):
+            return
+        if answer.error in {"TransformError", "UserError"}:
+            msg = f"a {answer.error} without a transform"
+            raise MalformedError(msg)
+
+
+@cache
+def sandbox_report() -> dict[str, str]:
+    """Return which steps of the sandbox take effect on this host, by trying them in a process."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "resize_pipeline.imaging.sandbox"],
+            env=_environment(),
+            capture_output=True,
+            check=True,
+            timeout=30,
+        )
+        return json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return {"sandbox": f"cannot be tried: {escaped(str(error))}"}
+
+
+def _environment() -> dict[str, str]:
+    """Return what a child gets of the environment: no secrets."""
+    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    # What is relative there would be taken from the current directory.
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {**found, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, paths)), **ALLOCATOR}
+
+
+def _drawn(answer: Answer, pictures: list[bytes]) -> bytes | None:
+    if not isinstance(answer, Drawn) or len(pictures) > 1:
+        msg = f"{answer.kind} with {len(pictures)} pictures in place of one drawn"
+        raise MalformedError(msg)
+    return pictures[0] if pictures else None
 
 
 def _blamed(message: str, transform: str) -> PermanentError:

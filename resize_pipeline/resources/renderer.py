@@ -64,6 +64,7 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     source_pixels: int
     output_pixels: int
     pixels_at_once: int
+    read_paths: list[str]
     _renderer: Renderer | None = PrivateAttr(default=None)
 
     @classmethod
@@ -79,6 +80,7 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
             source_pixels=self.source_pixels,
             output_pixels=self.output_pixels,
             pixels_at_once=self.pixels_at_once,
+            read_paths=tuple(self.read_paths),
         )
         self._renderer = kept.take(limits)
 
@@ -100,6 +102,14 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
             PermanentError: as `Renderer.render`.
         """
         return self._started().render(data, renditions)
+
+    def contact_sheet(self, pictures: Sequence[bytes], *, max_bytes: int) -> bytes | None:
+        """Draw a WebP that shows renditions.
+
+        Raises:
+            PermanentError: as `Renderer.contact_sheet`.
+        """
+        return self._started().contact_sheet(pictures, max_bytes=max_bytes)
 
     def _started(self) -> Renderer:
         if self._renderer is None:

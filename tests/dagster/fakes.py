@@ -11,6 +11,7 @@ from urllib.parse import quote_plus
 
 from resize_pipeline.errors import PermanentError
 from resize_pipeline.imaging.render import render
+from resize_pipeline.imaging.thumbnails import contact_sheet
 from resize_pipeline.kafka.dead_letters import DeadLetter, Headers, newest
 from resize_pipeline.kafka.offsets import OffsetRange, TopicState
 from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered
@@ -308,6 +309,9 @@ class InProcessRenderer:
 
     def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
         return render(data, renditions, max_pixels=self.max_pixels)
+
+    def contact_sheet(self, pictures: Sequence[bytes], *, max_bytes: int) -> bytes | None:
+        return contact_sheet(pictures, max_bytes=max_bytes, max_pixels=self.max_pixels)
 
 
 def without_metadata(info: ObjectInfo) -> ObjectInfo:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from resize_pipeline.imaging.contact_sheet import GAP
+from resize_pipeline.imaging.thumbnails import GAP
 from tests.support import hostile
 from tests.support.pictures import corner_names, corners, encoded
 from tests.support.waiting import wait_until

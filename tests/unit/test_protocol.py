@@ -160,6 +160,10 @@ def test_the_end_of_the_other_side_is_told() -> None:
     with pytest.raises(OSError, match="Broken pipe"):
         channel.send(Reserve(pixels=1))
     channel.close()
+    channel.close()
+    assert not channel.has_message
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        channel.send(Reserve(pixels=1))
 
 
 def test_renditions_that_were_asked_for_are_taken() -> None:

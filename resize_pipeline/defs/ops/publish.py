@@ -16,10 +16,12 @@ from resize_pipeline.delivery.batches import (
     Uploaded,
 )
 from resize_pipeline.delivery.reconciliation import CURRENT
-from resize_pipeline.imaging.contact_sheet import contact_sheet_markdown
+from resize_pipeline.errors import PermanentError
+from resize_pipeline.imaging.contact_sheet import bytes_within, contact_sheet_markdown
 from resize_pipeline.instance.internals import PRIORITY_TAG
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.pipeline import PipelineResource
+from resize_pipeline.resources.renderer import RendererResource
 
 REJECTED_SHOWN = 100
 
@@ -36,6 +38,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
         planned: Plan,
         uploaded: list[Uploaded],
         pipeline: PipelineResource,
+        renderer: RendererResource,
     ) -> Iterator[dg.Output[None]]:
         """Record what was made as one materialization of each selected rendition."""
         total = Uploaded()
@@ -48,7 +51,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
         # Dagster stores metadata several times over, and all renditions show the same images.
         shown = min(selected, key=lambda one: one.width * one.height)
         for rendition in selected:
-            sheet = _contact_sheet(total, pipeline) if rendition is shown else {}
+            sheet = _contact_sheet(context, total, pipeline, renderer) if rendition is shown else {}
             metadata = _metadata(rendition, planned, total, seconds)
             version = rendition.digest
             if planned.covers is Covers.OBJECTS:
@@ -98,8 +101,22 @@ def _metadata(
     return metadata
 
 
-def _contact_sheet(total: Uploaded, pipeline: PipelineResource) -> Mapping[str, Any]:
-    if not pipeline.contact_sheets:
+def _contact_sheet(
+    context: dg.OpExecutionContext,
+    total: Uploaded,
+    pipeline: PipelineResource,
+    renderer: RendererResource,
+) -> Mapping[str, Any]:
+    """Have the sheet drawn in a child: what a child made is a stranger's picture still."""
+    if not pipeline.contact_sheets or not total.sheet:
         return {}
-    sheet = contact_sheet_markdown(sorted(total.sheet), max_bytes=pipeline.contact_sheet_max_bytes)
-    return {"contact sheet": dg.MetadataValue.md(sheet)} if sheet else {}
+    pictures = [picture for _, picture in sorted(total.sheet)]
+    max_bytes = bytes_within(pipeline.contact_sheet_max_bytes)
+    try:
+        sheet = renderer.contact_sheet(pictures, max_bytes=max_bytes)
+    except PermanentError as error:
+        context.log.warning(f"no contact sheet: {error}")
+        return {}
+    if sheet is None:
+        return {}
+    return {"contact sheet": dg.MetadataValue.md(contact_sheet_markdown(sheet))}
