@@ -79,4 +79,7 @@ def apply_transform(image: Image.Image, rendition: Rendition) -> Image.Image:
 
 def _said(error: BaseException) -> str:
     message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    said = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    if isinstance(error, PermissionError):
+        said += "; rendering children may only read code, and what RENDER_READ_PATHS names"
+    return said
