@@ -1,21 +1,9 @@
-"""TODO."""
+"""Limits of rendering: of each picture, and of all that are rendered at once."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition, Lock
-
-from resize_pipeline.errors import (
-    PermanentError,
-    UserError,
-)
-from resize_pipeline.renditions.objects import Rendered
-
-GRACE_S = 5.0
-"""Seconds after the time limit when a child ends itself, for its parent may have been killed."""
-
-
-Answer = list[Rendered] | PermanentError | UserError | MemoryError
 
 
 @dataclass(frozen=True)
