@@ -4,6 +4,7 @@ Each check returns its argument, or raises a ValueError that says what is allowe
 the value to the message.
 """
 
+import datetime as dt
 import difflib
 import ipaddress
 import re
@@ -118,6 +119,21 @@ def checked_webhook(value: str) -> str:
     # No character that could end the line of an HTTP request.
     if not is_address or not value.isascii() or not value.isprintable() or " " in value:
         msg = "must be of the form https://HOST/PATH or http://HOST/PATH, without user and password"
+        raise ValueError(msg)
+    return value
+
+
+def checked_start(value: str) -> str:
+    """Check where a sensor without a cursor starts: earliest, latest, or a time with its zone."""
+    if value in {"earliest", "latest"}:
+        return value
+    try:
+        # A time without a zone would mean another time on a machine in another zone.
+        has_zone = dt.datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        has_zone = False
+    if not has_zone:
+        msg = "is not earliest, latest or a time such as 2026-11-22T10:00:00Z"
         raise ValueError(msg)
     return value
 
