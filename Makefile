@@ -1,5 +1,5 @@
-# Everything runs in .venv, which is made from requirements.lock by uv; uv is installed there when
-# the machine has none.
+# Everything runs in .venv, which uv makes from requirements.lock. uv itself is installed there if the
+# machine has none.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -61,8 +61,8 @@ lock: $(STAMP) ## Pin the newest allowed versions of all dependencies
 	$(UV) pip compile --quiet --universal --generate-hashes --upgrade --all-extras --group dev \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 
-# Compiled once: with PYTHONDONTWRITEBYTECODE each of Dagster's processes would do it at every start.
-# Dagster's own commands find the instance by .env, so there is one from the start.
+# Bytecode is compiled once: with PYTHONDONTWRITEBYTECODE each of Dagster's processes would compile it at
+# every start. Dagster's own commands find the instance by .env, so make creates one at once.
 $(STAMP): pyproject.toml requirements.lock .env.example
 	@$(PYTHON) -c 'import sys; sys.exit("resize_pipeline needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON to a newer one" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

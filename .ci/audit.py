@@ -2,8 +2,8 @@
 
     python .ci/audit.py [UV]
 
-Exit code 1 if a pinned version has one. If nobody could be asked, because there is no network or
-the registry serves no advisories, it says so on standard error and exits with 0.
+Exits with 1 if a pinned version has one. If no advisories could be read, because there is no
+network or the registry serves none, it says so on standard error and exits with 0.
 """
 
 import json
@@ -27,7 +27,7 @@ def pinned(lock: str) -> list[str]:
 def one_version_each(pins: list[str]) -> list[list[str]]:
     """Divide pins so that no part has two versions of a package, which pip-audit refuses.
 
-    The lock has several where they depend on the version of Python.
+    The lock has several versions of packages that depend on the version of Python.
     """
     parts: list[dict[str, str]] = []
     for pin in pins:
