@@ -26,6 +26,7 @@ from resize_pipeline.validators import (
     DEAD_LETTERS,
     checked_bucket,
     checked_host,
+    checked_paths,
     checked_region,
     checked_start,
     checked_target,
@@ -33,7 +34,6 @@ from resize_pipeline.validators import (
     checked_webhook,
     parse_hosts,
     parse_owners,
-    parse_paths,
     parse_suffixes,
 )
 
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     """Memory limit (address space) for rendering one original."""
     render_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     """Maximum decoded pixels in a run at once; a larger original is decoded alone."""
-    render_read_paths: str | None = None
+    render_read_paths: Annotated[str, AfterValidator(checked_paths)] = ""
     """Files and folders that transforms may read besides code, absolute, separated by colons."""
     retry_s: Annotated[float, Field(ge=0)] = 60.0
     """Seconds that a run keeps trying to reach a server before it fails and is retried."""
@@ -270,12 +270,6 @@ class Settings(BaseSettings):
         if not is_valid_cron_string(value):
             msg = "must be a cron schedule such as 17 * * * *"
             raise ValueError(msg)
-        return value
-
-    @field_validator("render_read_paths")
-    @classmethod
-    def _is_list_of_paths(cls, value: str | None) -> str | None:
-        parse_paths(value or "")
         return value
 
     @field_validator("asset_owners")
@@ -378,7 +372,7 @@ class Settings(BaseSettings):
             source_pixels=self.source_max_pixels,
             output_pixels=self.output_max_pixels,
             pixels_at_once=self.render_max_pixels,
-            read_paths=parse_paths(self.render_read_paths or ""),
+            read_paths=tuple(filter(None, self.render_read_paths.split(":"))),
         )
 
     @property

@@ -169,18 +169,17 @@ def parse_hosts(text: str) -> list[str]:
     return hosts
 
 
-def parse_paths(text: str) -> tuple[str, ...]:
-    """Parse a list of absolute paths, separated by colons.
+def checked_paths(value: str) -> str:
+    """Check that a value is a list of absolute paths, separated by colons.
 
     Raises:
         ValueError: a path is relative, or is the root, below which there is everything.
     """
-    paths = tuple(part for part in text.split(":") if part)
-    for path in paths:
+    for path in filter(None, value.split(":")):
         if not path.startswith("/") or not path.strip("/."):
             msg = f"{path!r} must be an absolute path of a file or folder below the root"
             raise ValueError(msg)
-    return paths
+    return value
 
 
 def parse_suffixes(text: str) -> list[str]:

@@ -608,3 +608,18 @@ def test_only_a_server_of_this_machine_is_started_by_up(
     *, hosts: list[str], is_local: bool
 ) -> None:
     assert ("resize-pipeline up" in how_to_start(hosts)) == is_local
+
+
+def test_paths_that_transforms_may_read() -> None:
+    assert Settings().render_limits.read_paths == ()
+    settings = Settings(render_read_paths="/usr/share/fonts:/srv/logo.png:")
+    assert settings.render_limits.read_paths == ("/usr/share/fonts", "/srv/logo.png")
+
+
+@pytest.mark.parametrize("paths", ["fonts", "/usr/share/fonts:fonts", "/", "/.", "//", "./a"])
+def test_a_relative_path_or_everything_is_refused(
+    paths: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENDER_READ_PATHS", paths)
+    with pytest.raises(UserError, match="RENDER_READ_PATHS: .* must be an absolute path"):
+        load_settings()
