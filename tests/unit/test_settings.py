@@ -621,5 +621,5 @@ def test_a_relative_path_or_everything_is_refused(
     paths: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RENDER_READ_PATHS", paths)
-    with pytest.raises(UserError, match="RENDER_READ_PATHS: .* must be an absolute path"):
+    with pytest.raises(UserError, match=r"RENDER_READ_PATHS: .* must be an absolute path"):
         load_settings()
