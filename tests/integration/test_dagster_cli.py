@@ -82,7 +82,7 @@ def commands_of_page(words: set[str]) -> list[str]:
     ]
 
 
-def readme(name: str, *, key: str = "", hours: tuple[str, ...] = ()) -> list[str]:
+def command_of_page(name: str, *, key: str = "", hours: tuple[str, ...] = ()) -> list[str]:
     """Return a command of docs/cli.md with this key and these hours in place of its own."""
     (command,) = commands_of_page(COMMANDS[name])
     assert (EXAMPLE_KEY in command) == bool(key)
@@ -215,7 +215,7 @@ def test_materialize_makes_only_the_selected_rendition(
     picture.lose("thumbnail", "large")
     before = ids(instance)
 
-    done(pipeline, readme("materialize", hours=(picture.hour,)))
+    done(pipeline, command_of_page("materialize", hours=(picture.hour,)))
 
     run = run_since(instance, before, **{PARTITION_NAME_TAG: picture.hour})
     assert picture.renditions() == {"thumbnail", "medium"}
@@ -230,7 +230,7 @@ def test_launch_makes_the_renditions_of_the_named_object(
     other.lose("thumbnail")
     before = ids(instance)
 
-    done(pipeline, readme("launch", key=picture.key, hours=(picture.hour,)))
+    done(pipeline, command_of_page("launch", key=picture.key, hours=(picture.hour,)))
 
     run = run_since(instance, before, **{PARTITION_NAME_TAG: picture.hour})
     assert run.status is dg.DagsterRunStatus.SUCCESS
@@ -248,7 +248,7 @@ def test_backfill_makes_a_run_for_each_hour(
     before = ids(instance)
     hours = (hour_before(picture.hour), picture.hour)
 
-    done(pipeline, readme("backfill", hours=hours))
+    done(pipeline, command_of_page("backfill", hours=hours))
 
     for hour in hours:
         run = run_since(instance, before, **{PARTITION_NAME_TAG: hour})
@@ -265,7 +265,7 @@ def test_a_range_of_hours_is_one_run(
     before = ids(instance)
     hours = (hour_before(picture.hour), picture.hour)
 
-    done(pipeline, readme("range", hours=hours))
+    done(pipeline, command_of_page("range", hours=hours))
 
     run = run_since(instance, before, **{ASSET_PARTITION_RANGE_START_TAG: hours[0]})
     assert run.tags[ASSET_PARTITION_RANGE_END_TAG] == hours[1]
@@ -328,7 +328,7 @@ def stop_sensor(pipeline: Project) -> None:
     """
 
     def stopped() -> bool:
-        assert "Stopped" in done(pipeline, readme("stop"))
+        assert "Stopped" in done(pipeline, command_of_page("stop"))
         wait_for(pipeline, is_idle, RUN_TIMEOUT_S, "the last tick and its runs")
         return standing(pipeline).sensor == "stopped"
 
@@ -347,14 +347,14 @@ def test_the_sensor_stops_starts_where_it_was_and_replays(
         wait_for(pipeline, lambda status: status.lag == 1, RUN_TIMEOUT_S, "the event on the topic")
         before = ids(instance)
 
-        previewed = done(pipeline, readme("preview"))
+        previewed = done(pipeline, command_of_page("preview"))
 
         assert "offset_ranges" in previewed
         # It is a look only.
         assert standing(pipeline).lag == 1
         assert ids(instance) == before
 
-        assert "Started" in done(pipeline, readme("start"))
+        assert "Started" in done(pipeline, command_of_page("start"))
 
         new.wait_for(*ALL)
         assert standing(pipeline).sensor == "running"
@@ -363,10 +363,10 @@ def test_the_sensor_stops_starts_where_it_was_and_replays(
 
         # A tick that is under way would put its own cursor back.
         stop_sensor(pipeline)
-        assert "Cleared" in done(pipeline, readme("replay"))
+        assert "Cleared" in done(pipeline, command_of_page("replay"))
         assert standing(pipeline).lag > 1
     finally:
-        done(pipeline, readme("start"))
+        done(pipeline, command_of_page("start"))
 
     old.wait_for(*ALL)
     wait_for(pipeline, is_caught_up, RUN_TIMEOUT_S, "the end of it")
