@@ -159,7 +159,7 @@ def pictures(pipeline: Project) -> dict[str, Picture]:
     return found
 
 
-def test_every_command_of_the_readme_is_tested_here():
+def test_every_command_of_the_page_is_tested_here():
     assert {
         name: len(commands_of_page(words)) for name, words in COMMANDS.items()
     } == dict.fromkeys(COMMANDS, 1)
