@@ -44,7 +44,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from resize_pipeline.defs.sensors.follow_ups import LEFT_TAG
+from resize_pipeline.defs.names import LEFT_TAG
 from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from tests.support.project import ROOT_PASSWORD, ROOT_USER, Project
 from tests.support.standing import instance_of

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from resize_pipeline.defs.assets import build_raw_images, build_renditions
-from resize_pipeline.defs.checks import build_checks, build_sensor_check
+from resize_pipeline.defs.checks import build_completeness_checks, build_sensor_check
 from resize_pipeline.defs.jobs import build_checks_job, build_job
 from resize_pipeline.defs.partitions import build_partitions
 from resize_pipeline.defs.retention import build_retention
@@ -51,7 +51,7 @@ def build_definitions(
             build_raw_images(settings, partitions),
             build_renditions(settings, renditions, partitions),
         ],
-        asset_checks=[build_checks(renditions, partitions), build_sensor_check()],
+        asset_checks=[build_completeness_checks(renditions, partitions), build_sensor_check()],
         jobs=[build_job(renditions), build_checks_job(renditions), retention_job],
         sensors=[build_sensor(partitions), build_follow_ups(), *notifications],
         schedules=[

@@ -20,6 +20,7 @@ from resize_pipeline.defs.ops.config import LISTED_MAX_OBJECTS
 from resize_pipeline.defs.partitions import build_partitions, partition_key_at
 from resize_pipeline.delivery.requests import check_newest
 from resize_pipeline.errors import UserError, escaped, one_line
+from resize_pipeline.instance.internals import PARTITION_NAME_TAG
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
@@ -78,7 +79,7 @@ def reprocess(
             run_id = client.submit_job_execution(
                 JOB_NAME,
                 run_config=run_config(**scope, force=force),
-                tags={"dagster/partition": partition},
+                tags={PARTITION_NAME_TAG: partition},
                 asset_selection=[*renditions] or None,
             )
             yield Launched(run_id, partition, tuple(scope.get("objects", ())))

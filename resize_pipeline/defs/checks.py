@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from resize_pipeline.defs.assets import RAW_IMAGES
-from resize_pipeline.defs.names import SENSOR_NAME
+from resize_pipeline.defs.names import RAW_IMAGES, SENSOR_NAME
 from resize_pipeline.defs.partitions import TimePartitions, check_partition, window_of
 from resize_pipeline.defs.runs import one_line_failures, sensor_state
 from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
@@ -20,11 +19,15 @@ from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 
-CHECK_NAME = "complete"
+COMPLETENESS_CHECK_NAME = "complete"
+SENSOR_CHECK_NAME = "sensor_is_current"
 KEYS_SHOWN = 100
+SILENT_MAX_S = 300.0
+"""Longest time without a successful tick: a tick takes up to 60 s, and the restart of a code server
+delays a few of them."""
 
 
-def build_checks(
+def build_completeness_checks(
     renditions: Sequence[Rendition], partitions: TimePartitions
 ) -> dg.AssetChecksDefinition:
     """Build the completeness checks; one listing of source and renditions serves all selected."""
@@ -33,7 +36,7 @@ def build_checks(
         warnings.simplefilter("ignore", dg.PreviewWarning)
         specs = [
             dg.AssetCheckSpec(
-                CHECK_NAME,
+                COMPLETENESS_CHECK_NAME,
                 asset=rendition.name,
                 partitions_def=partitions,
                 description=(
@@ -77,20 +80,12 @@ def build_checks(
             keys = {"first keys": dg.MetadataValue.table(rows)} if rows else {}
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
-                check_name=CHECK_NAME,
+                check_name=COMPLETENESS_CHECK_NAME,
                 passed=not lacking[name],
                 metadata={"lacking": lacking[name], **keys},
             )
 
     return completeness
-
-
-SENSOR_CHECK_NAME = "sensor_is_current"
-
-
-SILENT_MAX_S = 300.0
-"""Longest time without a successful tick: a tick takes up to 60 s, and the restart of a code server
-delays a few of them."""
 
 
 def build_sensor_check() -> dg.AssetChecksDefinition:

@@ -8,7 +8,7 @@ from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
 from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
 from resize_pipeline.defs.runs import unfinished_runs
-from resize_pipeline.instance.internals import PARTITION_NAME_TAG, PRIORITY_TAG
+from resize_pipeline.instance.internals import PARTITION_NAME_TAG, PRIORITY_TAG, SCHEDULE_NAME_TAG
 from resize_pipeline.resources.pipeline import PipelineResource
 
 SCHEDULE_NAME = "reconciliation_schedule"
@@ -33,7 +33,7 @@ def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDe
     def reconciliation(
         context: dg.ScheduleEvaluationContext, pipeline: PipelineResource
     ) -> dg.RunRequest | dg.SkipReason:
-        if unfinished_runs(context.instance, {"dagster/schedule_name": SCHEDULE_NAME}):
+        if unfinished_runs(context.instance, {SCHEDULE_NAME_TAG: SCHEDULE_NAME}):
             return dg.SkipReason("an earlier reconciliation is still unfinished")
         return dg.RunRequest(
             partition_key=partition_key_at(partitions, None, dt.datetime.now(dt.UTC)),

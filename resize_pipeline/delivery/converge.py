@@ -10,7 +10,7 @@ letter: a run that writes it or takes it back checks the source afterwards.
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
@@ -26,10 +26,18 @@ WAIT_MAX_S = 5.0
 
 T = TypeVar("T")
 
-Confirmed = tuple[Settled, Resized | None]
-"""The outcome of an object, and what was written last, if anything."""
 SendLetters = Callable[[Sequence[Settled], Sequence[Request]], None]
 """Writes the dead letters of rejected objects, and takes back those of other objects."""
+
+
+class Confirmed(NamedTuple):
+    """An object's outcome at the last check of its source, and what was written last, if anything.
+
+    The source may have changed since, so a dead letter is followed by another check.
+    """
+
+    settled: Settled
+    written: Resized | None
 
 
 class Store(Protocol):
@@ -220,7 +228,7 @@ class Converger:
         while not self._is_confirmed(settled):
             # Only here, because whatever touches a rendition last must be followed by a check.
             if rounds == ROUNDS_MAX:
-                return Settled(settled.request, Status.BUSY), written
+                return Confirmed(Settled(settled.request, Status.BUSY), written)
             rounds += 1
             step = self.download(settled.request)
             if isinstance(step, Downloaded):
@@ -229,7 +237,7 @@ class Converger:
                 written = step
                 step = self.upload(step)
             settled = step
-        return settled, written
+        return Confirmed(settled, written)
 
     def answer(self, outcomes: Sequence[Confirmed], send: SendLetters) -> list[Confirmed]:
         """Send the dead letters of objects, and check their sources after each sending.
@@ -249,8 +257,8 @@ class Converger:
         left = list(outcomes)
         rounds = 0
         while left:
-            answered += [one for one in left if not _changes_letter(one[0])]
-            changing = [one for one in left if _changes_letter(one[0])]
+            answered += [one for one in left if not _changes_letter(one.settled)]
+            changing = [one for one in left if _changes_letter(one.settled)]
             rejected = [settled for settled, _ in changing if settled.status is Status.REJECTED]
             others = [settled for settled, _ in changing if settled.status is not Status.REJECTED]
             send(rejected, [settled.request for settled in others])
@@ -260,12 +268,12 @@ class Converger:
                 has_letter = settled.status is Status.REJECTED
                 request = replace(settled.request, has_dead_letter=has_letter)
                 if self._is_unchanged(settled):
-                    answered.append((replace(settled, request=request), written))
+                    answered.append(Confirmed(replace(settled, request=request), written))
                 elif rounds == ROUNDS_MAX:
-                    answered.append((Settled(request, Status.BUSY), written))
+                    answered.append(Confirmed(Settled(request, Status.BUSY), written))
                 else:
                     ended, again = self.confirm(Settled(request, Status.DEFERRED))
-                    left.append((ended, again or written))
+                    left.append(Confirmed(ended, again or written))
         return answered
 
     def _is_confirmed(self, settled: Settled) -> bool:

@@ -24,6 +24,11 @@ CURRENT = "current"
 ANSWERED = "answered by a dead letter"
 OLDER = "older than PARTITIONS_START"
 
+Lookup = Callable[[Rendition, str], ObjectInfo | None]
+"""Stats an object in the bucket of a rendition, by its key there."""
+_Passed = tuple[str, Rendition, ObjectInfo]
+"""The key of a source that was not listed so far, with a rendition that belongs to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -144,9 +149,6 @@ def _source(
             yield found
 
 
-Lookup = Callable[[Rendition, str], ObjectInfo | None]
-
-
 def unreconciled(
     source: Iterable[ObjectInfo],
     listings: Sequence[tuple[Rendition, Iterable[ObjectInfo]]],
@@ -178,10 +180,6 @@ def unreconciled(
         if is_open(item, lacking):
             yield item, lacking
     yield from _orphans([walk.up_to(None) for walk in walks], look_up, find_source)
-
-
-_Passed = tuple[str, Rendition, ObjectInfo]
-"""The key of a source that was not listed so far, with a rendition that belongs to it."""
 
 
 def _orphans(

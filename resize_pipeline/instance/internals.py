@@ -66,6 +66,7 @@ from dagster._core.storage.tags import (
     PRIORITY_TAG,
     RETRY_NUMBER_TAG,
     RETRY_STRATEGY_TAG,
+    SCHEDULE_NAME_TAG,
     SENSOR_NAME_TAG,
     WILL_RETRY_TAG,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "PRIORITY_TAG",
     "RETRY_NUMBER_TAG",
     "RETRY_STRATEGY_TAG",
+    "SCHEDULE_NAME_TAG",
     "SENSOR_NAME_TAG",
     "WILL_RETRY_TAG",
     "AssetCheckExecutionsTable",

@@ -16,8 +16,8 @@ from resize_pipeline.resources.minio import (
     HTTPS_ONLY,
     UNKNOWN_KEYS,
     MinioResource,
-    away,
     http_client,
+    unreachable,
 )
 from resize_pipeline.settings import Settings
 
@@ -97,7 +97,7 @@ class Server:
         except S3Error as error:
             return error.code == "AccessDenied"
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise away(self.endpoint, error) from error
+            raise unreachable(self.endpoint, error) from error
         return True
 
     def s3(self) -> MinioResource:
@@ -118,11 +118,11 @@ class Server:
 
     def _error(self, error: Exception) -> Exception:
         if not isinstance(error, MinioAdminException):
-            return away(self.endpoint, error)
+            return unreachable(self.endpoint, error)
         # minio-py exposes status and body to pickle only.
         status, body = error.__reduce__()[1]
         if HTTPS_ONLY in str(body):
-            return away(self.endpoint, error)
+            return unreachable(self.endpoint, error)
         code, message = parse_error(body)
         if int(status) in BUSY:
             return TransientError(

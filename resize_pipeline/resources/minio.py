@@ -112,7 +112,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             TransientError: the server is unreachable, or asks to try again later.
             MissingBucketError: the bucket does not exist.
             RefusedError: the server refuses these credentials.
-            UserError: the bucket name is invalid.
+            UserError: the bucket name is invalid, or the server requires TLS.
         """
         try:
             yield
@@ -144,7 +144,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             msg = "its content does not match its Content-Encoding"
             raise PermanentError(msg) from error
         except (ServerError, MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise away(self.endpoint, error) from error
+            raise unreachable(self.endpoint, error) from error
 
     def list_objects(
         self, bucket: str, prefix: str = "", *, start_after: str = "", with_metadata: bool = False
@@ -355,7 +355,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         )
 
 
-def away(endpoint: str, error: Exception) -> ResizePipelineError:
+def unreachable(endpoint: str, error: Exception) -> ResizePipelineError:
     """Return the one-line error for a server that did not answer as an S3 server.
 
     Args:

@@ -18,6 +18,9 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     `Settings` documents each field; sizes are bytes.
     """
 
+    # A list of its own, because the UI shows all of it: a new setting, which may be a secret, stays
+    # out. Dagster's configuration has no types for paths and dates, so they are strings here.
+
     source_bucket: str
     kafka_topic: str
     renditions_file: str

@@ -10,7 +10,7 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 
-from resize_pipeline.defs.sensors.follow_ups import LEFT_AFTER_TAG
+from resize_pipeline.defs.names import LEFT_AFTER_TAG
 from tests.dagster.fakes import NOW
 from tests.dagster.project import Project, materialized, observed
 from tests.support.pictures import detailed, encoded

@@ -20,7 +20,7 @@ from resize_pipeline.delivery.batches import (
     SourceMessage,
     Status,
 )
-from resize_pipeline.delivery.converge import ROUNDS_MAX, Converger
+from resize_pipeline.delivery.converge import ROUNDS_MAX, Confirmed, Converger
 from resize_pipeline.errors import PermanentError, TransientError, UserError
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -407,7 +407,7 @@ class TestLetters:
             )
             meanwhile()
 
-        outcomes = converger(store).answer([(one, None) for one in settled], send)
+        outcomes = converger(store).answer([Confirmed(one, None) for one in settled], send)
         return [settled for settled, _ in outcomes], sent
 
     def test_one_look_at_each_that_has_or_had_one(self, store: FakeMinio) -> None:
@@ -604,7 +604,7 @@ class Worker:
                 self.letters.pop(one.key, None)
 
         settled = converge(self.converger, request)
-        [(settled, _)] = self.converger.answer([(settled, None)], send)
+        [(settled, _)] = self.converger.answer([Confirmed(settled, None)], send)
         if settled.status is Status.BUSY:
             self.events.append(event)
         self.outcomes.append(settled)

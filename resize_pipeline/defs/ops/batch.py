@@ -28,10 +28,7 @@ from resize_pipeline.delivery.batches import (
 )
 from resize_pipeline.delivery.converge import Confirmed, Converger
 from resize_pipeline.delivery.events import notification
-from resize_pipeline.delivery.requests import (
-    letter_identity,
-    letter_key,
-)
+from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.instance.internals import PRIORITY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value
 from resize_pipeline.kafka.messages import Outgoing
@@ -101,7 +98,7 @@ def upload(
         written = step if isinstance(step, Resized) else None
         settled = converger.upload(step) if isinstance(step, Resized) else step
         settled, again = converger.confirm(settled)
-        return settled, again or written
+        return Confirmed(settled, again or written)
 
     def is_deferred(step: Resized | Settled) -> bool:
         return isinstance(step, Settled) and step.status is Status.DEFERRED

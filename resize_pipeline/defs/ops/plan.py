@@ -8,7 +8,7 @@ from dataclasses import replace
 import dagster as dg
 
 from resize_pipeline.defs.gaps import gap_observation
-from resize_pipeline.defs.names import LAG_TAG, RAW_IMAGES
+from resize_pipeline.defs.names import LAG_TAG, LEFT_AFTER_TAG, LEFT_TAG, RAW_IMAGES
 from resize_pipeline.defs.ops.config import LISTED_MAX_OBJECTS, PlanConfig
 from resize_pipeline.defs.partitions import check_partition, window_of
 from resize_pipeline.defs.runs import (
@@ -17,21 +17,9 @@ from resize_pipeline.defs.runs import (
     one_line_failures,
     selected_renditions,
 )
-from resize_pipeline.defs.sensors.follow_ups import left_tags
-from resize_pipeline.delivery.batches import (
-    Batch,
-    Covers,
-    Plan,
-    Request,
-    SourceMessage,
-    batches_of,
-)
+from resize_pipeline.delivery.batches import Batch, Covers, Plan, Request, SourceMessage, batches_of
 from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
-from resize_pipeline.delivery.requests import (
-    Requested,
-    check_newest,
-    with_dead_letters,
-)
+from resize_pipeline.delivery.requests import Requested, check_newest, with_dead_letters
 from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value, position_key
@@ -78,7 +66,8 @@ def plan(
         planned.objects = len(requests)
         if planned.left_after is not None:
             context.log.info(f"more objects after {planned.left_after!r}: left to a follow-up run")
-            context.instance.add_run_tags(context.run.run_id, left_tags(planned.left_after))
+            tags = {LEFT_TAG: "true", LEFT_AFTER_TAG: planned.left_after}
+            context.instance.add_run_tags(context.run.run_id, tags)
         context.log.info(
             f"objects: {planned.objects}; messages skipped: {in_words(planned.skipped) or 'none'}"
         )
@@ -126,7 +115,7 @@ def _read_ranges(
     topic = pipeline.kafka_topic
     wanted = [OffsetRange.parse(text) for text in config.offset_ranges]
     state = kafka.topic_state(topic)
-    read = Requested()
+    requested = Requested()
     for offsets in wanted:
         part, gaps = readable(offsets, config.topic_id, state)
         for gap in gaps:
@@ -138,7 +127,7 @@ def _read_ranges(
                 planned.skip("malformed", message.end - message.offset)
                 place = SourceMessage(topic, message.partition, message.offset, None, b"")
                 reason = f"offsets {message.offset}-{message.end}: {message.reason}"
-                read.malformed.append((place, reason))
+                requested.malformed.append((place, reason))
                 continue
             if message.value is None:
                 planned.skip("ignored, tombstone")
@@ -146,7 +135,7 @@ def _read_ranges(
             source = SourceMessage(
                 topic, message.partition, message.offset, message.key, message.value
             )
-            read.add(source, pipeline.source_bucket, planned)
+            requested.add(source, pipeline.source_bucket, planned)
     kafka.send_dead_letters(
         pipeline.dead_letter_topic,
         [
@@ -162,10 +151,10 @@ def _read_ranges(
                 partition=message.partition,
                 offset=message.offset,
             )
-            for message, reason in read.malformed
+            for message, reason in requested.malformed
         ],
     )
-    return read.requests.values()
+    return requested.requests.values()
 
 
 def _named(

@@ -9,12 +9,7 @@ import dagster as dg
 from resize_pipeline.defs.code_versions import code_version_of_part, refreshed, version_tags
 from resize_pipeline.defs.names import RAW_IMAGES
 from resize_pipeline.defs.runs import in_words
-from resize_pipeline.delivery.batches import (
-    Covers,
-    Plan,
-    Status,
-    Uploaded,
-)
+from resize_pipeline.delivery.batches import Covers, Plan, Status, Uploaded
 from resize_pipeline.delivery.reconciliation import CURRENT
 from resize_pipeline.errors import PermanentError
 from resize_pipeline.imaging.contact_sheet import bytes_within, contact_sheet_markdown

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.defs.names import JOB_NAME, LEFT_AFTER_TAG, LEFT_TAG
 from resize_pipeline.instance.internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -21,8 +21,6 @@ from resize_pipeline.instance.internals import (
 )
 
 SENSOR_NAME = "follow_up_sensor"
-LEFT_TAG = "resize_pipeline/left"
-LEFT_AFTER_TAG = "resize_pipeline/left_after"
 INTERVAL_S = 15
 SINCE = dt.timedelta(days=1)
 """How far back a tick without a cursor looks for runs."""
@@ -35,11 +33,6 @@ PASSED_ON = (
     BACKFILL_ID_TAG,
     PRIORITY_TAG,
 )
-
-
-def left_tags(key: str) -> dict[str, str]:
-    """Return the tags of a run that leaves the objects after this key."""
-    return {LEFT_TAG: "true", LEFT_AFTER_TAG: key}
 
 
 def build_follow_ups() -> dg.SensorDefinition:

@@ -8,19 +8,13 @@ import datetime as dt
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import dagster as dg
 
 from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.jobs import run_config
-from resize_pipeline.defs.names import (
-    JOB_NAME,
-    LAG_TAG,
-    OFFSETS_TAG,
-    SENSOR_NAME,
-    TOPIC_TAG,
-)
+from resize_pipeline.defs.names import JOB_NAME, LAG_TAG, OFFSETS_TAG, SENSOR_NAME, TOPIC_TAG
 from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import unfinished_runs
 from resize_pipeline.delivery.events import ObjectCreated, ObjectRemoved, parse_message
@@ -84,7 +78,7 @@ def _tick(
     partitions: TimePartitions,
     free: int,
 ) -> dg.SensorResult:
-    """Read the backlog and request at most `free` runs."""
+    """Read the backlog, cut it into at most `free` runs, and request them."""
     started = time.monotonic()
     cursor = Cursor.parse(context.cursor)
     state, start, gaps = _position(context, kafka, pipeline, cursor)
@@ -100,15 +94,11 @@ def _tick(
         state.topic, start, state.ends, position=position, stall_timeout_s=STALL_TIMEOUT_S
     )
     key_at = partition_keys(partitions, now)
-    deadline = started + TICK_BUDGET_S
-    _collect(messages, backlog, key_at, pipeline, limits, deadline)
+    _collect(messages, backlog, key_at, pipeline, limits, started + TICK_BUDGET_S)
+
     requested_at = cursor.requested_at if cursor else None
     held_back = held_back_s(
-        requested_at,
-        backlog,
-        now.timestamp(),
-        pipeline.run_min_interval_s,
-        _full_batch(pipeline),
+        requested_at, backlog, now.timestamp(), pipeline.run_min_interval_s, _full_batch(pipeline)
     )
     runs, next_offsets = (
         ([], start) if held_back else cut_into_runs(start, backlog, position, limits)
@@ -119,19 +109,13 @@ def _tick(
         next_offsets=next_offsets,
         requested_at=now.timestamp() if runs else requested_at,
     )
-    left = lag(next_offsets, state)
     context.log.info(
-        f"{state.topic}: {sum(run.messages for run in runs)} messages in "
-        f"{len(runs)} runs, lag {left}"
+        f"{state.topic}: {sum(run.messages for run in runs)} messages in {len(runs)} runs, "
+        f"lag {lag(next_offsets, state)}"
     )
-    requests = [_request(run, state, left, pipeline.spec_digest) for run in runs]
-    return dg.SensorResult(
-        run_requests=requests,
-        cursor=after.model_dump_json(),
-        # Only gaps: events outside a run are never deleted, because runs are what is deleted.
-        asset_events=[gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor],
-        skip_reason=None if requests else _skip_reason(state.topic, left, held_back),
-    )
+    # Only gaps: events outside a run are never deleted, because runs are what is deleted.
+    events = [gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor]
+    return _result(runs, after, state, events, pipeline.spec_digest, held_back)
 
 
 def _position(
@@ -188,15 +172,6 @@ def _full_batch(pipeline: PipelineResource) -> RunLimits:
     )
 
 
-def _skip_reason(topic: str, left: int, held_back: float) -> str:
-    if not held_back:
-        return f"no new messages in {topic}, lag {left}"
-    return (
-        f"the last runs were requested less than RUN_MIN_INTERVAL_S ago and less than a full batch "
-        f"waits in {topic}, lag {left}: waiting {math.ceil(held_back)} s for more"
-    )
-
-
 def _weigh(message: Message, pipeline: PipelineResource) -> tuple[dt.datetime | None, int]:
     """Return when a message's objects changed, None if that is unknown, and its weight in bytes.
 
@@ -237,6 +212,23 @@ def _mirror(
         context.log.warning(f"consumer group {group} does not show the position: {error}")
 
 
+def _result(
+    runs: Sequence[RunRanges],
+    after: Cursor,
+    state: TopicState,
+    events: Sequence[dg.AssetObservation],
+    spec_digest: str,
+    held_back: float,
+) -> dg.SensorResult:
+    left = lag(after.next_offsets, state)
+    return dg.SensorResult(
+        run_requests=[_request(run, state, left, spec_digest) for run in runs],
+        cursor=after.model_dump_json(),
+        asset_events=events,
+        skip_reason=None if runs else _skip_reason(state.topic, left, held_back),
+    )
+
+
 def _request(run: RunRanges, state: TopicState, left: int, spec_digest: str) -> dg.RunRequest:
     ranges = [str(offsets) for offsets in run.ranges]
     return dg.RunRequest(
@@ -250,4 +242,13 @@ def _request(run: RunRanges, state: TopicState, left: int, spec_digest: str) -> 
             OFFSETS_TAG: ",".join(ranges),
             LAG_TAG: str(left),
         },
+    )
+
+
+def _skip_reason(topic: str, left: int, held_back: float) -> str:
+    if not held_back:
+        return f"no new messages in {topic}, lag {left}"
+    return (
+        f"the last runs were requested less than RUN_MIN_INTERVAL_S ago and less than a full batch "
+        f"waits in {topic}, lag {left}: waiting {math.ceil(held_back)} s for more"
     )
