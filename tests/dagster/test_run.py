@@ -641,7 +641,7 @@ class TestFailures:
         said = project.failure(
             project.run(partition=THIS_HOUR, config=config, raise_on_error=False)
         )
-        assert f"version_id 'v1' is of one object, but objects names {len(objects)}" in said
+        assert f"version_id 'v1' requires one object, but objects names {len(objects)}" in said
 
     def test_another_spec_than_the_run_was_planned_under(self, project: Project) -> None:
         project.minio.put("a.png", PNG)
