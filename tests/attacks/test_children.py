@@ -1,5 +1,6 @@
 """What code can do that has taken over a rendering child. A transform stands for it."""
 
+import io
 import multiprocessing
 import os
 import platform
@@ -16,8 +17,10 @@ from resize_pipeline.errors import PermanentError, TransformError
 from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer, sandbox_report
 from resize_pipeline.renditions.spec import Rendition
+from tests.integration.test_celery import WorkersProject
 from tests.support import taken_over
-from tests.support.pictures import encoded
+from tests.support.pictures import decoded, encoded
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.attacks,
@@ -41,12 +44,16 @@ except ImportError:
 NOT_TRIED = {"become_a_program", "write_into_a_terminal", "leave_the_limits"}
 
 
-def made_project(folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    """A project's folder, which has its secrets beside a module of its own."""
+def put_secrets(folder: Path) -> None:
+    """Put secrets into a project's folder, beside a module of its own."""
     (folder / ".local").mkdir(parents=True)
     for name in (".env", ".local/credentials", "secrets.yaml", "removable", "renamable"):
         (folder / name).write_text("MINIO_SECRET_KEY=hunter2-very-secret")
     shutil.copy(taken_over.__file__, folder)
+
+
+def made_project(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    put_secrets(folder)
     patch.chdir(folder)
     patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{REPOSITORY}")
     patch.setenv("MINIO_SECRET_KEY", "hunter2-very-secret")
@@ -244,6 +251,37 @@ def test_children_of_a_daemonic_process_are_confined_too() -> None:
     worker.start()
     assert answers.get(timeout=120) == "refused"
     worker.join(60)
+
+
+@pytest.mark.integration
+def test_children_of_a_celery_worker_are_confined_too(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """With the secrets that a pipeline has: those of `.local`, and of the worker's environment."""
+    folder = tmp_path_factory.mktemp("workers")
+    paths = f"{folder}{os.pathsep}{REPOSITORY}"
+    project = WorkersProject(folder, {"PYTHONPATH": paths})
+    put_secrets(folder)
+    (folder / "renditions.yaml").write_text(
+        "renditions: {attacked: {width: 9, height: 9, format: png, bucket: attacked-bucket, "
+        "transform: 'taken_over:all_refused', version: 1}}\n"
+    )
+    with project.running("up", "--workers", "1"):
+        minio = project.administrator()
+        minio.put_object("images", "picture.png", io.BytesIO(PNG), len(PNG))
+
+        def ended() -> object:
+            listed = project.run("resize-pipeline", "dead-letters", "list")
+            assert "picture.png" not in listed.stdout, listed.stdout
+            return list(minio.list_objects("attacked-bucket"))
+
+        wait_until(ended, 240, "the rendition")
+        answer = minio.get_object("attacked-bucket", "picture.png.png")
+        try:
+            assert decoded(answer.read()).getpixel((4, 4)) == (0, 200, 0)
+        finally:
+            answer.close()
+            answer.release_conn()
 
 
 @pytest.fixture
