@@ -171,7 +171,8 @@ def test_asset_graph_shows_every_asset_with_its_source_and_description(page, pip
     screenshot("asset-graph")
 
     page.locator("[data-tooltip='raw_images']").click()
-    expect(page.get_by_text(f"Pictures in the bucket {SOURCE}, by when")).to_be_visible()
+    source = page.get_by_text("Images in the bucket")
+    expect(source).to_contain_text(f"{SOURCE}, partitioned by the time")
     for rendition in load_renditions(pipeline.folder / "renditions.yaml", SOURCE):
         page.goto(f"/locations/resize_pipeline/asset-groups/images/lineage/{rendition.name}")
         size = f"{rendition.width} x {rendition.height}"
