@@ -65,7 +65,7 @@ class FileResult:
         return "rendered" if self.reason is None else "rejected"
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as a line of JSON has it."""
+        """Return the result as the fields of a line of JSON."""
         return {
             "path": str(self.source.path),
             "status": self.status,
@@ -92,7 +92,7 @@ def find_files(paths: Sequence[Path], *, recursive: bool) -> Found:
             folders are not.
 
     Raises:
-        UserError: a path is not there, or a folder without `recursive`.
+        UserError: a path does not exist, or is a folder and `recursive` is not set.
     """
     files: dict[SourceFile, None] = {}
     unreadable: list[FileResult] = []

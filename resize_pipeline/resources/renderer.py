@@ -29,7 +29,7 @@ class Kept:
         self._renderer: Renderer | None = None
 
     def take(self, limits: RenderLimits) -> Renderer:
-        """Give the one that is kept if it has these limits, or a new one."""
+        """Return the kept renderer if it has these limits, or a new one."""
         with self._lock:
             found, self._renderer = self._renderer, None
         # Children may have been killed meanwhile, which no picture is to blame for.
