@@ -1,4 +1,4 @@
-"""The command `resize-pipeline resize`: what it checks first, and what it says."""
+"""Runs `resize-pipeline resize`: checks its options, renders the files and reports on each."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ PICTURES = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 @dataclass(slots=True)
 class _Report:
-    """What is said of each picture, and kept of it for the contact sheet."""
+    """Prints the result of each file, counts them and collects entries for the contact sheet."""
 
     as_json: bool
     has_sheet: bool
@@ -42,17 +42,17 @@ class _Report:
     rejected: int = 0
     entries: list[Entry] = field(default_factory=list[Entry])
 
-    def add(self, outcome: FileResult) -> None:
-        self.rendered += outcome.status == "rendered"
-        self.rejected += outcome.status == "rejected"
-        name = one_line(str(outcome.source.path))
-        made = ", ".join(f"{one.rendition} {one.width}x{one.height}" for one in outcome.outputs)
-        text = made if outcome.reason is None else outcome.reason
-        line = json.dumps(outcome.as_json()) if self.as_json else f"{outcome.status} {name}: {text}"
+    def add(self, result: FileResult) -> None:
+        self.rendered += result.status == "rendered"
+        self.rejected += result.status == "rejected"
+        name = one_line(str(result.source.path))
+        made = ", ".join(f"{one.rendition} {one.width}x{one.height}" for one in result.outputs)
+        text = made if result.reason is None else result.reason
+        line = json.dumps(result.as_json()) if self.as_json else f"{result.status} {name}: {text}"
         sys.stdout.write(f"{line}\n")
         if self.has_sheet:
-            is_rejected = outcome.reason is not None
-            self.entries.append(Entry(name, text, is_rejected, outcome.thumbnail))
+            is_rejected = result.reason is not None
+            self.entries.append(Entry(name, text, is_rejected, result.thumbnail))
 
 
 def run_resize(  # noqa: PLR0913  As many as there are options.
@@ -65,22 +65,22 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
     as_json: bool,
     sheet: Path | None,
 ) -> int:
-    """Render files, and say of each on standard output what became of it.
+    """Render files, and print the result of each on standard output.
 
     Args:
         paths: files, and with `recursive` folders.
         out: folder with a folder for each bucket.
-        recursive: whether to go into folders.
-        spec: the spec file, if it is not that of the settings.
-        allow_transforms: whether that file may name code to be run.
-        as_json: whether to say it as JSON.
+        recursive: whether to descend into folders.
+        spec: the spec file, if other than the setting's.
+        allow_transforms: whether that file may name code to run.
+        as_json: whether to print JSON lines.
         sheet: where to write a contact sheet.
 
     Returns:
-        How many were rejected.
+        The number of rejected files.
 
     Raises:
-        UserError: something was asked for that can't be done.
+        UserError: an option, a path or the spec file is wrong, or a file can't be written.
     """
     settings = load_settings()
     renditions = _renditions(settings, spec, allow_transforms=allow_transforms)
@@ -89,17 +89,17 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
     if sheet:
         _check_sheet(sheet, [file.path for file in found.files])
     for link in found.links:
-        errors.print(f"{one_line(str(link))}: a link to a folder, not followed")
+        errors.print(f"{one_line(str(link))}: link to a folder, not followed")
 
     report = _Report(as_json, sheet is not None)
-    for outcome in found.unreadable:
-        report.add(outcome)
+    for result in found.unreadable:
+        report.add(result)
     progress = _progress()
     with progress:
         task = progress.add_task("", total=len(found.files))
 
-        def add(outcome: FileResult) -> None:
-            report.add(outcome)
+        def add(result: FileResult) -> None:
+            report.add(result)
             progress.advance(task)
 
         resize_files(
@@ -122,12 +122,12 @@ def _renditions(
 ) -> list[Rendition]:
     if spec is None and not settings.renditions_file.exists():
         msg = (
-            f"{settings.renditions_file}: no such file: name a file of rendition specs with --spec "
-            "or RENDITIONS_FILE"
+            f"{settings.renditions_file}: no such file: name a spec file with --spec or "
+            "RENDITIONS_FILE"
         )
         raise UserError(msg)
     file = spec or settings.renditions_file
-    # A file has no object metadata that a spec could read.
+    # A local file has no object metadata for a spec to read.
     renditions = [one.resolved({}) for one in load_renditions(file, settings.source_bucket)]
     if spec and not allow_transforms and (own := [one for one in renditions if one.transform]):
         msg = (
@@ -147,7 +147,7 @@ def _progress() -> Progress:
         console=errors,
         transient=True,
         disable=not errors.is_terminal,
-        # The lines go through the bar's terminal only if it is theirs too.
+        # Redirect the lines past the bar only if both go to the same terminal.
         redirect_stdout=sys.stdout.isatty(),
     )
 

@@ -1,4 +1,4 @@
-"""Makes the renditions of files on this machine, with no server: `resize-pipeline resize`."""
+"""Renders local files exactly as the job renders objects, without any server."""
 
 import errno
 import itertools
@@ -19,10 +19,10 @@ from resize_pipeline.renditions.spec import Rendition
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to be rendered.
+    """A file to render.
 
     Attributes:
-        path: where it is.
+        path: path of the file.
         key: the key that it would have in the source bucket: its path below the folder that was
             named, or its name.
     """
@@ -32,8 +32,8 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
-    """A rendition that was written: its name, file, pixels, Pillow's name of its format, bytes."""
+class RenditionFile:
+    """A rendition that was written: name, path, size in pixels, Pillow's format name, bytes."""
 
     rendition: str
     path: str
@@ -45,27 +45,27 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """What became of a file.
+    """The result of rendering a file.
 
     Attributes:
         source: the file.
-        reason: why it was rejected, None if it was rendered.
-        outputs: what was written.
+        reason: why it was rejected; None if it was rendered.
+        outputs: the renditions that were written.
         thumbnail: a small WebP of the smallest rendition, if one was asked for and can be drawn.
     """
 
     source: SourceFile
     reason: str | None
-    outputs: tuple[Output, ...] = ()
+    outputs: tuple[RenditionFile, ...] = ()
     thumbnail: bytes | None = None
 
     @property
     def status(self) -> Literal["rendered", "rejected"]:
-        """How it ended."""
+        """Whether the file was rendered or rejected."""
         return "rendered" if self.reason is None else "rejected"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the result as the fields of a line of JSON."""
+        """Return the fields of the result's JSON line."""
         return {
             "path": str(self.source.path),
             "status": self.status,
@@ -75,24 +75,24 @@ class FileResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What is below the paths that were named: files, folders that can't be read, links to some."""
+class FoundFiles:
+    """The files below the paths that were named, unreadable folders, and links to folders."""
 
     files: tuple[SourceFile, ...]
     unreadable: tuple[FileResult, ...]
     links: tuple[Path, ...]
 
 
-def find_files(paths: Sequence[Path], *, recursive: bool) -> Found:
-    """Find what is to be rendered: all files, for content decides what is a picture.
+def find_files(paths: Sequence[Path], *, recursive: bool) -> FoundFiles:
+    """Find the files to render: all of them, as content decides what is a picture.
 
     Args:
         paths: files, and with `recursive` folders.
-        recursive: whether to go into folders. Symbolic links to files are followed, those to
+        recursive: whether to descend into folders. Symbolic links to files are followed, those to
             folders are not.
 
     Raises:
-        UserError: a path does not exist, or is a folder and `recursive` is not set.
+        UserError: a path does not exist, or is a folder without `recursive`.
     """
     files: dict[SourceFile, None] = {}
     unreadable: list[FileResult] = []
@@ -110,7 +110,7 @@ def find_files(paths: Sequence[Path], *, recursive: bool) -> Found:
         else:
             msg = f"{_shown(path)} is a folder: add --recursive to render the files in it"
             raise UserError(msg)
-    return Found(tuple(files), tuple(unreadable), tuple(links))
+    return FoundFiles(tuple(files), tuple(unreadable), tuple(links))
 
 
 def _below(folder: Path, unreadable: list[FileResult], links: list[Path]) -> Iterator[SourceFile]:
@@ -130,19 +130,19 @@ def _below(folder: Path, unreadable: list[FileResult], links: list[Path]) -> Ite
 def check_outputs(
     paths: Sequence[Path], files: Sequence[SourceFile], renditions: Sequence[Rendition], out: Path
 ) -> None:
-    """Check that no rendition would overwrite another, or a source, or be read as one next time.
+    """Check that no rendition overwrites another or a source, or is read as a source next time.
 
     Args:
-        paths: as given to `find_files`.
-        files: what it found.
+        paths: as passed to `find_files`.
+        files: the files that it found.
         renditions: what to make.
         out: folder with a folder for each bucket.
 
     Raises:
-        UserError: one would; the message names both.
+        UserError: a rendition would; the message names both files.
     """
     if out.exists() and not out.is_dir():
-        msg = f"--out {_shown(out)} is no folder"
+        msg = f"--out {_shown(out)} is not a folder"
         raise UserError(msg)
     buckets = [_real(out / rendition.bucket) for rendition in renditions]
     for folder, bucket in itertools.product((_real(path) for path in paths), buckets):
@@ -160,7 +160,7 @@ def check_outputs(
             if other is not file:
                 msg = (
                     f"{_shown(other.path)} and {_shown(file.path)} would both become "
-                    f"{_shown(target)}: render them with --out folders of their own"
+                    f"{_shown(target)}: render them with different --out folders"
                 )
                 raise UserError(msg)
     _check_targets(targets, {_real(file.path): file.path for file in files})
@@ -178,8 +178,8 @@ def _check_targets(targets: Mapping[Path, SourceFile], sources: Mapping[Path, Pa
             if parent in targets:
                 msg = (
                     f"{_shown(targets[parent].path)} would become the file {_shown(parent)}, and "
-                    f"{_shown(file.path)} go into a folder of that name: render them with --out "
-                    "folders of their own"
+                    f"{_shown(file.path)} go into a folder of that name: render them with "
+                    "different --out folders"
                 )
                 raise UserError(msg)
 
@@ -194,19 +194,19 @@ def resize_files(  # noqa: PLR0913  As many as there are choices.
     has_thumbnails: bool,
     report: Callable[[FileResult], None],
 ) -> None:
-    """Render files as a run of the job does, in child processes with limits.
+    """Render files exactly as a run of the job does, in child processes with limits.
 
     Args:
-        files: what `find_files` found.
+        files: the files that `find_files` found.
         renditions: what to make.
         out: folder with a folder for each bucket.
-        limits: of each picture.
+        limits: limits of each picture.
         max_bytes: a larger file is rejected, SOURCE_MAX_BYTES.
-        has_thumbnails: whether thumbnails are drawn.
-        report: called for each file in turn.
+        has_thumbnails: whether to draw thumbnails.
+        report: called with the result of each file, in order.
 
     Raises:
-        UserError: a rendition can't be written. Nothing more is rendered then.
+        UserError: a rendition can't be written; the remaining files are not rendered.
     """
     renderer = Renderer(limits)
 
@@ -222,11 +222,11 @@ def resize_files(  # noqa: PLR0913  As many as there are choices.
         thumbnail = _thumbnail(renderer, rendered) if has_thumbnails else None
         return FileResult(file, None, tuple(outputs), thumbnail)
 
-    # One more than children, so that files are read and written while those render.
+    # One thread more than children, so that files are read and written while all children render.
     pool = ThreadPoolExecutor(renderer.workers + 1)
     try:
-        for outcome in pool.map(work, files):
-            report(outcome)
+        for result in pool.map(work, files):
+            report(result)
     except BaseException:
         renderer.kill()
         raise
@@ -241,9 +241,9 @@ def draw_contact_sheet(
     """Draw a sheet of thumbnails in a child process.
 
     Args:
-        thumbnails: as a `FileResult` has them; the first ones are shown.
+        thumbnails: thumbnails of `FileResult`s; the first ones are shown.
         picture_format: Pillow's name of the sheet's format.
-        limits: of drawing it.
+        limits: limits of drawing it.
 
     Raises:
         UserError: it can't be drawn within the limits.
@@ -272,7 +272,7 @@ def _thumbnail(renderer: Renderer, rendered: Sequence[Rendered]) -> bytes | None
 
 def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        # Without waiting for a writer, if it is a pipe.
+        # Non-blocking, so that a pipe without a writer does not hang.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -289,7 +289,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _write(path: Path, made: Rendered) -> Output:
+def _write(path: Path, made: Rendered) -> RenditionFile:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(made.data)
@@ -299,11 +299,11 @@ def _write(path: Path, made: Rendered) -> Output:
             raise PermanentError(msg) from error
         raise UserError(msg) from error
     size = len(made.data)
-    return Output(made.rendition, str(path), made.width, made.height, made.format, size)
+    return RenditionFile(made.rendition, str(path), made.width, made.height, made.format, size)
 
 
 def _real(path: Path) -> Path:
-    # `Path.resolve` raises for a link to itself, which is one file's problem.
+    # `Path.resolve` raises for a link to itself, but one such file must not fail the command.
     return Path(os.path.realpath(path))
 
 

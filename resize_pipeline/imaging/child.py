@@ -62,8 +62,8 @@ def serve(channel: Channel, memory_bytes: int, read_paths: Sequence[str]) -> Non
     warnings.simplefilter("ignore", UserWarning)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     sandbox.enter(read_paths)
-    # Until here an error of the installation has to be seen. From here on nothing of a stranger's
-    # gets to a terminal, which obeys what it is sent.
+    # Up to here errors of the installation must be visible. From here on no untrusted text may
+    # reach a terminal, which obeys escape sequences.
     os.dup2(0, 2)
     # The channel closes when the parent dies, however it dies. The alarm in `_answer` covers a
     # child that is too busy to look at it.

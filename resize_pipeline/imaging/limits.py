@@ -8,7 +8,7 @@ from threading import Condition, Lock
 
 @dataclass(frozen=True)
 class RenderLimits:
-    """What one picture, or all that are rendered at once, may take.
+    """What rendering one picture may cost, and how many pixels all children may hold.
 
     Attributes:
         timeout_s: seconds for one picture, RENDER_TIMEOUT_S.
@@ -28,10 +28,10 @@ class RenderLimits:
 
 
 class PixelBudget:
-    """How many decoded pixels there may be at once; shared by threads, which are served in turn."""
+    """Limits the decoded pixels held at once. Threads share it and are served in turn."""
 
     def __init__(self, pixels: int) -> None:
-        """Start with all of them free."""
+        """Start with the whole budget free."""
         self.pixels = pixels
         self.free = pixels
         self._changed = Condition()
@@ -39,9 +39,12 @@ class PixelBudget:
 
     @contextmanager
     def taken(self, pixels: int) -> Generator[None]:
-        """Wait until so many are free and hold them; more than there are is all there are."""
+        """Wait until this many pixels are free, then hold them.
+
+        A request for more than the whole budget holds the whole budget.
+        """
         pixels = min(pixels, self.pixels)
-        # Who waits holds up those who come after, or small pictures would keep a large one out.
+        # A waiting thread blocks those behind it, or small pictures would starve a large one.
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self.free >= pixels)
             self.free -= pixels

@@ -1,9 +1,9 @@
-"""Renders pictures in child processes, so that a hostile one costs itself and nobody else.
+"""Renders pictures in child processes, so that a hostile picture harms only its own rendering.
 
-A picture that takes too long, asks for too much memory or crashes the decoder ends its child, and
-another child takes its place. So does an answer that is not what was asked for: the child may have
-been taken over. Each child has a socket of its own: pools whose children share a queue (pebble 5.2
-was tried) hang for good when a child is killed while it holds the queue's lock.
+A picture that takes too long, needs too much memory or crashes the decoder ends its child, which is
+then replaced. So does an answer that is not what was asked for, because the child may have been
+taken over. Each child has its own socket: pools whose children share a queue (pebble 5.2 was tried)
+hang forever if a child is killed while it holds the queue's lock.
 """
 
 import json
@@ -46,21 +46,21 @@ from resize_pipeline.renditions.spec import Rendition
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
-# With glibc's own thresholds freed memory goes back to the kernel after each picture and is cleared
-# for the next one: 17 % more CPU than threads take; with these, none. Pillow's blocks of 16 MiB, in
-# which the pixels of large pictures are, still go back (mallopt(3)).
+# With glibc's default thresholds freed memory returns to the kernel after each picture and is
+# cleared for the next one, which costs 17 % more CPU than threads; with these it costs none.
+# Pillow's blocks of 16 MiB, which hold the pixels of large pictures, still return (mallopt(3)).
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 
 
 T = TypeVar("T")
 Check = Callable[[Answer, list[bytes]], T]
-"""Takes an answer as what was asked for, or raises MalformedError."""
+"""Converts an answer to what was asked for, or raises MalformedError."""
 
 
 class ChildLostError(TransientError):
-    """A child ended or made no sense while it rendered: by the picture, or by somebody else's hand.
+    """A child ended or sent nonsense while it rendered, whether or not the picture is to blame.
 
-    `transform` names the transform that it was in, if any.
+    `transform` names the transform that was running, if any.
     """
 
     def __init__(self, message: str, transform: str) -> None:
@@ -132,7 +132,7 @@ class Renderer:
         """Draw a small WebP of a rendition.
 
         Raises:
-            PermanentError: as `render`.
+            PermanentError: as in `render`.
         """
         request = DrawThumbnail(limits=self.limits)
         drawn = self._ask(request, [picture], _drawn)
@@ -147,7 +147,7 @@ class Renderer:
         """Draw a sheet that shows renditions.
 
         Args:
-            pictures: the first ones are shown.
+            pictures: encoded renditions; the first ones are shown.
             picture_format: Pillow's name of the sheet's format; None is a WebP of `max_bytes`.
             max_bytes: most bytes of the sheet if no format is given.
 
@@ -155,7 +155,7 @@ class Renderer:
             The sheet, or None when there is nothing to show or not even one picture fits.
 
         Raises:
-            PermanentError: as `render`.
+            PermanentError: as in `render`.
         """
         request = DrawContactSheet(limits=self.limits, format=picture_format, max_bytes=max_bytes)
 
@@ -172,8 +172,8 @@ class Renderer:
         try:
             return self._try(request, pictures, check)
         except ChildLostError:
-            # Somebody else may have killed it, as the kernel does when memory is short: only a
-            # picture that ends two children is to blame.
+            # Something else may have killed the child, such as the kernel when memory is short.
+            # Only a picture that ends two children is to blame.
             try:
                 return self._try(request, pictures, check)
             except ChildLostError as error:
@@ -216,9 +216,9 @@ class _Child:
     """One process, and this side of its socket."""
 
     def __init__(self, limits: RenderLimits) -> None:
-        # A program of its own and not multiprocessing's child: that would import the parent's main
-        # module, which is all of Dagster, and may not be started by a daemonic process, as Celery's
-        # workers are.
+        # A separate program rather than a multiprocessing child: that one would import the parent's
+        # main module, which is all of Dagster, and can't be started by a daemonic process such as a
+        # Celery worker.
         own, other = socket.socketpair()
         with other:
             arguments = [str(other.fileno()), str(limits.memory_bytes), *limits.read_paths]
@@ -238,16 +238,16 @@ class _Child:
         budget: PixelBudget,
         check: Check[T],
     ) -> T | Failed:
-        """Have a request answered.
+        """Send a request and return the checked answer.
 
         Raises:
-            PermanentError: it took too long. The child is of no use any more.
-            TransformError: it was a transform that took too long.
+            PermanentError: it took too long. The child can't be used any more.
+            TransformError: a transform took too long.
             ChildLostError: the child ended, or answered with something else.
         """
         work = _Work(self._channel, request, budget)
         try:
-            answer, made = work.done(pictures)
+            answer, made = work.run(pictures)
             if isinstance(answer, Failed):
                 return answer
             return check(answer, made)
@@ -280,7 +280,10 @@ class _Child:
 
 
 class _Work:
-    """What a child says until it has answered a request; `transform` is the one it is in."""
+    """Follows a child's messages until it has answered a request.
+
+    `transform` names the transform that is running, if any.
+    """
 
     def __init__(self, channel: Channel, request: Request, budget: PixelBudget) -> None:
         self.transform = ""
@@ -291,7 +294,7 @@ class _Work:
         self._transforms = {one.transform for one in specs if one.transform}
         self._has_reserved = False
 
-    def done(self, pictures: Sequence[bytes]) -> tuple[Answer, list[bytes]]:
+    def run(self, pictures: Sequence[bytes]) -> tuple[Answer, list[bytes]]:
         limits = self._request.limits
         deadline = time.monotonic() + limits.timeout_s
         if self._channel.has_message:
@@ -300,13 +303,13 @@ class _Work:
         self._channel.send(self._request, pictures, deadline=deadline)
         with ExitStack() as held:
             while True:
-                # No honest child has more to give than its address space holds.
+                # No honest child sends more than its address space can hold.
                 answer, made = self._channel.receive(
                     ANSWER, max_bytes=limits.memory_bytes, deadline=deadline
                 )
                 match answer:
                     case Reserve():
-                        # Waiting for other pictures is not this one's time.
+                        # Waiting for other pictures does not count against this one.
                         asked = time.monotonic()
                         self._check_reserving()
                         held.enter_context(self._budget.taken(answer.pixels))
@@ -331,7 +334,7 @@ class _Work:
         self.transform = transform
 
     def _check_error(self, answer: Answer) -> None:
-        """Check that a child blames nothing that it was not given; a UserError fails the run."""
+        """Check that only a child with transforms blames one; a UserError fails the run."""
         if self._transforms or not isinstance(answer, Failed):
             return
         if answer.error in {"TransformError", "UserError"}:
@@ -356,9 +359,9 @@ def sandbox_report() -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return what a child gets of the environment: no secrets."""
+    """Return the part of the environment that a child receives, which has no secrets."""
     found = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    # What is relative there would be taken from the current directory.
+    # Relative paths would be resolved against the current directory.
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {**found, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, paths)), **ALLOCATOR}
 
@@ -371,7 +374,7 @@ def _drawn(answer: Answer, pictures: list[bytes]) -> bytes | None:
 
 
 def _blamed(message: str, transform: str) -> PermanentError:
-    """Say whether a transform or the picture is to blame."""
+    """Return the error that blames the running transform, or else the picture."""
     if transform:
         return TransformError(f"transform {transform}: {message}")
     return PermanentError(message)

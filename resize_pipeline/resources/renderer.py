@@ -1,7 +1,6 @@
-"""The renderer as a Dagster resource: its children live as long as the run.
+"""Offers the renderer as a Dagster resource, whose children live as long as the run.
 
-On a warm worker they stay for its next run, because to start them takes half a second of a
-processor each.
+A warm worker keeps them for its next run, because starting each of them costs half a second of CPU.
 """
 
 from collections.abc import Sequence
@@ -19,20 +18,20 @@ from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 
 
-class Kept:
-    """At most one renderer that no run uses, for the next run of this process."""
+class IdleRenderer:
+    """Keeps at most one renderer between two runs of this process."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start without a renderer."""
         self.is_on = False
         self._lock = Lock()
         self._renderer: Renderer | None = None
 
     def take(self, limits: RenderLimits) -> Renderer:
-        """Return the kept renderer if it has these limits, or a new one."""
+        """Return the idle renderer if it has these limits, or else a new one."""
         with self._lock:
             found, self._renderer = self._renderer, None
-        # Children may have been killed meanwhile, which no picture is to blame for.
+        # If a child was killed in the meantime, the next picture must not be blamed for it.
         if found and found.limits == limits and found.is_ready:
             return found
         if found:
@@ -40,7 +39,7 @@ class Kept:
         return Renderer(limits)
 
     def give_back(self, renderer: Renderer) -> None:
-        """Keep it or end its children: one that is at work for a failed run can't be kept."""
+        """Keep the renderer if that is on and its children are idle; else end them."""
         with self._lock:
             if self.is_on and self._renderer is None and renderer.is_ready:
                 self._renderer = renderer
@@ -48,12 +47,12 @@ class Kept:
         renderer.close()
 
 
-kept = Kept()
+idle = IdleRenderer()
 
 
 def keep_children() -> None:
-    """Let the renderer of a run stay for the next run of this process."""
-    kept.is_on = True
+    """Keep the renderer of each run for the next run of this process."""
+    idle.is_on = True
 
 
 class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -73,21 +72,15 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
         return cls(**asdict(settings.render_limits))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        """Start the children, if the run before has left none."""
-        limits = RenderLimits(
-            timeout_s=self.timeout_s,
-            memory_bytes=self.memory_bytes,
-            source_pixels=self.source_pixels,
-            output_pixels=self.output_pixels,
-            pixels_at_once=self.pixels_at_once,
-            read_paths=tuple(self.read_paths),
-        )
-        self._renderer = kept.take(limits)
+        """Start the children, unless the previous run left its own."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        limits = RenderLimits(**{**values, "read_paths": tuple(self.read_paths)})
+        self._renderer = idle.take(limits)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """End the children, or keep them."""
         if self._renderer:
-            kept.give_back(self._renderer)
+            idle.give_back(self._renderer)
             self._renderer = None
 
     @property
@@ -99,7 +92,7 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
         """Make the renditions of one picture.
 
         Raises:
-            PermanentError: as `Renderer.render`.
+            PermanentError: as in `Renderer.render`.
         """
         return self._started().render(data, renditions)
 
@@ -107,7 +100,7 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
         """Draw a WebP that shows renditions.
 
         Raises:
-            PermanentError: as `Renderer.contact_sheet`.
+            PermanentError: as in `Renderer.contact_sheet`.
         """
         return self._started().contact_sheet(pictures, max_bytes=max_bytes)
 

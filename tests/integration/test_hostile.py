@@ -33,7 +33,7 @@ SPECS = (
     Rendition(name="large", width=80, height=80, bucket="large-bucket"),
     Rendition(name="small", width=20, height=20, bucket="small-bucket"),
 )
-# Of these a cut leaves the first of several pictures whole, which is the one that is taken.
+# A cut leaves the first of several pictures intact in these, and that is the one rendered.
 SEVERAL = re.compile(r"(animated|several|pages)\.")
 
 
@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Harm:
-    """What all of them together did to the children: those before and after, and their memory."""
+    """What the whole corpus did to the children: the ones before and after, and their memory."""
 
     before: set[int]
     after: set[int]
@@ -67,7 +67,7 @@ def corpus() -> Iterator[tuple[str, bytes]]:
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[tuple[dict[str, Outcome], Harm]]:
-    """Render the whole corpus once, by two children that live as long as it takes."""
+    """Render the whole corpus once, with two children that live until the end."""
     renderer = Renderer(LIMITS, workers=2)
 
     def render(item: tuple[str, bytes]) -> tuple[str, Outcome]:
@@ -96,7 +96,7 @@ def outcomes(run: tuple[dict[str, Outcome], Harm]) -> dict[str, Outcome]:
 
 
 def peak(pid: int) -> int:
-    """The most address space in bytes that a process ever had; what it used of it is less."""
+    """Return the peak address space of a process in bytes; it used less of it."""
     status = Path(f"/proc/{pid}/status").read_text()
     [kilobytes] = re.findall(r"^VmPeak:\s+(\d+) kB$", status, re.MULTILINE)
     return int(kilobytes) * 1024
@@ -129,7 +129,7 @@ def test_memory_stays_under_the_limit(run: tuple[dict[str, Outcome], Harm]) -> N
 
 
 def test_none_takes_longer_than_its_limit(outcomes: dict[str, Outcome]) -> None:
-    """Each also waits for a child and for its turn to decode, which is not its own time."""
+    """The limit does not include waiting for a child or for a turn to decode."""
     assert not [name for name, one in outcomes.items() if "RENDER_TIMEOUT_S" in (one.reason or "")]
     assert max(one.seconds for one in outcomes.values()) < 2 * LIMITS.timeout_s
 

@@ -1,4 +1,4 @@
-"""Rendering in real child processes, with pictures that do their worst."""
+"""Real child processes render pictures that do their worst."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
-from resize_pipeline.resources.renderer import Kept, RendererResource, keep_children
+from resize_pipeline.resources.renderer import IdleRenderer, RendererResource, keep_children
 from resize_pipeline.settings import MIB
 from tests.support.children import rendering_children
 from tests.support.pictures import decoded, detailed, encoded
@@ -38,7 +38,7 @@ SPECS = (
     Rendition(name="small", width=20, height=20, bucket="small-bucket"),
 )
 PNG = encoded(detailed(200, 100), "PNG")
-# Long enough for a busy machine; nothing here waits for it when all is well.
+# Long enough for a busy machine; no test waits this long unless it fails.
 PATIENCE_S = 120.0
 
 LIMITS = RenderLimits(
@@ -49,8 +49,8 @@ LIMITS = RenderLimits(
     pixels_at_once=10**8,
 )
 
-# Found by every Python that starts with its folder on PYTHONPATH: real decoders can't be made to
-# crash or hang at will.
+# Every Python with its folder on PYTHONPATH imports this at start. It stands in for real decoders,
+# which can't be made to crash or hang at will.
 SITECUSTOMIZE = """
 import json, os, resource, signal, time
 
@@ -133,11 +133,11 @@ def said(renderer: Renderer) -> dict:
 
 
 class TestRuns:
-    """What one run leaves to the next."""
+    """What one run leaves for the next."""
 
     @pytest.fixture
     def resource(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[RendererResource]:
-        monkeypatch.setattr("resize_pipeline.resources.renderer.kept", keeper := Kept())
+        monkeypatch.setattr("resize_pipeline.resources.renderer.idle", keeper := IdleRenderer())
         yield RendererResource(**dataclasses.asdict(LIMITS))
         keeper.is_on = False
         keeper.give_back(keeper.take(LIMITS))
@@ -161,7 +161,7 @@ class TestRuns:
         assert self.run(resource) == self.run(resource)
 
     def test_is_nothing_when_a_child_was_killed(self, resource: RendererResource) -> None:
-        """Two that are gone would look as if the next picture had ended them."""
+        """Otherwise two dead children would look as if the next picture had ended them."""
         keep_children()
         first = self.run(resource)
         for child in children():
@@ -211,7 +211,7 @@ class TestPictures:
             start(source_pixels=19_999).render(PNG, SPECS)
 
     def test_more_memory_than_allowed(self, start: Callable[..., Renderer]) -> None:
-        """A real picture of 100 million pixels, that takes 300 MB."""
+        """A real picture of 100 million pixels needs 300 MB."""
         large = encoded(Image.new("RGB", (10_000, 10_000)), "PNG", compress_level=1)
         renderer = start(memory_bytes=256 * MIB, source_pixels=10**9)
         with pytest.raises(PermanentError, match="RENDER_MEMORY_BYTES=268435456"):
@@ -232,7 +232,7 @@ class TestAtTheirWorst:
     def test_a_picture_that_ends_one_child_is_tried_again(
         self, start: Callable[..., Renderer], tmp_path: Path
     ) -> None:
-        """The kernel may have killed it, because memory was short."""
+        """The kernel may have killed the child because memory was short."""
         renderer = start()
         made, _ = renderer.render(b"crash-once " + bytes(tmp_path / "crashed"), SPECS)
         assert "pid" in json.loads(made.data)
@@ -290,7 +290,7 @@ class TestAtTheirWorst:
     def test_a_child_is_told_no_secrets(
         self, start: Callable[..., Renderer], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It decodes what strangers send."""
+        """A child decodes untrusted pictures."""
         for name in ("MINIO_SECRET_KEY", "KAFKA_SASL_PASSWORD", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "hunter2-very-secret")
         renderer = start()
@@ -302,7 +302,7 @@ class TestAtTheirWorst:
         assert "hunter2-very-secret" not in str(child.cmdline())
 
     def test_a_child_is_limited_by_the_kernel(self, start: Callable[..., Renderer]) -> None:
-        """Its memory, and what it may leave on the disk when it crashes."""
+        """Memory is limited, and so is what a crash leaves on the disk."""
         one, _ = start(memory_bytes=512 * MIB).render(b"limits", SPECS)
         assert json.loads(one.data) == [512 * MIB, 0]
 
@@ -330,7 +330,7 @@ class TestPixelsAtOnce:
     ) -> None:
         renderer = start(workers=2, pixels_at_once=100)
         one, two = tmp_path / "one", tmp_path / "two"
-        # Each is done only once the other one is at it.
+        # Each finishes only after the other has started.
         pictures = [self.asked(50, one, two), self.asked(50, two, one)]
         with ThreadPoolExecutor(2) as pool:
             assert list(pool.map(lambda data: renderer.render(data, []), pictures)) == [[], []]
@@ -351,7 +351,7 @@ class TestPixelsAtOnce:
                 wait_until(first.exists, PATIENCE_S, "the first")
                 waiting = asked(60, second)
                 wait_until(renderer._budget._turn.locked, PATIENCE_S, "the second")
-                # It would fit, but who came before it would never have its turn.
+                # It would fit, but the one before it would never get its turn.
                 last = asked(1, small)
                 wait_until(renderer._idle.empty, PATIENCE_S, "the third")
                 assert not second.exists()
@@ -405,7 +405,7 @@ class TestPixelsAtOnce:
         assert renderer._budget.free == 100
 
     def test_real_pictures_reserve_what_they_decode(self, start: Callable[..., Renderer]) -> None:
-        """In turn, for the budget has room for one; all come out."""
+        """They take turns, as the budget has room for one, and all are rendered."""
         renderer = start(workers=2, pixels_at_once=20_000)
         with ThreadPoolExecutor(4) as pool:
             made = list(pool.map(lambda _: renderer.render(PNG, SPECS), range(8)))
@@ -435,11 +435,11 @@ def grey(image):
 
 
 class TestTransforms:
-    """What a rendition's own step does in a child."""
+    """How a transform behaves in a child."""
 
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """One with the module, on PYTHONPATH; another module lies in the current directory."""
+        """Put the module on PYTHONPATH, and another one into the current directory."""
         folder, current = tmp_path / "steps", tmp_path / "current"
         for place in (folder, current):
             place.mkdir()
@@ -543,7 +543,7 @@ class TestEnd:
 
 @contextmanager
 def parent(mark: Path, what: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that renders: this test's own can't be killed."""
+    """Kills another process that renders, as the test's own can't be killed."""
     program = f"""
         import dataclasses, sys, time
         from pathlib import Path

@@ -1,4 +1,4 @@
-"""`resize-pipeline resize`, run as a person would, with no server anywhere."""
+"""`resize-pipeline resize` works as a user runs it, without any server."""
 
 import json
 import os
@@ -29,7 +29,7 @@ renditions:
 
 @pytest.fixture
 def pics(tmp_path: Path) -> Path:
-    """A folder of pictures below the current one, which has a spec file."""
+    """Make a folder of pictures inside the current one, which has a spec file."""
     (tmp_path / "renditions.yaml").write_text(SPEC)
     folder = tmp_path / "pics"
     for name, data in {
@@ -130,7 +130,7 @@ def test_limits_are_those_of_the_settings(pics: Path) -> None:
         (["none.jpg", "--out", "out"], "none.jpg: cannot be read: No such file"),
         (["pics", "--recursive", "--out", "pics/out"], "be read as pictures next time"),
         (["pics", "pics/deep/..", "--recursive", "--out", "out"], "would both become"),
-        (["pics/rose.jpg", "--out", "renditions.yaml"], "renditions.yaml is no folder"),
+        (["pics/rose.jpg", "--out", "renditions.yaml"], "renditions.yaml is not a folder"),
         (["pics/rose.jpg", "--out", "out", "--spec", "no.yaml"], "no.yaml: cannot be read"),
         (["pics/rose.jpg", "--out", "out", "--spec", "pics/rose.jpg"], "rose.jpg"),
         (["pics/rose.jpg", "--out", "out", "--contact-sheet", "s.bmp"], "must end with one of"),
@@ -150,17 +150,17 @@ def test_wrong_use_is_exit_code_2_and_renders_nothing(arguments: Sequence[str], 
     assert not Path("out").exists()
 
 
-def test_no_spec_file_is_said_with_both_remedies(pics: Path) -> None:
+def test_a_missing_spec_file_is_reported_with_both_remedies(pics: Path) -> None:
     Path("renditions.yaml").unlink()
     done = run(str(pics / "rose.jpg"), "--out", "out")
     assert done.returncode == 2
     assert done.stderr == (
-        "resize-pipeline: renditions.yaml: no such file: name a file of rendition specs with "
-        "--spec or RENDITIONS_FILE\n"
+        "resize-pipeline: renditions.yaml: no such file: name a spec file with --spec or "
+        "RENDITIONS_FILE\n"
     )
 
 
-def test_a_spec_file_of_one_s_own(pics: Path) -> None:
+def test_a_spec_file_can_be_named(pics: Path) -> None:
     Path("my.yaml").write_text("renditions: {tiny: {width: 5, height: 5, bucket: tiny-bucket}}")
     done = run(str(pics / "rose.jpg"), "--out", "out", "--spec", "my.yaml", "--json")
     assert [one["path"] for one in lines(done)[0]["outputs"]] == ["out/tiny-bucket/rose.jpg"]
@@ -265,7 +265,7 @@ def test_a_terminal_has_a_progress_bar_and_a_pipe_has_none(pics: Path) -> None:
 
 
 def test_it_needs_no_dagster_and_no_client(pics: Path) -> None:
-    """So it starts fast, and does not depend on servers."""
+    """It therefore starts fast and depends on no server."""
     program = f"""
 import sys
 from resize_pipeline.cli import app
@@ -283,7 +283,7 @@ print({{name.split(".")[0] for name in sys.modules}} & {{"dagster", "kafka", "mi
 
 
 def test_ctrl_c_leaves_no_child(pics: Path) -> None:
-    """One picture after another that takes long, so that the children are busy."""
+    """Make pictures that take long, so that the children stay busy."""
     scans = dict(hostile.hidden_bombs())["scans.jpg"]
     for n in range(20):
         (pics / f"{n}.jpg").write_bytes(scans)

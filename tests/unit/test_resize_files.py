@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from resize_pipeline.commands.resize_files import Found, SourceFile, check_outputs, find_files
+from resize_pipeline.commands.resize_files import FoundFiles, SourceFile, check_outputs, find_files
 from resize_pipeline.errors import UserError
 from resize_pipeline.renditions.spec import Rendition
 
@@ -30,7 +30,7 @@ def problem(paths: list[Path], out: Path) -> str:
     return message
 
 
-def keys(found: Found) -> list[str]:
+def keys(found: FoundFiles) -> list[str]:
     return [file.key for file in found.files]
 
 
@@ -135,7 +135,7 @@ def test_a_file_where_another_needs_a_folder_is_refused(folder: Path) -> None:
 
 
 def test_out_that_is_a_file_is_refused(folder: Path) -> None:
-    assert "single.gif is no folder" in problem([folder / "pics"], folder / "single.gif")
+    assert "single.gif is not a folder" in problem([folder / "pics"], folder / "single.gif")
 
 
 def test_a_link_to_itself_is_one_file_s_problem(folder: Path) -> None:
