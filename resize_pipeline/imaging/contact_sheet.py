@@ -1,6 +1,6 @@
-"""Contact sheets as text: Markdown for Dagster's UI, and a page of HTML.
+"""Writes contact sheets as text: Markdown for Dagster's UI, and an HTML page.
 
-Nothing is decoded here; `thumbnails.py` draws, in a child.
+Decodes nothing: `thumbnails.py` draws the pictures, in a child.
 """
 
 import base64
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 THUMBNAILS_MAX = 24
 """Most thumbnails on a sheet: four rows."""
 PICTURE_MAX = 2500
-"""Most thumbnails on a sheet that is one picture of its own: 50 a side."""
+"""Most thumbnails on a sheet that is a picture file: 50 a side."""
 
 _MARKDOWN = "![contact sheet](data:image/webp;base64,{})"
 
-# Grey as the sheet is, so that light, dark and transparent pictures all stand out.
+# Grey like the sheet, so that light, dark and transparent pictures all stand out.
 _PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -47,12 +47,12 @@ td {{ padding: .2rem 1rem .2rem 0; vertical-align: top; overflow-wrap: anywhere 
 
 
 def bytes_within(markdown_bytes: int) -> int:
-    """Return how large a sheet may be if its Markdown may have so many bytes.
+    """Return the most bytes that a sheet may have, so that its Markdown stays within a limit.
 
     Args:
-        markdown_bytes: CONTACT_SHEET_MAX_BYTES.
+        markdown_bytes: most bytes of the Markdown, CONTACT_SHEET_MAX_BYTES.
     """
-    # Base64 makes 4 characters of 3 bytes.
+    # Base64 turns 3 bytes into 4 characters.
     return max(0, (markdown_bytes - len(_MARKDOWN.format(""))) // 4 * 3)
 
 
@@ -63,13 +63,13 @@ def contact_sheet_markdown(sheet: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a page says of one picture; all of it may be a stranger's text.
+    """What a page shows of one file; all of its text may be untrusted.
 
     Attributes:
-        name: of its file.
-        text: what was made, or why nothing was.
-        is_rejected: whether nothing was made.
-        thumbnail: a WebP; None if the picture was rejected, or is too large to be shown.
+        name: name of the file.
+        text: the renditions that were made, or why there are none.
+        is_rejected: whether the file was rejected.
+        thumbnail: a WebP; None if the file was rejected, or its rendition is too large to show.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""What a renderer and its children say to each other: JSON and bytes, and nothing that can run.
+"""The protocol between a renderer and its children: JSON and bytes, and nothing executable.
 
-A message is the length of a JSON text, as 4 bytes with the highest first, then that text, then the
-pictures whose sizes it names. A child decodes strangers' pictures and may have been taken over, so
-its parent checks whatever arrives: form, sizes, and that it is what was asked for.
+A message is the length of a JSON text as a 4-byte big-endian integer, then that text, then the
+pictures whose sizes it names. A child decodes untrusted pictures and may have been taken over, so
+its parent checks whatever arrives: its form, its sizes, and that it is what was asked for.
 """
 
 import math
@@ -21,7 +21,7 @@ from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import SIDE_MAX, Rendition
 
 TEXT_MAX_BYTES = 2**20
-"""Longest JSON text: more than a thousand renditions have."""
+"""Longest JSON text, which is enough for more than a thousand renditions."""
 REASON_MAX = 2000
 """Most characters of an error's message."""
 TRACE_MAX = 20_000
@@ -33,22 +33,22 @@ ERRORS: Mapping[str, type[Exception]] = {
     "UserError": UserError,
     "MemoryError": MemoryError,
 }
-"""The errors that a child may answer with, a more special one first."""
+"""The errors that a child may answer with, subclasses first."""
 
 _LENGTH = struct.Struct(">I")
 _CLOSED = -1
 
 
 class MalformedError(Exception):
-    """The other side sent something that it must not send."""
+    """The other end sent something that it must not send."""
 
 
 class DeadlineError(Exception):
-    """The other side took too long."""
+    """The other end took too long."""
 
 
 class _Message(BaseModel):
-    """What all messages have: the sizes of the pictures that follow."""
+    """A message, with the sizes of the pictures that follow it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -64,7 +64,7 @@ class RenderPicture(_Message):
 
     @field_serializer("renditions")
     def _set_fields(self, renditions: Sequence[Rendition]) -> list[dict[str, Any]]:
-        # A spec refuses fields that would be ignored, whatever their values.
+        # A spec refuses fields that would have no effect, even with their default values.
         return [one.model_dump(exclude_defaults=True) for one in renditions]
 
 
@@ -76,7 +76,7 @@ class DrawThumbnail(_Message):
 
 
 class DrawContactSheet(_Message):
-    """Ask for one picture of all that follow: in a format, or a WebP of at most so many bytes."""
+    """Ask for a sheet of the pictures that follow: in `format`, or a WebP up to `max_bytes`."""
 
     kind: Literal["contact sheet"] = "contact sheet"
     limits: RenderLimits
@@ -85,27 +85,27 @@ class DrawContactSheet(_Message):
 
 
 class Reserve(_Message):
-    """Ask the parent to answer once a child may hold so many pixels."""
+    """Ask the parent to reply once the child may hold this many pixels."""
 
     kind: Literal["reserve"] = "reserve"
     pixels: Annotated[int, Field(ge=0, lt=2**48)]
 
 
 class Reserved(_Message):
-    """Tell a child that it may hold the pixels that it asked for."""
+    """Let a child hold the pixels that it asked for."""
 
     kind: Literal["reserved"] = "reserved"
 
 
 class Transforming(_Message):
-    """Name the transform that begins; an empty name says that it has ended."""
+    """Report the transform that starts; an empty name reports its end."""
 
     kind: Literal["transforming"] = "transforming"
     transform: Annotated[str, Field(max_length=REASON_MAX)]
 
 
 class Made(BaseModel):
-    """One rendition, but for its bytes."""
+    """One rendition without its bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -117,20 +117,20 @@ class Made(BaseModel):
 
 
 class Renditions(_Message):
-    """Answer with renditions; their bytes follow in the same order."""
+    """Answer with renditions, whose bytes follow in the same order."""
 
     kind: Literal["renditions"] = "renditions"
     made: tuple[Made, ...]
 
 
 class Drawn(_Message):
-    """Answer with the picture that follows, or with none if it does not fit."""
+    """Answer with the picture that follows, or with none if none fits."""
 
     kind: Literal["drawn"] = "drawn"
 
 
 class Failed(_Message):
-    """Answer with an error, and with its traceback if nobody expected it."""
+    """Answer with an error, and with its traceback if it is a bug."""
 
     kind: Literal["failed"] = "failed"
     error: Literal["TransformError", "PermanentError", "UserError", "MemoryError"]
@@ -145,17 +145,17 @@ M = TypeVar("M", bound=_Message)
 
 _KIND = Field(discriminator="kind")
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, _KIND])
-"""What a child accepts."""
+"""The messages that a child accepts."""
 ANSWER: TypeAdapter[Answer | Reserve | Transforming] = TypeAdapter(
     Annotated[Answer | Reserve | Transforming, _KIND]
 )
-"""What its parent accepts."""
+"""The messages that its parent accepts."""
 RESERVED: TypeAdapter[Reserved] = TypeAdapter(Reserved)
-"""What a child accepts that has asked for pixels."""
+"""The message that a child accepts while it waits for pixels."""
 
 
 class Channel:
-    """One end of a socket, on which messages go both ways."""
+    """One end of a socket that carries messages both ways."""
 
     def __init__(self, descriptor: int) -> None:
         """Take over the file descriptor."""
@@ -180,16 +180,16 @@ class Channel:
     def send(
         self, message: _Message, pictures: Sequence[bytes] = (), *, deadline: float = math.inf
     ) -> None:
-        """Send a message, and wait until the other side has room for it.
+        """Send a message, waiting until the other end has room for it.
 
         Args:
-            message: what to say.
-            pictures: what follows it.
-            deadline: on the clock of `time.monotonic`.
+            message: the message.
+            pictures: the pictures that follow it.
+            deadline: latest time, by `time.monotonic`.
 
         Raises:
-            OSError: the other side is gone.
-            DeadlineError: it does not read.
+            OSError: the other end is gone.
+            DeadlineError: the other end does not read.
         """
         sizes = tuple(len(one) for one in pictures)
         text = message.model_copy(update={"sizes": sizes}).model_dump_json().encode()
@@ -209,13 +209,13 @@ class Channel:
         Args:
             kinds: the messages that are accepted.
             max_bytes: most bytes of its pictures together.
-            deadline: as `send`.
+            deadline: as in `send`.
 
         Raises:
-            EOFError: the other side is gone.
-            OSError: it is gone, too.
-            DeadlineError: it says nothing.
-            MalformedError: it says something else.
+            EOFError: the other end is closed.
+            OSError: the other end is gone.
+            DeadlineError: the other end sends nothing.
+            MalformedError: the other end sends something else.
         """
         if time.monotonic() > deadline:
             raise DeadlineError
@@ -227,7 +227,7 @@ class Channel:
         try:
             message = kinds.validate_json(text)
         except ValidationError as error:
-            # Neither its input nor its context, which a stranger may have made.
+            # Without the input and the context, which are untrusted.
             msg = f"a message that fails {error.errors(include_input=False)[0]['type']}"
             raise MalformedError(msg) from None
         if sum(message.sizes) > max_bytes:
@@ -259,10 +259,10 @@ class Channel:
 def rendered(
     renditions: Sequence[Rendition], answer: Renditions, pictures: Sequence[bytes]
 ) -> list[Rendered]:
-    """Take a child's answer as the renditions that it was asked for.
+    """Convert a child's answer to the renditions that it was asked for.
 
     Raises:
-        MalformedError: it is something else.
+        MalformedError: the answer is something else.
     """
     asked = [one.name for one in renditions]
     if [one.rendition for one in answer.made] != asked or len(pictures) != len(asked):

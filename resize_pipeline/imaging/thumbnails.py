@@ -1,6 +1,6 @@
 """Draws thumbnails of renditions, and contact sheets that show many.
 
-A rendition may come from a child that was taken over, so its bytes are a stranger's, and only
+A rendition may come from a child that was taken over. Its bytes are therefore untrusted, and only
 children decode them.
 """
 
@@ -17,26 +17,26 @@ from resize_pipeline.imaging.decoding import decoding, open_picture
 CELL = 96
 """Side of a cell in pixels; 6 of them and their gaps fit the asset page's metadata column."""
 GAP = 4
-"""Pixels between cells and around them."""
+"""Pixels between cells and around the grid."""
 COLUMNS = 6
 BACKGROUND = (128, 128, 128)
 """Neutral grey, so that light, dark and transparent pictures all stand out."""
 QUALITIES = (75, 50, 25)
-"""WebP qualities, tried in this order before there are fewer thumbnails."""
+"""WebP qualities, tried in this order before thumbnails are left out."""
 THUMBNAIL = 160
 """Longest side in pixels of a thumbnail on a page."""
 
 
 def largest(pictures: Sequence[bytes], *, max_pixels: int) -> int:
-    """Return how many pixels the largest of some pictures has, of those that may be decoded."""
+    """Return the number of pixels of the largest picture that may be decoded."""
     return max((_pixels(data, max_pixels) for data in pictures), default=0)
 
 
 def thumbnail(picture: bytes, *, max_pixels: int) -> bytes:
-    """Make a small WebP, which browsers show, of a rendition in any format.
+    """Return a small WebP, which browsers can show, of a rendition in any format.
 
     Raises:
-        PermanentError: it can't be decoded, or has more pixels than OUTPUT_MAX_PIXELS.
+        PermanentError: the rendition can't be decoded, or has more than `max_pixels`.
     """
     file = io.BytesIO()
     _small(picture, THUMBNAIL, max_pixels).save(file, "WEBP", quality=QUALITIES[0])
@@ -47,13 +47,13 @@ def contact_sheet(pictures: Sequence[bytes], *, max_bytes: int, max_pixels: int)
     """Lay pictures out in a grid.
 
     Args:
-        pictures: the first ones are shown, but for those that can't be decoded.
-        max_bytes: most bytes that the sheet may have. Quality goes down first, then the number of
-            pictures.
-        max_pixels: a picture with more is not shown.
+        pictures: encoded; the first ones are shown, except those that can't be decoded.
+        max_bytes: most bytes that the sheet may have. First its quality is lowered, then the number
+            of pictures.
+        max_pixels: a picture with more pixels is not shown.
 
     Returns:
-        A WebP picture, or None when there is nothing to show or not even one fits.
+        A WebP picture, or None if there is nothing to show or not even one picture fits.
     """
     cells = _cells(pictures[:THUMBNAILS_MAX], max_pixels)
     while cells:
@@ -70,15 +70,15 @@ def contact_sheet(pictures: Sequence[bytes], *, max_bytes: int, max_pixels: int)
 def contact_sheet_picture(
     pictures: Sequence[bytes], picture_format: str, *, max_pixels: int
 ) -> bytes | None:
-    """Lay pictures out in a grid about as wide as high.
+    """Lay pictures out in a nearly square grid.
 
     Args:
-        pictures: the first `PICTURE_MAX` are shown, but for those that can't be decoded.
+        pictures: encoded; the first `PICTURE_MAX` are shown, except those that can't be decoded.
         picture_format: Pillow's name of the format to write.
-        max_pixels: a picture with more is not shown.
+        max_pixels: a picture with more pixels is not shown.
 
     Returns:
-        The sheet, or None when there is nothing to show.
+        The sheet, or None if there is nothing to show.
     """
     cells = _cells(pictures[:PICTURE_MAX], max_pixels)
     if not cells:
@@ -99,7 +99,7 @@ def _small(picture: bytes, side: int, max_pixels: int) -> Image.Image:
     image = open_picture(picture, max_pixels=max_pixels)
 
     def shrink() -> Image.Image:
-        # A palette's indices can't be averaged; anything else is small before it is converted.
+        # A palette's indices can't be averaged. Other modes are converted once they are small.
         small = image.convert("RGBA") if image.mode == "P" else image
         small.thumbnail((side, side))
         return small.convert("RGBA")

@@ -6,7 +6,7 @@ A warm worker keeps them for its next run, because starting each of them costs h
 from collections.abc import Sequence
 from dataclasses import asdict
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -73,9 +73,9 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """Start the children, unless the previous run left its own."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        limits = RenderLimits(**{**values, "read_paths": tuple(self.read_paths)})
-        self._renderer = idle.take(limits)
+        values: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        values["read_paths"] = tuple(self.read_paths)
+        self._renderer = idle.take(RenderLimits(**values))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """End the children, or keep them."""
