@@ -6,10 +6,22 @@ from importlib.abc import MetaPathFinder
 from types import ModuleType
 
 FORMER_MODULES = {
-    f"resize_pipeline.{name}": f"resize_pipeline.instance.{name}"
-    for name in ("launcher", "celery_launcher", "run_coordinator", "postgres_storage")
+    f"resize_pipeline.{name}": (f"resize_pipeline.instance.{name}", entry)
+    for name, entry in {
+        "launcher": "run_launcher",
+        "celery_launcher": "run_launcher",
+        "run_coordinator": "run_coordinator",
+        "postgres_storage": "storage.custom",
+    }.items()
 }
-"""Modules that version 0.1.0's dagster.yaml names, and where they are now."""
+"""Modules that a dagster.yaml of version 0.1.0 names, each with its present path and with the entry
+that names it."""
+
+
+def replacement(former: str) -> str:
+    """Return what to write in dagster.yaml instead of a former module."""
+    present, entry = FORMER_MODULES[former]
+    return f"under {entry} write `module: {present}` instead of `{former}`"
 
 
 class _FormerModules(MetaPathFinder):
@@ -25,14 +37,11 @@ class _FormerModules(MetaPathFinder):
         """Refuse a former module.
 
         Raises:
-            ImportError: it names the module to write in its place.
+            ImportError: always for these; it says what to write in dagster.yaml.
         """
         del path, target
         if fullname in FORMER_MODULES:
-            msg = (
-                f"dagster.yaml names the module {fullname}, which has moved: write "
-                f"{FORMER_MODULES[fullname]} in its place"
-            )
+            msg = f"{fullname} has moved: in dagster.yaml, {replacement(fullname)}"
             raise ImportError(msg)
 
 

@@ -15,6 +15,7 @@ from resize_pipeline.defs.sensors.alerts import build_dead_letter_sensor, build_
 from resize_pipeline.defs.sensors.follow_ups import build_follow_ups
 from resize_pipeline.defs.sensors.minio_events import build_sensor
 from resize_pipeline.environment import export_secrets, load_settings
+from resize_pipeline.instance.open import check_modules, instance_file
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.closed import closed
 from resize_pipeline.resources.kafka import KafkaResource
@@ -96,6 +97,9 @@ def _nothing(_: object) -> dict[str, Any]:
 
 
 def _load() -> dg.Definitions:
+    # A code server may have no file of its own.
+    if (file := instance_file()).is_file():
+        check_modules(file)
     # Each of the processes that load this would repeat a warning.
     settings = load_settings(warn=False)
     export_secrets(settings)

@@ -2,16 +2,17 @@
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import yaml
 from dotenv import dotenv_values
 from sqlalchemy.exc import SQLAlchemyError
 
-from resize_pipeline import FORMER_MODULES
+from resize_pipeline import FORMER_MODULES, replacement
 from resize_pipeline.errors import UserError
 from resize_pipeline.settings import Settings
 
@@ -32,30 +33,53 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
     """
     running = settings.local_dir.absolute() / INSTANCE_FILE
     if not os.environ.get("DAGSTER_HOME") and running.is_file():
-        return {name: value for name, value in dotenv_values(running).items() if value}
-    home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd()).absolute()
-    if not (home / "dagster.yaml").is_file():
+        variables = {name: value for name, value in dotenv_values(running).items() if value}
+        check_modules(Path(variables.get("DAGSTER_HOME", "")) / "dagster.yaml")
+        return variables
+    file = instance_file()
+    home = file.parent
+    if not file.is_file():
         msg = (
             f"no dagster.yaml in {home}: run this in the project's folder, or set DAGSTER_HOME to "
             "the folder of your Dagster instance"
         )
         raise UserError(msg)
-    _check_modules(home / "dagster.yaml")
+    check_modules(file)
     storage = os.environ.get("DAGSTER_STORAGE_DIR") or settings.local_dir.absolute() / "dagster"
     return {"DAGSTER_HOME": str(home), "DAGSTER_STORAGE_DIR": str(storage)}
 
 
-def _check_modules(file: Path) -> None:
-    # Dagster itself imports a run launcher only when it launches a run.
+def instance_file() -> Path:
+    """Return the dagster.yaml of DAGSTER_HOME, or of this folder if that is not exported."""
+    return Path(os.environ.get("DAGSTER_HOME") or Path.cwd()).absolute() / "dagster.yaml"
+
+
+def check_modules(file: Path) -> None:
+    """Check that a dagster.yaml names no module that has moved.
+
+    Dagster itself imports a run launcher only when it launches a run, and fails that run.
+
+    Raises:
+        UserError: the file names such modules, or can't be read.
+    """
     try:
-        text = file.read_text(errors="replace")
+        config = yaml.safe_load(file.read_bytes())
     except OSError as error:
         msg = f"{file} can't be read: {error.strerror}"
         raise UserError(msg) from error
-    for former, present in FORMER_MODULES.items():
-        if re.search(rf"^\s*module:\s*{re.escape(former)}\s*$", text, re.MULTILINE):
-            msg = f"{file} names the module {former}, which has moved: write {present} in its place"
-            raise UserError(msg)
+    except yaml.YAMLError:
+        # Opening the instance reports it.
+        return
+    former = [name for name, (_, entry) in FORMER_MODULES.items() if _module(config, entry) == name]
+    if former:
+        msg = f"{file} names what has moved: {'; '.join(replacement(name) for name in former)}"
+        raise UserError(msg)
+
+
+def _module(config: Any, entry: str) -> Any:
+    for key in (*entry.split("."), "module"):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
 
 
 @contextmanager
