@@ -1,6 +1,6 @@
 """Dagster's storage in PostgreSQL, with a connection pool.
 
-dagster-postgres opens a connection for each statement, about a hundred in a run. Connecting takes
+dagster-postgres opens a connection for each statement, hundreds in a run. Connecting takes
 11 ms, half of it for 4,096 rounds of SCRAM (RFC 7677); a statement takes 0.1 to 0.4 ms.
 """
 

@@ -1,4 +1,4 @@
-"""A history of runs, made older, and deleting it."""
+"""Helpers that age a history of runs and delete it."""
 
 import datetime as dt
 
@@ -9,7 +9,7 @@ from tests.dagster.project import Project
 
 
 def age(project: Project, days: float) -> None:
-    """Let all runs have ended that long ago."""
+    """Set the end of all runs to that many days ago."""
     then = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
     storage = project.instance.run_storage
     assert isinstance(storage, SqlRunStorage)

@@ -1,4 +1,4 @@
-"""The project's definitions over a Kafka and a MinIO in memory."""
+"""The project's definitions on top of an in-memory Kafka and MinIO."""
 
 import gc
 import weakref
@@ -25,7 +25,7 @@ class Project:
     minio: FakeMinio = field(default_factory=FakeMinio)
     cursor: str | None = None
     has_children: bool = False
-    """Whether pictures are rendered in child processes, as they really are."""
+    """Whether pictures are rendered in child processes, as in production."""
 
     @property
     def definitions(self) -> dg.Definitions:
@@ -39,7 +39,7 @@ class Project:
         self.settings = fake_settings(self.folder, **changes)
 
     def let_pass(self, seconds: float) -> None:
-        """Let the last runs of the sensor have been requested that much longer ago."""
+        """Move the time of the sensor's last request back by that many seconds."""
         cursor = Cursor.parse(self.cursor)
         assert cursor
         assert cursor.requested_at
@@ -85,12 +85,12 @@ class Project:
         )
 
     def reconstructable(self) -> Any:
-        """The job in the form that Dagster can repeat; valid until the next call."""
+        """Return the job in a form that Dagster can repeat; valid until the next call."""
         _CURRENT[:] = [self]
         return dg.reconstructable(_current_job)
 
     def failure(self, result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str:
-        """The one line that a failed run shows."""
+        """Return the one line that a failed run shows."""
         assert not result.success
         [step] = [event for event in result.all_events if event.is_step_failure]
         user_failure = step.step_failure_data.user_failure_data
@@ -109,12 +109,12 @@ def _current_job() -> dg.JobDefinition:
 
 
 class Large:
-    """A value that is worth letting go of."""
+    """A value large enough that holding on to it matters."""
 
 
 KEPT: list[weakref.ref[Large]] = []
 ALIVE: list[int] = []
-"""How many earlier values were alive when each was made."""
+"""For each value, the number of earlier values that were alive when it was created."""
 
 
 def large_values_job() -> dg.JobDefinition:
@@ -144,7 +144,7 @@ def large_values_job() -> dg.JobDefinition:
 
 
 def observations(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
-    """Metadata of each observation of `raw_images` of a run, gaps included."""
+    """Return the metadata of each `raw_images` observation of a run, gaps included."""
     return [
         {
             name: value.value
@@ -156,13 +156,13 @@ def observations(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
 
 
 def observed(result: dg.ExecuteInProcessResult) -> dict:
-    """What the run observed of its objects."""
+    """Return the metadata of the run's observation of its objects."""
     [one] = [metadata for metadata in observations(result) if "objects" in metadata]
     return one
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
-    """Metadata of each materialization of a run, by asset."""
+    """Return the metadata of each materialization of a run, by asset."""
     found = {}
     for event in result.get_asset_materialization_events():
         data = event.step_materialization_data.materialization

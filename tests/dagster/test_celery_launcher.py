@@ -1,4 +1,4 @@
-"""A run that no worker executes any more is noticed, and one that goes on is left alone."""
+"""The launcher notices a run that no worker executes any more, and leaves a running one alone."""
 
 from collections.abc import Iterator
 
@@ -28,23 +28,23 @@ def anything() -> None:
     ("state", "holder", "active", "status"),
     [
         (states.STARTED, "two@host", BUSY, WorkerStatus.RUNNING),
-        # The result was lost, the run goes on.
+        # The result was lost, but the run is still executing.
         (states.PENDING, None, BUSY, WorkerStatus.RUNNING),
-        # Delivered again, and told apart by Dagster, whose word on the second is in the result.
+        # Delivered twice: the result is that of the second, which Dagster refused.
         (states.SUCCESS, None, BUSY, WorkerStatus.RUNNING),
         # Its process was killed.
         (states.FAILURE, None, IDLE, WorkerStatus.FAILED),
-        # The database was away when it ended.
+        # The database was unreachable when it ended.
         (states.SUCCESS, None, IDLE, WorkerStatus.FAILED),
-        # Its worker was killed whole and started again.
+        # Its worker was killed with all its processes, and has restarted.
         (states.STARTED, "two@host", IDLE, WorkerStatus.FAILED),
-        # Its worker was killed whole, or only does not answer.
+        # Its worker was killed with all its processes, or only does not answer.
         (states.STARTED, "three@host", IDLE, WorkerStatus.UNKNOWN),
         (states.STARTED, "three@host", {}, WorkerStatus.UNKNOWN),
         (states.PENDING, None, IDLE, WorkerStatus.UNKNOWN),
     ],
 )
-def test_how_a_run_is(
+def test_health_of_a_run(
     state: str, holder: str | None, active: dict[str, set[str]], status: WorkerStatus
 ) -> None:
     assert health(TASK, state, holder, active).status is status
@@ -52,7 +52,7 @@ def test_how_a_run_is(
 
 @pytest.fixture
 def launcher() -> Iterator[CheckedCeleryRunLauncher]:
-    """A launcher whose broker is away."""
+    """A launcher whose broker is unreachable."""
     broker = f"redis://127.0.0.1:{free_port()}/0"
     one = CheckedCeleryRunLauncher(
         default_queue="dagster",
@@ -129,7 +129,7 @@ def test_a_run_nobody_knows_of_is_lost_after_a_while(
         (3, {"dagster/max_retries": "0"}, False, "0"),
         (3, {}, True, None),
     ],
-    ids=["few are allowed", "more are", "none are", "the run wants none", "it has ended"],
+    ids=["few are allowed", "more are", "none are", "the run allows none", "it has ended"],
 )
 def test_a_lost_run_is_repeated_more_often_than_one_that_failed(
     launcher: CheckedCeleryRunLauncher,

@@ -1,4 +1,4 @@
-"""After a change of the specs: what Dagster and the status take for made by another one."""
+"""Which partitions Dagster and the status report as stale after the specs change."""
 
 import datetime as dt
 
@@ -32,7 +32,7 @@ def full(project: Project) -> Project:
 
 
 def stale(project: Project) -> dict[str, list[str]]:
-    """What Dagster's UI shows as out of date, by rendition."""
+    """Return the partitions that Dagster's UI shows as out of date, by rendition."""
     graph = project.definitions.get_repository_def().asset_graph
     resolver = CachingStaleStatusResolver(
         project.instance, graph, LoadingContextForTest(project.instance)
@@ -49,7 +49,7 @@ def stale(project: Project) -> dict[str, list[str]]:
 
 
 def in_status(project: Project) -> dict[str, list[str]]:
-    """What `resize-pipeline status` is told of, by rendition."""
+    """Return the stale partitions that `resize-pipeline status` shows, by rendition."""
     found = {
         spec.name: list(stale_partitions(project.instance, spec))
         for spec in load_renditions(project.settings.renditions_file, SOURCE)

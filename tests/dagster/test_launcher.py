@@ -1,4 +1,4 @@
-"""A run that was lost with its code server is noticed, and one that is only slow is not."""
+"""The launcher notices a run lost with its code server, and leaves a slow one alone."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ def anything() -> None:
 
 @dataclass
 class Client:
-    """A code server as the launcher sees it; `answer` is what it says, or the error."""
+    """A code server as the launcher sees it; `answer` is its answer, or the error it raises."""
 
     answer: bool | Exception
 
@@ -118,7 +118,7 @@ def test_a_server_that_is_started_again(
 
 
 class DeadlineError(grpc.RpcError, grpc.Call):
-    """As grpc raises it: an error that is the call, too."""
+    """An error that is also the call, as grpc raises it."""
 
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.DEADLINE_EXCEEDED

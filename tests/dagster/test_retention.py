@@ -1,4 +1,4 @@
-"""Which runs are deleted, and what is left of them."""
+"""Which runs are deleted, and that nothing of them is left."""
 
 import datetime as dt
 import sqlite3
@@ -70,7 +70,7 @@ def test_young_runs_stay(project: Project) -> None:
 
 
 def test_only_finished_runs_go(project: Project) -> None:
-    # Queued ones can't be made here: Dagster wants a code server for them.
+    # Queued runs can't be created here: Dagster requires a code server for them.
     statuses = set(dg.DagsterRunStatus) - {dg.DagsterRunStatus.QUEUED}
     runs = {
         project.instance.add_run(
@@ -163,7 +163,7 @@ def test_nothing_of_a_run_is_left(project: Project) -> None:
 
 
 def left_of(folder: Path, run_id: str) -> list[str]:
-    """Files named after a run, and tables of Dagster's databases that name it."""
+    """Return the files named after a run, and the tables of Dagster's databases that name it."""
     found = [str(path) for path in folder.rglob("*") if run_id in path.name]
     for path in folder.rglob("*.db"):
         if run_id not in path.name:

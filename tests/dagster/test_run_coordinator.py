@@ -1,4 +1,4 @@
-"""The queue of deploy/celery, as Dagster's daemon takes it."""
+"""Dagster's daemon uses the run queue of deploy/celery with its short interval."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the status says of daemon, ticks and runs."""
+"""The status of daemon, ticks, runs and partitions."""
 
 import io
 import sys
@@ -44,7 +44,7 @@ def failed_tick(error: SerializableErrorInfo) -> InstigatorTick:
 
 
 def error_of_the_daemon(problem: Exception, cause: Exception | None) -> SerializableErrorInfo:
-    """As Dagster keeps what a sensor raised: wrapped in an error of its own."""
+    """Return a sensor's error as Dagster stores it, wrapped in one of Dagster's."""
     with (
         pytest.raises(SensorExecutionError) as wrapped,
         user_code_error_boundary(SensorExecutionError, lambda: "evaluating the sensor"),
@@ -58,7 +58,7 @@ LINE = "Kafka at 127.0.0.1:1 does not answer: start it"
 
 @pytest.mark.parametrize("cause", [None, OSError("connection refused")])
 def test_an_error_of_ours_is_its_one_line(cause: Exception | None) -> None:
-    """Neither Dagster's words around it nor the client's beneath it."""
+    """Dagster's wrapper and the client's cause are left out."""
     status = tick_status(failed_tick(error_of_the_daemon(TransientError(LINE), cause)))
     assert status.message == LINE
     assert status.status == "FAILURE"
@@ -127,7 +127,7 @@ def test_a_failed_run_that_is_repeated_is_not_counted(project: Project) -> None:
     assert status.failed_count == 1
 
 
-def test_what_another_spec_made_is_told_of(project: Project) -> None:
+def test_partitions_made_by_another_spec_are_listed(project: Project) -> None:
     project.minio.put("a.png", encoded(detailed(200, 100), "PNG"))
     project.run(partition=THIS_HOUR)
     assert status_of(project).stale == []
@@ -146,7 +146,7 @@ def test_what_another_spec_made_is_told_of(project: Project) -> None:
     )
 
 
-def test_a_rendition_that_was_never_made_where_others_were_is_told_of(project: Project) -> None:
+def test_partitions_that_lack_one_rendition_are_listed(project: Project) -> None:
     project.minio.put("a.png", encoded(detailed(200, 100), "PNG"))
     assert status_of(project).unmade == []
     project.run(partition=THIS_HOUR)

@@ -1,4 +1,4 @@
-"""Where Dagster's history says that renditions were written."""
+"""The places where renditions were written, according to Dagster's history."""
 
 import json
 

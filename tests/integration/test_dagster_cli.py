@@ -171,7 +171,7 @@ def ids(instance: dg.DagsterInstance) -> set[str]:
 
 
 def run_since(instance: dg.DagsterInstance, before: set[str], **tags: str) -> dg.DagsterRun:
-    """Give the one run with these tags that is not among the earlier ones, once it has ended."""
+    """Return the one run with these tags that is not among the earlier ones, once it has ended."""
 
     def ended() -> list[dg.DagsterRun]:
         found = [
@@ -184,7 +184,7 @@ def run_since(instance: dg.DagsterInstance, before: set[str], **tags: str) -> dg
 
 
 def materialized(instance: dg.DagsterInstance, run_id: str) -> set[tuple[str, str | None]]:
-    """Which assets and partitions a run has materialized."""
+    """Return the assets and partitions that a run has materialized."""
     records = instance.get_records_for_run(
         run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
     ).records
@@ -197,7 +197,7 @@ def materialized(instance: dg.DagsterInstance, run_id: str) -> set[tuple[str, st
 
 
 def done(project: Project, command: list[str]) -> str:
-    """Run a command that has to succeed, and give what it printed."""
+    """Run a command that must succeed, and return its output."""
     result = project.run(*command)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -399,7 +399,7 @@ def test_status_says_where_the_pipeline_stands(pipeline: Project, pictures: dict
 def test_the_definitions_pass_dagsters_own_checks_without_a_warning(
     pipeline: Project, tmp_path: Path
 ):
-    # What dg takes for a project: the folder of pyproject.toml with the package in it.
+    # dg treats the folder of pyproject.toml with the package in it as the project.
     project = replace(pipeline, folder=tmp_path / "checkout")
     (project.folder / "resize_pipeline").symlink_to(REPOSITORY / "resize_pipeline")
     project.settings = {"PYTHONWARNINGS": "default", "DAGSTER_HOME": str(pipeline.folder)}

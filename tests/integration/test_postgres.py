@@ -108,7 +108,7 @@ def test_runs_are_deleted_as_from_sqlite(project: FakeProject) -> None:
 
 
 def tables_with(project: FakeProject, text: str) -> list[str]:
-    """Rows of Dagster's tables that name something."""
+    """Count the rows of Dagster's tables that contain a text."""
     storage = project.instance.run_storage
     assert isinstance(storage, SqlRunStorage)
     found = []

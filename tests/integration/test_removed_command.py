@@ -46,7 +46,7 @@ def render(pipeline: Pipeline) -> None:
 
 
 def command(pipeline: Pipeline, *arguments: str, **settings: SecretStr | None) -> int:
-    """Run a command in this process, and give its exit code."""
+    """Run a command in this process and return its exit code."""
     changed = pipeline.settings.model_copy(update=settings)
     environment = changed.to_environment() | {
         "COLUMNS": "200",
@@ -71,7 +71,7 @@ def test_objects_of_a_removed_rendition_go_on_request_only(
     small = pipeline.small
     sizes = [one.size for one in pipeline.root.list_objects(small, recursive=True)]
     assert len(sizes) == 2
-    # Somebody else's in the same place, and one of ours that somebody put into another.
+    # A stranger's object in the same place, and a copy of a rendition in another.
     pipeline.root.put_object(small, "thumbs/theirs.png", io.BytesIO(b"x"), 1)
     pipeline.root.copy_object(small, "copies/rose.png", CopySource(small, "thumbs/rose.png"))
 

@@ -1,4 +1,4 @@
-"""Which objects a removed rendition left, and which are not its own."""
+"""Which objects a removed rendition left behind, and which belong to others."""
 
 import dataclasses
 import datetime as dt
@@ -63,13 +63,13 @@ class TestPlaces:
         }
 
     def test_nothing_in_the_source_bucket_is_a_rendition_s(self) -> None:
-        """As when a former rendition's bucket became the source."""
+        """A former rendition's bucket may have become the source bucket."""
         assert removed([Place("old", SOURCE, "")], spec("large", "other")) == {}
 
 
 @dataclasses.dataclass
 class Store:
-    """Buckets of which a listing tells the metadata or not."""
+    """Buckets whose listings include the metadata, or do not."""
 
     objects: dict[str, dict[str, str] | None]
     lists_metadata: bool = True

@@ -1,4 +1,4 @@
-"""What the runs that `resize-pipeline reprocess` launches are configured to cover."""
+"""The configuration of the runs that `resize-pipeline reprocess` launches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
