@@ -36,12 +36,16 @@ XERIAL_MAGIC = b"\x82SNAPPY\x00"
 """Start of snappy data in blocks, as Java's producer writes them (xerial's snappy-java)."""
 XERIAL_HEADER_BYTES = 16
 
-BROKEN = (
+UNWRAPPED = (
     kafka_errors.CorruptRecordError,
     gzip.BadGzipFile,
     zlib.error,
     struct.error,
     EOFError,
+)
+"""What a poll still raises by itself: for a wrong checksum, and for batches in older formats."""
+BROKEN = (
+    *UNWRAPPED,
     # What lz4 raises for a broken frame.
     RuntimeError,
     # Records with a broken structure, and batches that are too large.
@@ -54,16 +58,6 @@ BROKEN = (
 
 Kafka 4.3 checks neither what follows the compressed data nor header keys that are not UTF-8.
 """
-
-
-UNWRAPPED = (
-    kafka_errors.CorruptRecordError,
-    gzip.BadGzipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-)
-"""What a poll still raises by itself: for a wrong checksum, and for batches in older formats."""
 
 
 class OversizedBatchError(ValueError):

@@ -1,6 +1,5 @@
 """The audit says what it found, and says it loudly when it could not ask."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,17 +8,12 @@ from types import ModuleType
 import PIL
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.scripts import ci_script
 
 
 @pytest.fixture
 def audit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("audit", REPOSITORY / ".ci" / "audit.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return ci_script("audit")
 
 
 def program(folder: Path, *, says: str) -> str:

@@ -1,24 +1,16 @@
 """docs/settings.md says about each setting what the settings class says."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from resize_pipeline.settings import Settings
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.scripts import ci_script
 
 
 @pytest.fixture
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("doc", REPOSITORY / ".ci" / "settings_doc.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return ci_script("settings_doc")
 
 
 def test_the_page_is_what_make_docs_writes(generator: ModuleType) -> None:
