@@ -14,6 +14,7 @@ from resize_pipeline.errors import TransientError
 from resize_pipeline.kafka.codecs import (
     UNWRAPPED,
     FullPollError,
+    OversizedBatchError,
     UndecodableBatchError,
     poll_budget,
 )
@@ -85,7 +86,7 @@ def poll(
     try:
         with poll_budget():
             return consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
-    except UNWRAPPED as error:
+    except (*UNWRAPPED, OversizedBatchError) as error:
         raise UndecodableBatchError(error) from error
 
 

@@ -28,6 +28,7 @@ from resize_pipeline.kafka.codecs import (
     unsnappy,
     unzstd,
 )
+from resize_pipeline.kafka.reading import poll
 
 bound_codecs()
 
@@ -149,3 +150,18 @@ def test_a_poll_takes_no_more_than_its_budget() -> None:
     with poll_budget(), pytest.raises(FullPollError):
         values_of(gzipped * 3)
     assert len(values_of(gzipped * 3)) == 3
+
+
+def test_a_legacy_batch_that_is_too_large_is_undecodable_too() -> None:
+    """Brokers before 4.0 still return the formats without an end of the batch in the error."""
+    builder = MemoryRecordsBuilder(magic=1, compression_type=1, batch_size=2**30)
+    builder.append(timestamp=0, key=None, value=bytes(BATCH_MAX_BYTES + 1), headers=[])
+    builder.close()
+
+    class Consumer:
+        def poll(self, **_: object) -> object:
+            return values_of(bytes(builder.buffer()))
+
+    with pytest.raises(UndecodableBatchError, match="once it is decompressed") as caught:
+        poll(Consumer())
+    assert caught.value.end is None
