@@ -1,5 +1,6 @@
 """Nothing is lost: dead letters, gaps and reconciliation over real servers."""
 
+import hashlib
 import io
 import json
 import os
@@ -277,7 +278,28 @@ class TestDeadLetters:
         pipeline.kafka.send(pipeline.settings.kafka_topic, [(None, value, [])])
         work_off(pipeline, 1)
         [letter] = letters(pipeline).values()
+        assert letter.value == value[: pipeline.settings.dead_letter_max_bytes]
+        assert letter.size == len(value)
+        assert letter.sha256 == hashlib.sha256(value).hexdigest()
+
+    def test_a_letter_of_a_message_as_large_as_it_keeps_is_whole(self, pipeline: Pipeline) -> None:
+        value = b"junk ".ljust(pipeline.settings.dead_letter_max_bytes, b"x")
+        pipeline.kafka.send(pipeline.settings.kafka_topic, [(None, value, [])])
+        work_off(pipeline, 1)
+        [letter] = letters(pipeline).values()
         assert letter.value == value
+        assert not letter.is_truncated
+
+    def test_a_truncated_letter_is_not_replayed(self, pipeline: Pipeline) -> None:
+        value = b"junk " + bytes(1_000_000)
+        pipeline.kafka.send(pipeline.settings.kafka_topic, [(None, value, [])])
+        work_off(pipeline, 1)
+        ended = command(pipeline, "replay", "--all")
+        assert ended.returncode == 1
+        [line] = ended.stderr.splitlines()
+        assert f"of {len(value)} bytes of its message" in line
+        assert "resize-pipeline reprocess KEY" in line
+        assert len(letters(pipeline)) == 1
 
 
 def _config(pipeline: Pipeline, topic: str, name: str) -> str:

@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 from kafka.structs import TopicPartition
 
-from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.errors import TooLargeError, TransientError, UserError
 from resize_pipeline.kafka.connection import NO_COORDINATOR
 from resize_pipeline.kafka.messages import Undecodable
 from resize_pipeline.kafka.offsets import OffsetRange, TopicState, lag
@@ -284,7 +284,8 @@ class TestSend:
         assert sorted(found, key=repr) == sorted(sent, key=repr)
 
     def test_what_the_broker_refuses_is_an_error(self, kafka: KafkaResource, topic: str) -> None:
-        with pytest.raises(TransientError):
+        """Another try would be refused, too."""
+        with pytest.raises(TooLargeError, match=r"raise max\.message\.bytes of the topic"):
             kafka.send(topic, [(b"k", bytes(3_000_000), [])])
 
     def test_a_missing_topic_is_an_error_and_not_created(self, kafka: KafkaResource) -> None:
