@@ -47,6 +47,10 @@ class Store(Protocol):
         """Stat an object."""
         ...
 
+    def is_listed(self, bucket: str, key: str) -> bool:
+        """Return whether a listing shows an object."""
+        ...
+
     def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
         """Read an object."""
         ...
@@ -288,7 +292,11 @@ class Converger:
         # An object without an ETag can't be checked.
         if settled.status is Status.REJECTED and settled.etag is None:
             return True
-        source = self._retry(lambda: self.store.stat(self.source_bucket, settled.request.key))
+        try:
+            source = self._retry(lambda: self.store.stat(self.source_bucket, settled.request.key))
+        except PermanentError:
+            # It was replaced by an object that can't be read.
+            return False
         etag = source.etag if source else None
         return (etag, self._metadata_read(source)) == (settled.etag, settled.metadata_read)
 
@@ -300,6 +308,8 @@ class Converger:
 
     def _gone(self, request: Request) -> Settled:
         if self.delete_renditions:
+            if self._retry(lambda: self.store.is_listed(self.source_bucket, request.key)):
+                return self._contradicted(request)
             for spec in self.renditions:
                 # A key that no object can have needs no removal.
                 with suppress(PermanentError):
@@ -307,6 +317,15 @@ class Converger:
                         lambda spec=spec: self.store.remove(spec.bucket, spec.key_for(request.key))
                     )
         return Settled(request, Status.MISSING)
+
+    def _contradicted(self, request: Request) -> Settled:
+        """Settle an object that a listing shows although its stat found nothing."""
+        # Two different answers must agree before anything is deleted, so a single wrong one, such
+        # as a proxy's, deletes nothing.
+        if self._retry(lambda: self.store.stat(self.source_bucket, request.key)):
+            return Settled(request, Status.DEFERRED)
+        msg = f"bucket {self.source_bucket!r} lists it, but answers that it does not exist"
+        return self._rejected(request, None, PermanentError(msg))
 
     def _rejected(
         self, request: Request, source: ObjectInfo | Original | None, error: PermanentError

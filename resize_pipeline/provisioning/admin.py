@@ -12,12 +12,17 @@ from minio.error import MinioAdminException, MinioException, S3Error
 
 from resize_pipeline.errors import RefusedError, TransientError
 from resize_pipeline.resources.minio import (
-    DENIED,
     HTTPS_ONLY,
-    UNKNOWN_KEYS,
     MinioResource,
     http_client,
     unreachable,
+)
+from resize_pipeline.resources.s3_errors import (
+    DENIED,
+    UNKNOWN_KEYS,
+    Answer,
+    Meaning,
+    explained_answer,
 )
 from resize_pipeline.settings import Settings
 
@@ -90,12 +95,17 @@ class Server:
         """Return whether the server accepts these credentials, whatever they allow.
 
         Raises:
-            TransientError: the server is unreachable.
+            TransientError: the server is unreachable, or the clocks differ.
+            UserError: the server rejects the request because of a setting.
         """
         try:
             self.resource(access_key, secret_key).client.list_buckets()
         except S3Error as error:
-            return error.code == "AccessDenied"
+            answer = Answer.of(error)
+            if answer.meaning in {Meaning.UNKNOWN_KEYS, Meaning.DENIED}:
+                return answer.meaning is Meaning.DENIED
+            # Wrong clocks must not look like a wrong secret, which provisioning would replace.
+            raise explained_answer(self.endpoint, "", None, answer) from error
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(self.endpoint, error) from error
         return True
@@ -129,6 +139,8 @@ class Server:
                 f"MinIO at {self.endpoint} answered HTTP {status} ({code}): try again, or look at "
                 "its log"
             )
+        if code == "RequestTimeTooSkewed":
+            return explained_answer(self.endpoint, "", None, Answer(code, message, int(status)))
         if code in DENIED:
             return DeniedError(code, message)
         if not code:

@@ -13,7 +13,8 @@ from resize_pipeline.provisioning.admin import DeniedError, Server, refusal
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.provisioning.target import arn, is_arn_of, read_target, target_of
 from resize_pipeline.renditions.spec import Rendition
-from resize_pipeline.resources.minio import DENIED, MinioResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.resources.s3_errors import DENIED
 from resize_pipeline.settings import Settings
 
 EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")

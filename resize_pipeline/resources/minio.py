@@ -20,14 +20,13 @@ from pydantic import PrivateAttr
 
 from resize_pipeline.addresses import how_to_start
 from resize_pipeline.errors import (
-    MissingBucketError,
     PermanentError,
-    RefusedError,
     ResizePipelineError,
     TransientError,
     UserError,
 )
 from resize_pipeline.renditions.objects import ObjectInfo, Original
+from resize_pipeline.resources.s3_errors import Answer, explained_answer, is_missing
 from resize_pipeline.settings import MIB, Settings
 from resize_pipeline.tls import TlsNames, client_context, explained, tls_error_of
 
@@ -41,14 +40,6 @@ PUT_PART_MIN = 5 * MIB
 
 TLS_NAMES = TlsNames(ca="MINIO_CA_FILE", address="MINIO_ENDPOINT", protocol="MINIO_ENDPOINT")
 
-UNKNOWN_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
-DENIED = UNKNOWN_KEYS | {"AccessDenied"}
-MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "MethodNotAllowed"})
-"""S3 answers MethodNotAllowed for a version that is a delete marker."""
-IMPOSSIBLE = frozenset(
-    {"KeyTooLongError", "XMinioInvalidObjectName", "InvalidRequest", "InvalidObjectState"}
-)
-"""Errors that depend only on the object: its key, its customer's encryption key, its archive."""
 REMOVED_AT_ONCE = 1000
 """Most keys in one request (Amazon S3 API, DeleteObjects)."""
 
@@ -109,20 +100,15 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
 
         Raises:
             PermanentError: the object `key` can never be read or written.
-            TransientError: the server is unreachable, or asks to try again later.
+            TransientError: the server is unreachable, asks to try again later, or the clocks
+                differ.
             MissingBucketError: the bucket does not exist.
             RefusedError: the server refuses these credentials.
-            UserError: the bucket name is invalid, or the server requires TLS.
+            UserError: the bucket name or a setting is invalid, or the server requires TLS.
         """
         try:
             yield
         except S3Error as error:
-            if error.code == "NoSuchBucket":
-                msg = (
-                    f"MinIO at {self.endpoint} has no bucket {bucket!r}: run "
-                    "`resize-pipeline provision`, or change SOURCE_BUCKET or RENDITIONS_FILE"
-                )
-                raise MissingBucketError(msg) from error
             if not error.request_id and error.code == "BadRequest":
                 # Not from S3: Go's server answers a request without TLS so.
                 msg = (
@@ -130,10 +116,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     "MINIO_ENDPOINT to https:// if it requires TLS, or to an S3 server"
                 )
                 raise UserError(msg) from error
-            if key is not None and error.code in IMPOSSIBLE:
-                msg = f"{error.code}: {error.message}"
-                raise PermanentError(msg) from error
-            raise self._answered(bucket, error.code) from error
+            raise explained_answer(self.endpoint, bucket, key, Answer.of(error)) from error
         except ValueError as error:
             # The client itself rejects some names, such as a key with a segment "..".
             if key is None or "bucket name" in str(error):
@@ -198,10 +181,13 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             try:
                 found = self.client.stat_object(bucket, key, version_id=version_id)
             except S3Error as error:
-                # The answer to a HEAD request has no body, so it only says that the request is bad.
-                if error.code in MISSING or (error.code == "BadRequest" and error.request_id):
+                reason = error if is_missing(error) else self._reason(bucket, key, version_id)
+                # An id that the server can't generate is the id of no version.
+                if is_missing(reason or error) or (
+                    version_id and reason and reason.code == "InvalidArgument"
+                ):
                     return None
-                raise
+                raise reason or error from None
         return ObjectInfo(
             key=key,
             etag=found.etag or "",
@@ -210,6 +196,28 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             last_modified=cast("dt.datetime", found.last_modified),
             metadata=_user_metadata(cast("Mapping[str, str]", found.metadata or {})),
         )
+
+    def is_listed(self, bucket: str, key: str) -> bool:
+        """Return whether a listing shows the object, which is another question than a stat.
+
+        Raises:
+            TransientError: the server is unreachable.
+            UserError: the bucket is missing, or access to it is refused.
+        """
+        # The key itself comes before all longer keys.
+        first = next(self.list_objects(bucket, key), None)
+        return first is not None and first.key == key
+
+    def _reason(self, bucket: str, key: str, version_id: str | None) -> S3Error | None:
+        """Return why a stat was refused, which its answer can't say without a body."""
+        try:
+            response = self.client.get_object(bucket, key, version_id=version_id)
+        except S3Error as error:
+            return error
+        # Closing drops the connection instead of reading the object.
+        response.close()
+        response.release_conn()
+        return None
 
     def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
         """Read an object into memory; return None if it does not exist.
@@ -228,7 +236,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             try:
                 response = self.client.get_object(bucket, key)
             except S3Error as error:
-                if error.code in MISSING:
+                if is_missing(error):
                     return None
                 raise
             try:
@@ -335,24 +343,10 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             # The client sends its requests only while the result is read.
             failed = list(self.client.remove_objects(bucket, bulk))
         if failed:
-            raise self._answered(bucket, failed[0].code)
-
-    def _answered(self, bucket: str, code: str | None) -> UserError | TransientError:
-        if code in UNKNOWN_KEYS:
-            return RefusedError(
-                f"MinIO at {self.endpoint} does not know this access key with this secret key "
-                f"({code}): correct MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
+            first = failed[0]
+            raise explained_answer(
+                self.endpoint, bucket, None, Answer(first.code, first.message or "", 200)
             )
-        if code == "AccessDenied":
-            # A HEAD request gets this answer even if the keys are unknown.
-            return RefusedError(
-                f"MinIO at {self.endpoint} refuses access to bucket {bucket!r} ({code}): "
-                "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY; if they are right, run "
-                "`resize-pipeline provision`, which corrects bucket and policy"
-            )
-        return TransientError(
-            f"MinIO at {self.endpoint} answered {code} for bucket {bucket!r}: try again"
-        )
 
 
 def unreachable(endpoint: str, error: Exception) -> ResizePipelineError:

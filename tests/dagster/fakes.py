@@ -259,6 +259,9 @@ class FakeMinio:
             return self.versions.get((key, version_id))
         return self._info(key, found) if found else None
 
+    def is_listed(self, bucket: str, key: str) -> bool:
+        return self._find("is_listed", bucket, key) is not None
+
     def _info(self, key: str, found: FakeObject) -> ObjectInfo:
         return ObjectInfo(
             key,

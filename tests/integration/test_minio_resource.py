@@ -312,6 +312,45 @@ class TestImpossibleKeys:
         one_line(refused.value)
 
 
+class TestReasons:
+    """A stat's answer has no body; what it hides must neither look missing nor mislead."""
+
+    def test_clocks_that_differ(
+        self, minio: MinioResource, bucket: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(minio, bucket, "a", b"x")
+        late = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+        monkeypatch.setattr("minio.time.utcnow", lambda: late)
+        for ask in ASK.values():
+            with pytest.raises(TransientError, match="clocks differ") as refused:
+                ask(minio, bucket)
+            now = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H}"
+            assert one_line(refused.value).count(now) == 2
+            assert "MINIO_SECRET_KEY" not in str(refused.value)
+
+    def test_a_key_that_the_server_never_takes(self, minio: MinioResource, bucket: str) -> None:
+        with pytest.raises(PermanentError):
+            minio.stat(bucket, "s" * 300)
+
+    @pytest.mark.parametrize("status", [400, 403, 409, 429, 500, 501, 503])
+    def test_no_other_status_means_missing(self, minio: MinioResource, status: int) -> None:
+        reason = {400: "Bad Request", 403: "Forbidden"}.get(status, "Whatever")
+        head = f"HTTP/1.1 {status} {reason}\r\nx-amz-request-id: 1\r\nContent-Length: 0\r\n"
+        with server(f"{head}Connection: close\r\n\r\n".encode()) as endpoint:
+            asked = other(minio, endpoint=endpoint)
+            with pytest.raises((PermanentError, TransientError, UserError)) as refused:
+                asked.stat("images", "a")
+        one_line(refused.value)
+
+    def test_a_listing_confirms_an_absence(self, minio: MinioResource, bucket: str) -> None:
+        for key in (*KEYS, "a/b"):
+            put(minio, bucket, key, b"x")
+        assert all(minio.is_listed(bucket, key) for key in (*KEYS, "a/b"))
+        assert not any(minio.is_listed(bucket, key) for key in ("a", "a/", "a/bc", "plain", "日"))
+        with pytest.raises(MissingBucketError):
+            minio.is_listed("no-such-bucket", "a")
+
+
 class TestListing:
     def test_all_of_a_bucket_in_order(self, minio: MinioResource, bucket: str) -> None:
         for key in ("b/2", "a+b", "b/1 %2F", "日本"):

@@ -1,6 +1,7 @@
 """Servers with TLS, client certificates and SASL: what works, and one line for each mistake."""
 
 import datetime as dt
+import io
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
+from minio.sse import SseCustomerKey
 from pydantic import SecretStr
 
 from resize_pipeline import cli
@@ -424,3 +426,32 @@ def own(secured: Secured, folder: Path, **changes: object) -> Settings:
 
 def s3(settings: Settings) -> MinioResource:
     return MinioResource.from_settings(settings, access_key=ROOT_USER, secret_key=ROOT_PASSWORD)
+
+
+def test_an_object_with_its_uploaders_own_key_is_not_missing(
+    secured: Secured, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Its renditions stay, even with DELETE_RENDITIONS, and a dead letter says why it has no new.
+
+    SSE-C needs TLS, and nobody but the uploader can read the object.
+    """
+    pipeline = Pipeline(secured.settings(delete_renditions=True), tmp_path, instance)
+    render_one(pipeline)
+    before = pipeline.get(pipeline.large, "deeper/rose.jpg")
+    data = encoded(detailed(200, 300), "JPEG")
+    for key in ("deeper/rose.jpg", "other.jpg"):
+        pipeline.root.put_object(
+            pipeline.settings.source_bucket,
+            key,
+            io.BytesIO(data),
+            len(data),
+            sse=SseCustomerKey(bytes(32)),
+        )
+    pipeline.wait_for_events(4)
+    for request in pipeline.tick().run_requests or []:
+        pipeline.run(request)
+    letters = pipeline.kafka.dead_letters(pipeline.settings.dead_letter_topic)
+    bucket = pipeline.settings.source_bucket
+    for key in ("deeper/rose.jpg", "other.jpg"):
+        assert "SSE-C" in letters[f"{bucket}/{key}".encode()].error_message
+    assert pipeline.get(pipeline.large, "deeper/rose.jpg") == before

@@ -264,6 +264,44 @@ class TestSourceMovesOn:
         assert converge(one) == Settled(REQUEST, Status.RENDERED, etag(b"3"))
         assert made_of(store) == [b"3", b"3"]
 
+    def test_a_single_wrong_answer_removes_nothing(self, store: FakeMinio) -> None:
+        """A stat that finds nothing, because of a proxy, say, while the listing has the object."""
+        one = converger(store, delete_renditions=True)
+        converge(one)
+        with mock.patch.object(store, "stat", return_value=None):
+            settled = one.download(REQUEST)
+        assert isinstance(settled, Settled)
+        assert settled.status is Status.REJECTED
+        assert "lists it" in settled.reason
+        assert made_of(store) == [b"1", b"1"]
+
+    def test_recreated_before_its_absence_is_confirmed(self, store: FakeMinio) -> None:
+        one = converger(store, delete_renditions=True)
+        converge(one)
+        store.delete("a")
+        store.before = once("is_listed", SOURCE, lambda: store.put("a", b"3"))
+        assert converge(one) == Settled(REQUEST, Status.RENDERED, etag(b"3"))
+        assert "remove" not in {name for name, _, _ in store.calls}
+
+    def test_nothing_is_removed_if_the_listing_fails(self, store: FakeMinio) -> None:
+        one = converger(store, delete_renditions=True)
+        converge(one)
+        store.delete("a")
+        store.errors["a"] = UserError("no bucket")
+        with (
+            mock.patch.object(store, "stat", return_value=None),
+            pytest.raises(UserError, match="no bucket"),
+        ):
+            converge(one)
+        assert made_of(store) == [b"1", b"1"]
+
+    def test_replaced_by_an_object_that_can_not_be_read(self, store: FakeMinio) -> None:
+        """An upload with a customer's key, say, while its renditions are made."""
+        refused = PermanentError("encrypted")
+        store.before = once("upload", SMALL.bucket, lambda: store.errors.update(a=refused))
+        settled = converge(converger(store, renditions=(SMALL,)))
+        assert (settled.status, settled.reason) == (Status.REJECTED, "encrypted")
+
     def test_a_removal_leaves_a_rendition_that_can_not_be(self, store: FakeMinio) -> None:
         """Its key is longer than a server allows, say: nothing is there to be removed."""
         converge(converger(store))
