@@ -8,6 +8,7 @@ from resize_pipeline.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEADINGS = {
+    "pipeline_name": "The pipeline",
     "minio_endpoint": "MinIO",
     "notify_kafka_target": "Notifications from MinIO to Kafka",
     "kafka_bootstrap_servers": "Kafka",

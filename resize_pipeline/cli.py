@@ -273,17 +273,26 @@ def provision(
         Path | None,
         typer.Option(help="File for the credentials of a new MinIO user, written with mode 0600."),
     ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over", help="Change what another pipeline made on the server, which breaks it."
+        ),
+    ] = False,
 ) -> None:
     """Set up topics, buckets, notifications and user.
 
-    Changes only what differs, so it can be run at any time. Exit code 1 if a step needs an
-    administrator.
+    Changes only what differs and what it made itself, so it can be run at any time. Exit code 1 if
+    a step needs an administrator, or if another pipeline made what differs.
     """
+    from resize_pipeline.local.stack import runs_minio
     from resize_pipeline.provisioning import provision as run_provision
 
+    settings = load_settings()
     steps = run_provision(
-        load_settings(),
+        settings,
         dry_run=dry_run,
+        take_over=take_over or runs_minio(settings),
         credentials_file=credentials_file,
         report=lambda step: typer.echo(step.text()),
     )

@@ -7,7 +7,7 @@ import base64
 import datetime as dt
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -27,6 +27,7 @@ from resize_pipeline.validators import (
     checked_bucket,
     checked_host,
     checked_paths,
+    checked_pipeline_name,
     checked_region,
     checked_start,
     checked_target,
@@ -68,6 +69,8 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
+    pipeline_name: Annotated[str, AfterValidator(checked_pipeline_name)] = "resize-pipeline"
+    """Name of this pipeline's MinIO user; unless set, its target and consumer group follow it."""
     minio_endpoint: str = "http://127.0.0.1:9000"
     """Address of the MinIO server; the scheme selects plain HTTP or TLS."""
     minio_access_key: SecretStr | None = None
@@ -202,6 +205,16 @@ class Settings(BaseSettings):
     """Password of the UI that `up` and deploy/ start, with any user name; unset requires none."""
     minio_bin: Path | None = None
     """MinIO program to run instead of the one on PATH or in the cache."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_the_name(cls, values: dict[str, Any]) -> dict[str, Any]:
+        name = values.get("pipeline_name")
+        if not isinstance(name, str):
+            return values
+        # Hyphens are awkward in the variables that can set MinIO's targets, too.
+        follow = {"notify_kafka_target": name.replace("-", "_"), "kafka_consumer_group": name}
+        return follow | values
 
     @field_validator("partitions_start")
     @classmethod

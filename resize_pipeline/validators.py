@@ -26,6 +26,7 @@ HOST_MAX = 253
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*(\.\.|\.-|-\.))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]+")
+_PIPELINE_NAME = re.compile(r"[a-z][a-z0-9-]{1,18}[a-z0-9]")
 _TARGET = re.compile(r"[A-Za-z0-9._-]+")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9._-]+")
 # What both MinIO (internal/config/config.go, validRegionRegex) and minio-py (helpers.py,
@@ -77,6 +78,17 @@ def checked_target(value: str) -> str:
             f"must be an identifier of a MinIO target: 1 to {TARGET_MAX} letters, digits, dots, "
             "underscores and hyphens, not '_' alone"
         )
+        raise ValueError(msg)
+    return value
+
+
+def checked_pipeline_name(value: str) -> str:
+    """Check a pipeline's name, which is part of names in MinIO, Kafka and Dagster.
+
+    MinIO's access keys have 3 to 20 characters unless an administrator makes them otherwise.
+    """
+    if not _PIPELINE_NAME.fullmatch(value):
+        msg = "must be 3 to 20 lower-case letters, digits and hyphens, beginning with a letter"
         raise ValueError(msg)
     return value
 

@@ -149,7 +149,8 @@ def _provisioned(settings: Settings, say: Callable[[str], None]) -> Settings:
         if step.state != "ok":
             say(step.text())
 
-    provision(settings, report=say_change)
+    # A MinIO that was started here has its data in LOCAL_DIR, so nobody else provisioned it.
+    provision(settings, take_over=settings.runs_local_minio, report=say_change)
     # Provisioning may have created the user and written its credentials to LOCAL_DIR.
     reloaded = load_settings()
     names = ("minio_access_key", "minio_secret_key")

@@ -123,6 +123,21 @@ def check_not_running(settings: Settings) -> None:
         raise UserError(_busy(settings))
 
 
+def runs_minio(settings: Settings) -> bool:
+    """Return whether the MinIO of these settings is the one that runs in LOCAL_DIR."""
+    state = read_state(state_file(settings))
+    return (
+        settings.runs_local_minio
+        and state is not None
+        and any(
+            service.name == "minio"
+            and service.address == settings.minio_address
+            and service.guard.find() is not None
+            for service in state.services
+        )
+    )
+
+
 def _services(settings: Settings) -> list[Service]:
     """Prepare the servers, after the checks that fail fast."""
     if settings.runs_local_minio:

@@ -10,8 +10,15 @@ from minio.notificationconfig import NotificationConfig, QueueConfig, SuffixFilt
 
 from resize_pipeline.errors import RefusedError, UserError
 from resize_pipeline.provisioning.admin import DeniedError, Server, refusal
+from resize_pipeline.provisioning.made import Made
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
-from resize_pipeline.provisioning.target import arn, is_arn_of, read_target, target_of
+from resize_pipeline.provisioning.target import (
+    arn,
+    is_arn_of,
+    is_target_ours,
+    read_target,
+    target_of,
+)
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.s3_errors import DENIED
@@ -186,13 +193,20 @@ def _make_bucket(minio: MinioResource, bucket: str) -> None:
 
 
 def ensure_notification(
-    settings: Settings, server: Server, minio: MinioResource, report: Report, *, dry_run: bool
+    settings: Settings,
+    server: Server,
+    minio: MinioResource,
+    made: Made,
+    report: Report,
+    *,
+    dry_run: bool,
 ) -> None:
     """Make the source bucket notify the target of each image that is created or removed.
 
     Raises:
         TransientError: MinIO is unreachable.
-        UserError: the server refuses the rules because of other rules on the bucket.
+        UserError: the server refuses the rules because of other rules on the bucket, or rules of
+            another pipeline would have to go.
     """
     bucket, target = settings.source_bucket, settings.notify_kafka_target
     title = f"notification of bucket {bucket}"
@@ -202,6 +216,13 @@ def ensure_notification(
         with minio.errors(bucket):
             existing = _read_notification(minio.client, bucket)
             changes = rule_changes(existing, wanted, target)
+            if changes.removed:
+                made.check(
+                    f"bucket {bucket!r} has {len(changes.removed)} rules of target {target!r} "
+                    "that SOURCE_SUFFIXES does not name",
+                    is_ours=_is_target_ours(server, made, target),
+                    effect="that one gets fewer events",
+                )
             if changes and not dry_run:
                 _write_notification(minio, bucket, changes, target)
             report(
@@ -240,6 +261,13 @@ def _repeated(settings: Settings, server: Server, other: str, rules: Sequence[Qu
             *(f"mc event rm {ALIAS}/{settings.source_bucket} {shlex.quote(one)}" for one in arns),
         ),
     )
+
+
+def _is_target_ours(server: Server, made: Made, target: str) -> bool:
+    try:
+        return is_target_ours(made, target, read_target(server, target))
+    except DeniedError:
+        return False
 
 
 def _topic_of(server: Server, target: str) -> str | None:

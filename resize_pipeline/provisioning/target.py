@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from resize_pipeline.errors import TransientError, UserError, one_line
 from resize_pipeline.provisioning.admin import AdminError, DeniedError, Server, refusal
+from resize_pipeline.provisioning.made import Made
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.settings import Settings
 
@@ -238,15 +239,30 @@ def environment_lines(name: str, values: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run: bool) -> None:
+def is_target_ours(made: Made, name: str, actual: TargetConfig | None) -> bool:
+    """Return whether the target is missing, or as this pipeline made it."""
+    if actual is None:
+        return True
+    values = made.value(_title(name))
+    return isinstance(values, dict) and not config_changes(cast("dict[str, str]", values), actual)
+
+
+def _title(name: str) -> str:
+    return f"MinIO target {SUBSYSTEM}:{name}"
+
+
+def ensure_target(
+    settings: Settings, server: Server, made: Made, report: Report, *, dry_run: bool
+) -> None:
     """Create or change the target, and restart MinIO if that changed anything.
 
     Raises:
         TransientError: MinIO is unreachable, can't reach Kafka, or did not come back.
-        UserError: MinIO would misread a value, or can't read an encrypted key.
+        UserError: MinIO would misread a value, or can't read an encrypted key, or another pipeline
+            made the target.
     """
     name = settings.notify_kafka_target
-    title = f"MinIO target {SUBSYSTEM}:{name}"
+    title = _title(name)
     wanted = wanted_config(settings)
     changes = dict(wanted)
     try:
@@ -267,8 +283,15 @@ def ensure_target(settings: Settings, server: Server, report: Report, *, dry_run
             report(Step("ok", f"{title}: {wanted['brokers']} topic {wanted['topic']}{hidden}"))
         else:
             what = masked(changes) if changes else "known to MinIO again"
+            made.check(
+                f"target {name!r} differs ({what})",
+                is_ours=not changes or is_target_ours(made, name, actual),
+                effect="that one may get no more events",
+            )
             if not dry_run:
                 _set(settings, server, changes)
+                shown = {key: value for key, value in wanted.items() if key not in SECRET}
+                made.remember(title, shown)
                 _wait_for_empty_queues(settings, wanted)
                 _restart(server, name, wanted)
             report(changed(f"{title}: {what} (with a restart of MinIO)", dry_run=dry_run))

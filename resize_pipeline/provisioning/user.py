@@ -18,18 +18,19 @@ from resize_pipeline.provisioning.credentials import (
     read_credentials,
     written_credentials,
 )
+from resize_pipeline.provisioning.made import Made
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 
-USER = "resize-pipeline"
+PREFIX = "resize-pipeline"
 SECRET_BYTES = 24
 """Random bytes of a new secret. They make 32 characters, and MinIO accepts 8 to 40."""
 
 
 def policy_name(user: str) -> str:
     """Return the name of a user's policy: each has its own, since pipelines differ in buckets."""
-    return user if user == USER else f"{USER}-{user}"
+    return user if user == PREFIX else f"{PREFIX}-{user}"
 
 
 def policy_document(source_bucket: str, renditions: Sequence[Rendition]) -> dict[str, Any]:
@@ -65,6 +66,29 @@ def same_policy(one: object, two: object) -> bool:
     return _canonical(one) == _canonical(two)
 
 
+def allows_all(policy: dict[str, Any], other: object) -> bool:
+    """Return whether a policy of ours allows everything that another one allows.
+
+    Then its users lose nothing by the change.
+    """
+    return _allowed(other) <= _allowed(policy)
+
+
+def _allowed(policy: object) -> set[tuple[str, str, str]]:
+    """Return effect, action and resource of each combination; of other statements their text."""
+    found: set[tuple[str, str, str]] = set()
+    statements = cast("dict[str, Any]", policy).get("Statement") if isinstance(policy, dict) else ()
+    for statement in statements or ():
+        try:
+            actions, resources = statement["Action"], statement["Resource"]
+            if set(statement) - {"Effect", "Action", "Resource", "Sid"}:
+                raise KeyError
+            found |= {(statement["Effect"], a, r) for a in actions for r in resources}
+        except (KeyError, TypeError):
+            found.add(("", "", json.dumps(statement, sort_keys=True)))
+    return found
+
+
 def _canonical(value: object) -> object:
     if isinstance(value, dict):
         items = cast("dict[str, object]", value).items()
@@ -83,12 +107,17 @@ class UserSpec:
         secret: its secret key; None if the settings hold none.
         policy: what it may do.
         destination: file that receives a new secret; None if a new secret is shown once.
+        is_destination_chosen: whether the operator named that file, which then receives the
+            credentials in any case.
+        is_administrator: whether the settings run the pipeline as MINIO_ROOT_USER.
     """
 
     name: str
     secret: str | None = field(repr=False)
     policy: dict[str, Any]
     destination: Path | None
+    is_destination_chosen: bool
+    is_administrator: bool
 
     @property
     def credentials(self) -> tuple[str, str | None]:
@@ -141,45 +170,47 @@ def user_action(
 def user_spec(
     settings: Settings, renditions: Sequence[Rendition], credentials_file: Path | None
 ) -> UserSpec:
-    """Return the user as the settings want it; `credentials_file` is that of `ensure_user`."""
-    access_key, secret_key = settings.minio_access_key, settings.minio_secret_key
-    destination = credentials_file
-    if destination is None and settings.runs_local_minio:
-        destination = settings.local_dir / CREDENTIALS_FILE
-    return UserSpec(
-        name=USER if access_key is None else access_key.get_secret_value(),
-        secret=None if secret_key is None else secret_key.get_secret_value(),
-        policy=policy_document(settings.source_bucket, renditions),
-        destination=destination,
-    )
-
-
-def ensure_user(
-    settings: Settings,
-    renditions: Sequence[Rendition],
-    server: Server,
-    credentials_file: Path | None,
-    report: Report,
-    *,
-    dry_run: bool,
-) -> None:
-    """Create the user, its secret and its policy, or change what differs.
+    """Return the user as the settings want it.
 
     Args:
         settings: hold the user's access key and secret key, if there are any.
         renditions: what the user must be able to write.
-        server: the MinIO server.
         credentials_file: receives a new secret. By default it goes to a file in LOCAL_DIR if
             MinIO is local, and is otherwise shown once.
+    """
+    access_key, secret_key = settings.minio_access_key, settings.minio_secret_key
+    destination = credentials_file
+    if destination is None and settings.runs_local_minio:
+        destination = settings.local_dir / CREDENTIALS_FILE
+    name = settings.pipeline_name if access_key is None else access_key.get_secret_value()
+    return UserSpec(
+        name=name,
+        secret=None if secret_key is None else secret_key.get_secret_value(),
+        policy=policy_document(settings.source_bucket, renditions),
+        destination=destination,
+        is_destination_chosen=credentials_file is not None,
+        is_administrator=name == settings.minio_root_user.get_secret_value(),
+    )
+
+
+def ensure_user(
+    user: UserSpec, server: Server, made: Made, report: Report, *, dry_run: bool
+) -> None:
+    """Create the user, its secret and its policy, or change what differs.
+
+    Args:
+        user: the user as it must be.
+        server: the MinIO server.
+        made: what this pipeline made on it.
         report: called with each step.
         dry_run: change nothing.
 
     Raises:
         TransientError: MinIO is unreachable.
-        UserError: the user's name or secret can't be used.
+        UserError: the user's name or secret can't be used, or another pipeline made the user or
+            its policy.
     """
-    user = user_spec(settings, renditions, credentials_file)
-    if user.name == settings.minio_root_user.get_secret_value():
+    if user.is_administrator:
         report(
             Step(
                 "warning",
@@ -195,10 +226,17 @@ def ensure_user(
         if action is UserAction.KEEP_FOREIGN:
             report(Step("ok", f"user {user.name}: not an internal user of MinIO, used as it is"))
             return
-        if action is UserAction.KEEP and credentials_file is not None:
-            _store(credentials_file, user, report, dry_run=dry_run)
+        if action is UserAction.KEEP and user.is_destination_chosen:
+            _store(user, report, dry_run=dry_run)
         _refuse_wrong(server, action, user)
-        _ensure_policy(server, user, report, dry_run=dry_run)
+        if action is UserAction.NEW_SECRET:
+            made.check(
+                f"user {user.name!r} has a secret that is unknown here",
+                # Nobody can read a secret to see whether it is still the one that was made here.
+                is_ours=False,
+                effect="pipelines that use the old secret stop",
+            )
+        _ensure_policy(server, user, made, report, dry_run=dry_run)
         _apply(server, action, user, report, dry_run=dry_run)
         _attach_policy(server, user, attached or (), report, dry_run=dry_run)
     except DeniedError as error:
@@ -266,7 +304,9 @@ def _attached_policies(server: Server, user: str) -> list[str] | None:
     return [name for name in str(answer.get("policyName", "")).split(",") if name]
 
 
-def _ensure_policy(server: Server, user: UserSpec, report: Report, *, dry_run: bool) -> None:
+def _ensure_policy(
+    server: Server, user: UserSpec, made: Made, report: Report, *, dry_run: bool
+) -> None:
     name = policy_name(user.name)
     actual: object = None
     try:
@@ -279,8 +319,16 @@ def _ensure_policy(server: Server, user: UserSpec, report: Report, *, dry_run: b
     if same_policy(actual, user.policy):
         report(Step("ok", f"policy {name}"))
         return
+    made.check(
+        f"policy {name!r} allows what the specs do not need",
+        is_ours=actual is None
+        or same_policy(actual, made.value(f"policy {name}"))
+        or allows_all(user.policy, actual),
+        effect="that one may lose its buckets",
+    )
     if not dry_run:
         server.call(server.admin.policy_add, name, policy=user.policy)
+        made.remember(f"policy {name}", user.policy)
     report(changed(f"policy {name}: {'create' if actual is None else 'change'}", dry_run=dry_run))
 
 
@@ -296,8 +344,9 @@ def _attach_policy(
     report(changed(f"policy {name}: attach to user {user.name}", dry_run=dry_run))
 
 
-def _store(path: Path, user: UserSpec, report: Report, *, dry_run: bool) -> None:
-    if user.secret is None or read_credentials(path) == user.credentials:
+def _store(user: UserSpec, report: Report, *, dry_run: bool) -> None:
+    path = user.destination
+    if path is None or user.secret is None or read_credentials(path) == user.credentials:
         return
     if not dry_run:
         with written_credentials(path, user.name, user.secret):
@@ -338,7 +387,7 @@ def _apply(
                 f"user {user.name} exists, but its secret is not known here: set {ACCESS_KEY} and "
                 f"{SECRET_KEY}, or give the user a new secret, which stops pipelines that use the "
                 "old one, with",
-                ("resize-pipeline provision --credentials-file .env",),
+                ("resize-pipeline provision --take-over --credentials-file .env",),
             )
         )
     else:

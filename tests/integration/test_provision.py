@@ -22,7 +22,9 @@ from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.provisioning import Step, provision
 from resize_pipeline.provisioning.admin import Server
 from resize_pipeline.provisioning.credentials import read_credentials
+from resize_pipeline.provisioning.made import FILE, Made
 from resize_pipeline.provisioning.target import arn, ensure_target, is_arn_of, read_target
+from resize_pipeline.provisioning.user import policy_name
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
@@ -198,7 +200,8 @@ def test_dry_run_masks_the_kafka_password(foreign: Settings) -> None:
     )
     steps: list[Step] = []
     server = Server(settings)
-    ensure_target(settings, server, steps.append, dry_run=True)
+    made = Made(settings, take_over=False)
+    ensure_target(settings, server, made, steps.append, dry_run=True)
     text = "\n".join(step.text() for step in steps)
     assert "sasl_username=u" in text
     assert "sasl_password=***" in text
@@ -225,7 +228,7 @@ def test_rules_of_others_stay_and_old_ones_of_ours_go(own: Settings, other_targe
         suffix_filter_rule=SuffixFilterRule(".jpg"),
     )
     root.set_bucket_notification(own.source_bucket, NotificationConfig(queue_config_list=[theirs]))
-    steps = provision(own)
+    steps = provision(reloaded(own))
     assert "16 rules added, 0 removed, 1 kept" in step_of(steps, "notification").what
 
     settings = reloaded(own).model_copy(update={"source_suffixes": ".jpg,.bmp"})
@@ -251,7 +254,7 @@ def test_rule_of_others_whose_target_is_gone_does_no_harm(own: Settings, other_t
     server = Server(own)
     server.call(server.admin.config_reset, "notify_kafka", own.notify_kafka_target + "other")
     # Setting the target restarts MinIO, which then no longer has the other one.
-    provision(own)
+    provision(reloaded(own))
     assert read_target(server, own.notify_kafka_target + "other") is None
     assert "ok" in states(provision(reloaded(own)))
     put(root, own.source_bucket, "a.png")
@@ -285,6 +288,7 @@ def test_rules_that_another_target_was_left_with_are_told_of(own: Settings) -> N
     ensure_target(
         own.model_copy(update={"kafka_topic": f"{own.kafka_topic}-other"}),
         server,
+        Made(own, take_over=False),
         lambda _: None,
         dry_run=False,
     )
@@ -321,6 +325,107 @@ def test_what_differs_is_mended(own: Settings) -> None:
     more = provision(changed.model_copy(update={"kafka_topic_partitions": 2}))
     assert "more than the 2 wanted" in step_of(more, "topic").what
     assert states(more) == {"ok"}
+
+
+class TestTwoCheckouts:
+    """Two checkouts on one server, with the same names unless they choose others."""
+
+    @pytest.fixture
+    def second(self, own: Settings, tmp_path: Path) -> Settings:
+        provision(own)
+        return own.model_copy(update={"local_dir": tmp_path / "second" / ".local"})
+
+    def state(self, own: Settings) -> tuple[object, ...]:
+        server = Server(own)
+        rules = s3(own, root=True).get_bucket_notification(own.source_bucket).queue_config_list
+        stored = read_credentials(own.local_dir / CREDENTIALS_FILE)
+        assert stored is not None
+        policies = json.loads(server.call(server.admin.policy_list))
+        return (
+            read_target(server, own.notify_kafka_target),
+            sorted(str(rule.suffix_filter_rule) for rule in rules),
+            server.authenticates(*stored),
+            [
+                {name: sorted(value) for name, value in statement.items()}
+                for statement in policies[policy_name(stored[0])]["Statement"]
+            ],
+        )
+
+    @pytest.mark.parametrize(
+        ("changes", "what"),
+        [
+            ({}, "queue_dir="),
+            ({"notify_kafka_queue_dir": "same", "source_suffixes": ".jpg"}, "rules of target"),
+            ({"notify_kafka_queue_dir": "same", "source_bucket": "elsewhere-{}"}, "policy '"),
+            ({"notify_kafka_queue_dir": "same"}, "has a secret that is unknown here"),
+        ],
+        ids=["target", "rules", "policy", "user"],
+    )
+    def test_the_second_changes_nothing_of_the_first(
+        self, own: Settings, second: Settings, changes: dict[str, Any], what: str
+    ) -> None:
+        target = read_target(Server(own), own.notify_kafka_target)
+        assert target
+        values = changes | (
+            {"notify_kafka_queue_dir": Path(target.values["queue_dir"])} if changes else {}
+        )
+        if "source_bucket" in values:
+            values["source_bucket"] = values["source_bucket"].format(uuid.uuid4().hex[:8])
+        clashing = second.model_copy(update=values)
+        if what.startswith("policy"):
+            clashing = with_credentials(
+                clashing, read_credentials(own.local_dir / CREDENTIALS_FILE)
+            )
+        before = self.state(own)
+        with pytest.raises(UserError) as refused:
+            provision(clashing)
+        assert what in str(refused.value)
+        assert "set PIPELINE_NAME" in str(refused.value)
+        assert "`resize-pipeline provision --take-over`, after which" in str(refused.value)
+        assert self.state(own) == before
+        assert states(provision(reloaded(own))) == {"ok"}
+
+    def test_taking_over_is_a_choice_and_is_seen_by_the_first(
+        self, own: Settings, second: Settings
+    ) -> None:
+        steps = provision(second, take_over=True)
+        assert step_of(steps, "MinIO target").state == "changed"
+        with pytest.raises(UserError, match="may belong to another pipeline"):
+            provision(reloaded(own))
+        assert states(provision(reloaded(second))) == {"ok"}
+
+    def test_what_one_made_itself_can_be_changed(self, own: Settings, second: Settings) -> None:
+        del second
+        fewer = reloaded(own).model_copy(update={"source_suffixes": ".png,.gif"})
+        assert step_of(provision(fewer), "notification").state == "changed"
+        stored = json.loads((own.local_dir / FILE).read_text())
+        assert stat.S_IMODE((own.local_dir / FILE).stat().st_mode) == 0o600
+        secret = read_credentials(own.local_dir / CREDENTIALS_FILE)
+        assert secret
+        assert secret[1] not in json.dumps(stored)
+
+    def test_with_a_name_of_its_own_both_live_side_by_side(
+        self, own: Settings, second: Settings
+    ) -> None:
+        name = f"p{uuid.uuid4().hex[:8]}"
+        third = Settings(
+            pipeline_name=name,
+            **{
+                field: getattr(second, field)
+                for field in ("minio_endpoint", "kafka_bootstrap_servers", "local_dir")
+            },
+            minio_root_user=second.minio_root_user,
+            minio_root_password=second.minio_root_password,
+            source_bucket=f"in-{name}",
+            kafka_topic=f"topic-{name}",
+            renditions_file=second.renditions_file,
+        )
+        before = self.state(own)
+        assert states(provision(third)) <= {"changed", "ok"}
+        assert self.state(own) == before
+        found = read_credentials(third.local_dir / CREDENTIALS_FILE)
+        assert found
+        assert found[0] == name
 
 
 def test_pipeline_user_can_do_its_work_and_nothing_else(own: Settings) -> None:
@@ -360,7 +465,11 @@ def test_local_credentials_that_no_longer_work_are_replaced(own: Settings) -> No
     assert old.minio_access_key is not None
     user = old.minio_access_key.get_secret_value()
     server.call(server.admin.user_add, user, "somebody-changed-it")
-    steps = provision(old)
+    with pytest.raises(UserError, match=r"--take-over`, after which .* the old secret stop"):
+        provision(old)
+    assert reloaded(own) == old
+    # As `up` does with a MinIO that it started itself.
+    steps = provision(old, take_over=True)
     assert step_of(steps, f"user {user}").state == "changed"
     new = reloaded(own)
     assert new.minio_secret_key != old.minio_secret_key
@@ -434,7 +543,11 @@ def test_user_of_a_foreign_server(foreign: Settings, tmp_path: Path) -> None:
     assert {"warning", "ok"} == states(provision(with_credentials(foreign, found)))
 
     path = tmp_path / "new.env"
-    steps = provision(foreign, credentials_file=path)
+    with pytest.raises(UserError, match="--take-over"):
+        provision(foreign, credentials_file=path)
+    assert Server(foreign).authenticates(*found)
+    assert not path.exists()
+    steps = provision(foreign, credentials_file=path, take_over=True)
     assert step_of(steps, "user").state == "changed"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not Server(foreign).authenticates(*found)

@@ -20,6 +20,7 @@ from urllib3 import HTTPResponse
 from resize_pipeline.errors import UserError
 from resize_pipeline.provisioning import buckets, credentials, target, topics, user
 from resize_pipeline.provisioning.admin import Server, parse_error
+from resize_pipeline.provisioning.made import Made
 from resize_pipeline.provisioning.steps import Step
 from resize_pipeline.provisioning.user import UserAction, user_action
 from resize_pipeline.renditions.spec import Rendition
@@ -333,7 +334,12 @@ def test_rules_in_the_way_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MinioResource, "client", RefusingClient())
     with pytest.raises(UserError, match=r"rules in the way: theirs \(.*webhook\): ") as raised:
         buckets.ensure_notification(
-            settings, server, server.resource("", ""), lambda _: None, dry_run=False
+            settings,
+            server,
+            server.resource("", ""),
+            Made(settings, take_over=False),
+            lambda _: None,
+            dry_run=False,
         )
     assert ".doc" not in str(raised.value)
     assert settings.minio_endpoint in str(raised.value)
