@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     source_bucket: Annotated[str, AfterValidator(checked_bucket)] = "images"
     """Bucket with the original images; no other bucket is read for originals."""
     source_suffixes: str = ".jpg,.jpeg,.png,.webp,.gif,.tif,.tiff,.avif"
-    """Key suffixes that the bucket notification selects, in lower and upper case."""
+    """Key suffixes that the bucket notification selects, in any mixture of cases."""
 
     notify_kafka_target: Annotated[str, AfterValidator(checked_target)] = "resize_pipeline"
     """Identifier of the Kafka target in MinIO, as in `notify_kafka:IDENTIFIER`."""

@@ -1,5 +1,6 @@
 """Creates the buckets and sets the notification rules of the source bucket."""
 
+import itertools
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from resize_pipeline.resources.s3_errors import DENIED
 from resize_pipeline.settings import Settings
 
 EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+VARIED_LETTERS = 4
+"""Longest suffix, in letters, of which all 2 ** letters variants get a rule."""
 NOTIFICATION_MISSING = frozenset({"NoSuchBucket"})
 
 
@@ -43,11 +46,14 @@ class RuleChanges:
 def wanted_rules(suffixes: Sequence[str], target: str) -> list[QueueConfig]:
     """Return the rules that select images. S3 compares suffixes case-sensitively.
 
+    A single rule without a suffix would need no variants, but would put an event on the topic for
+    every other object of the bucket, too.
+
     Args:
-        suffixes: key suffixes in lower case, each with its dot. Both cases get a rule.
+        suffixes: key suffixes in lower case, each with its dot.
         target: name of MinIO's Kafka target.
     """
-    cases = dict.fromkeys(case for suffix in suffixes for case in (suffix, suffix.upper()))
+    cases = dict.fromkeys(case for suffix in suffixes for case in case_variants(suffix))
     return [
         QueueConfig(
             queue=arn(target),
@@ -56,6 +62,18 @@ def wanted_rules(suffixes: Sequence[str], target: str) -> list[QueueConfig]:
         )
         for suffix in cases
     ]
+
+
+def case_variants(suffix: str) -> list[str]:
+    """Return a suffix in lower and upper case and with a capital; a short one in all variants.
+
+    Args:
+        suffix: a key suffix in lower case.
+    """
+    if sum(letter.isalpha() for letter in suffix) <= VARIED_LETTERS:
+        letters = ((letter, letter.upper()) for letter in suffix)
+        return list(dict.fromkeys(map("".join, itertools.product(*letters))))
+    return [suffix, suffix.upper(), suffix.title()]
 
 
 def rule_changes(

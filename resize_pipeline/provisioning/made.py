@@ -28,7 +28,7 @@ class Made:
     def __init__(self, settings: Settings, *, take_over: bool) -> None:
         self.endpoint = settings.minio_endpoint
         self._path = settings.local_dir / FILE
-        self._take_over = take_over
+        self.takes_over = take_over
         self._servers = _read(self._path)
 
     def value(self, what: str) -> Any:
@@ -46,7 +46,7 @@ class Made:
         Raises:
             UserError: it was not made here, and taking over was not asked for.
         """
-        if self._take_over or is_ours:
+        if self.takes_over or is_ours:
             return
         msg = (
             f"MinIO at {self.endpoint}: {problem}, and it may belong to another pipeline: set "

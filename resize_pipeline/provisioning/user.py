@@ -66,19 +66,26 @@ def same_policy(one: object, two: object) -> bool:
     return _canonical(one) == _canonical(two)
 
 
-def allows_all(policy: dict[str, Any], other: object) -> bool:
-    """Return whether a policy of ours allows everything that another one allows.
+def widened(policy: dict[str, Any], other: object) -> dict[str, Any]:
+    """Return a policy that also allows what another one allows, so that nobody loses a right.
 
-    Then its users lose nothing by the change.
+    Args:
+        policy: a policy of `policy_document`.
+        other: the policy on the server; None if there is none.
     """
-    return _allowed(other) <= _allowed(policy)
+    allowed = _allowed(policy)
+    more = [one for one in _statements(other) if not _allowed({"Statement": [one]}) <= allowed]
+    return {**policy, "Statement": [*policy["Statement"], *more]} if more else policy
+
+
+def _statements(policy: object) -> list[Any]:
+    return cast("dict[str, Any]", policy).get("Statement", []) if isinstance(policy, dict) else []
 
 
 def _allowed(policy: object) -> set[tuple[str, str, str]]:
     """Return effect, action and resource of each combination; of other statements their text."""
     found: set[tuple[str, str, str]] = set()
-    statements = cast("dict[str, Any]", policy).get("Statement") if isinstance(policy, dict) else ()
-    for statement in statements or ():
+    for statement in _statements(policy):
         try:
             actions, resources = statement["Action"], statement["Resource"]
             if set(statement) - {"Effect", "Action", "Resource", "Sid"}:
@@ -316,20 +323,27 @@ def _ensure_policy(
     except AdminError as error:
         if error.code != "XMinioAdminNoSuchPolicy":
             raise
-    if same_policy(actual, user.policy):
+    recorded = made.value(f"policy {name}")
+    is_ours = made.takes_over or same_policy(actual, recorded)
+    policy = user.policy if is_ours else widened(user.policy, actual)
+    if same_policy(actual, policy):
         report(Step("ok", f"policy {name}"))
-        return
-    made.check(
-        f"policy {name!r} allows what the specs do not need",
-        is_ours=actual is None
-        or same_policy(actual, made.value(f"policy {name}"))
-        or allows_all(user.policy, actual),
-        effect="that one may lose its buckets",
-    )
-    if not dry_run:
-        server.call(server.admin.policy_add, name, policy=user.policy)
-        made.remember(f"policy {name}", user.policy)
-    report(changed(f"policy {name}: {'create' if actual is None else 'change'}", dry_run=dry_run))
+    else:
+        if not dry_run:
+            server.call(server.admin.policy_add, name, policy=policy)
+            # A policy that holds what others need is not ours to narrow next time.
+            made.remember(f"policy {name}", user.policy)
+        verb = "create" if actual is None else "change"
+        report(changed(f"policy {name}: {verb}", dry_run=dry_run))
+    if not same_policy(policy, user.policy):
+        report(
+            Step(
+                "warning",
+                f"policy {name} also allows what the specs do not need, which another pipeline may "
+                "need; if none does, narrow it with",
+                ("resize-pipeline provision --take-over",),
+            )
+        )
 
 
 def _attach_policy(

@@ -241,10 +241,12 @@ def rule(
 FOREIGN = rule(".jpg", arn="arn:minio:sqs::theirs:webhook", config_id="theirs")
 
 
-def test_rules_for_lower_and_upper_case() -> None:
-    wanted = buckets.wanted_rules([".jpg", ".7"], "mine")
+def test_rules_for_every_mixture_of_cases() -> None:
+    wanted = buckets.wanted_rules([".gif", ".7", ".heicseq"], "mine")
     suffixes = [one.suffix_filter_rule.value for one in wanted if one.suffix_filter_rule]
-    assert suffixes == [".jpg", ".JPG", ".7"]
+    gifs = {".gif", ".giF", ".gIf", ".gIF", ".Gif", ".GiF", ".GIf", ".GIF"}
+    assert set(suffixes) == {*gifs, ".7", ".heicseq", ".HEICSEQ", ".Heicseq"}
+    assert len(suffixes) == len(set(suffixes))
     assert {tuple(one.events) for one in wanted} == {buckets.EVENTS}
 
 
@@ -264,9 +266,9 @@ def test_rules_of_others_are_kept_and_ours_replaced() -> None:
     assert changes.config.queue_config_list == [
         FOREIGN,
         existing.queue_config_list[1],
-        wanted[1],
+        *wanted[1:],
     ]
-    assert changes.added == (wanted[1],)
+    assert changes.added == tuple(wanted[1:])
     assert changes.removed == tuple(existing.queue_config_list[2:])
     assert not buckets.rule_changes(changes.config, wanted, "mine")
 
@@ -348,7 +350,7 @@ def test_rules_in_the_way_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_administrator_gets_one_loop_of_commands() -> None:
     where = "myminio/images arn:minio:sqs::mine:kafka"
     loop = (
-        "for suffix in .jpg .JPG; do",
+        "for suffix in .jpg .jpG .jPg .jPG .Jpg .JpG .JPg .JPG; do",
         f'  mc event add {where} --event put,delete --suffix "$suffix"',
         "done",
     )
