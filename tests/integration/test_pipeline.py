@@ -56,6 +56,7 @@ class Pipeline:
         )
         self.settings = stack.model_copy(
             update={
+                "pipeline_name": f"p-{unique}",
                 "source_bucket": f"source-{unique}",
                 "kafka_topic": f"events-{unique}",
                 "notify_kafka_target": f"target_{unique}",
