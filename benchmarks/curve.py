@@ -2,15 +2,15 @@
 
     python -m benchmarks.curve [PHOTOGRAPH] [--rounds N] [--out FOLDER]
 
-The photograph is rendered by turns with each way to decode it and each filter of the first, largest
-step, in this process and on one thread; then by plain Pillow, pyvips and sharp as in
+The photograph is rendered by turns with each way to decode it and each way to scale it, in this
+process and on one thread; then by plain Pillow, pyvips and sharp as in
 benchmarks/rendering.py, ours beside them. Rates are images by second of CPU time, the median of the
 rounds; fidelity is that of benchmarks/rendering.py.
 """
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,14 +23,30 @@ from PIL import Image
 from benchmarks.chart import save
 from benchmarks.rendering import SIDES, SPECS, fidelity, has_sharp, measure
 from benchmarks.stack import OUT, machine, photograph, write
-from resize_pipeline.imaging import render as imaging
+from resize_pipeline.imaging import resampling, scaling
+from resize_pipeline.imaging.geometry import Box, Size
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.settings import Settings
 
 DRAFTS = {"decoded at half": 1.0, "decoded whole": 1000.0}
 """Margins of drafting, of which a photograph a little over twice the target has one, or none."""
-FILTERS = ("LANCZOS", "BICUBIC", "HAMMING")
+
+
+def by_pillow(name: str) -> Callable[..., Image.Image]:
+    """Return a function that scales with one of Pillow's filters."""
+
+    def scaled(image: Image.Image, size: Size, box: Box, **_: object) -> Image.Image:
+        return image.resize(size, Image.Resampling[name], box, resampling.REDUCING_GAP)
+
+    return scaled
+
+
+WAYS: dict[str, Callable[..., Image.Image]] = {
+    "as it is": resampling.resize,
+    **{f"Pillow {name}": by_pillow(name) for name in ("LANCZOS", "BICUBIC", "HAMMING")},
+}
+"""What scales the pixels."""
 RENDERINGS = 4
 """Of each setting in each round."""
 
@@ -51,9 +67,9 @@ class Point:
 
 
 def sweep(data: bytes, rounds: int) -> dict[str, dict[str, Point]]:
-    """Render with each of the settings by turns; by decoding, then by filter."""
+    """Render with each of the settings by turns; by decoding, then by way to scale."""
     max_pixels = Settings().source_max_pixels
-    settings = [(draft, name) for draft in DRAFTS for name in FILTERS]
+    settings = [(draft, name) for draft in DRAFTS for name in WAYS]
     seconds: dict[tuple[str, str], list[float]] = {one: [] for one in settings}
     results: dict[tuple[str, str], list[Rendered]] = {}
     for number in range(rounds + 1):
@@ -61,10 +77,9 @@ def sweep(data: bytes, rounds: int) -> dict[str, dict[str, Point]]:
             constants = {
                 "DRAFT_MARGIN": DRAFTS[draft],
                 "SOFT_DRAFT_MARGIN": DRAFTS[draft],
-                "FAST_FILTER": Image.Resampling[name],
-                "FAST_FILTER_MARGIN": 1.0,
+                "resize": WAYS[name],
             }
-            with patch.multiple(imaging, **constants):
+            with patch.multiple(scaling, **constants):
                 started = time.process_time()
                 for _ in range(RENDERINGS):
                     made = render(data, SPECS, max_pixels=max_pixels)

@@ -26,6 +26,7 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 from PIL import Image
 
+from resize_pipeline.imaging.resampling import resampler
 from resize_pipeline.instance.open import INSTANCE_FILE
 from resize_pipeline.local.processes.state import read_state
 from resize_pipeline.renditions.file import load_renditions
@@ -279,6 +280,7 @@ def machine() -> dict[str, object]:
         "model": models[0] if models else "unknown",
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_average_before": round(os.getloadavg()[0], 1),
+        "resampler": resampler(),
     }
 
 

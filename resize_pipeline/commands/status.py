@@ -18,6 +18,7 @@ from resize_pipeline.defs.names import JOB_NAME, SENSOR_NAME
 from resize_pipeline.defs.runs import sensor_state
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.imaging.renderer import sandbox_report
+from resize_pipeline.imaging.resampling import resampler
 from resize_pipeline.imaging.sandbox import ON
 from resize_pipeline.instance.internals import (
     NOT_FINISHED_STATUSES,
@@ -89,7 +90,7 @@ class PipelineStatus(BaseModel):
     the daemon that runs the sensor. `failed_runs` are those of the last day that
     Dagster does not repeat. `unmade` are partitions that only other renditions were made in.
     `sandbox` says of each step that confines rendering children on this host that it is "on", or
-    why it is not.
+    why it is not. `resampler` is what scales pixels on this host.
     """
 
     topic: str
@@ -111,6 +112,7 @@ class PipelineStatus(BaseModel):
     stale: list[StaleStatus]
     unmade: list[StaleStatus]
     sandbox: dict[str, str]
+    resampler: str
 
 
 def pipeline_status(
@@ -162,6 +164,7 @@ def pipeline_status(
         stale=_spans(stale),
         unmade=_spans(unmade_partitions(instance, stale)),
         sandbox=sandbox_report(),
+        resampler=resampler(),
     )
 
 
@@ -267,6 +270,7 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         for one in found
     ]
     parts += _sandbox_lines(status.sandbox)
+    parts.append(Text(f"pictures are scaled by {status.resampler}"))
     parts += _sensor_lines(status)
     for title, count, runs in (
         ("unfinished runs", status.unfinished_count, status.unfinished_runs),

@@ -14,6 +14,7 @@ from resize_pipeline.imaging import colour
 from resize_pipeline.imaging.geometry import Box, Size
 from resize_pipeline.imaging.jobs import Job, Source
 from resize_pipeline.imaging.orientation import stored_box, turned, upright
+from resize_pipeline.imaging.resampling import resize
 
 DRAFT_MARGIN = 1.4
 """How many times the target size must remain when the JPEG decoder scales down by 2, 4 or 8.
@@ -40,20 +41,6 @@ CHAIN_MARGIN = 1.5
 
 Saves most of the scaling. The loss stays below 0.1, as the source is a Lanczos result that was not
 encoded yet.
-"""
-
-FAST_FILTER = Image.Resampling.BICUBIC
-FAST_FILTER_MARGIN = 2.0
-"""Ratio from which on the decoded picture is scaled with the faster filter instead of Lanczos.
-
-At a ratio of 2.13 bicubic takes 58 ms instead of 95 and loses 0.14 on the photograph; Hamming takes
-41 and loses 0.4 there and up to 1.4 on Kodak's.
-"""
-
-REDUCING_GAP = 2.0
-"""How many times the target size is left by averaging whole pixels, the first step of large ratios.
-
-At a ratio of 8 Lanczos takes 12 ms instead of 50 and loses 0.04.
 """
 
 
@@ -132,10 +119,10 @@ def scale_frame(
         ]
         if near:
             box = _zoomed(region, near[-1].width / source.size[0], near[-1].height / source.size[1])
-            result = near[-1].resize(size, Image.Resampling.LANCZOS, box, REDUCING_GAP)
+            result = resize(near[-1], size, box, is_small=True)
         else:
             box = _zoomed(stored_box(region, source.size, source.orientation), *factor)
-            result = _scaled(picture, turned(size, source.orientation), box)
+            result = resize(picture, turned(size, source.orientation), box)
             result = upright(result, source.orientation)
             if not job.keeps_profile:
                 result = colour.to_srgb(result, profile)
@@ -145,14 +132,6 @@ def scale_frame(
         if region == everything:
             made[job.keeps_profile].append(result)
     return [done[key(job)] for job in jobs]
-
-
-def _scaled(picture: Image.Image, size: Size, box: Box) -> Image.Image:
-    left, top, right, bottom = box
-    margin = min((right - left) / size[0], (bottom - top) / size[1])
-    fast = margin >= FAST_FILTER_MARGIN
-    resample = FAST_FILTER if fast else Image.Resampling.LANCZOS
-    return picture.resize(size, resample, box, REDUCING_GAP)
 
 
 def _zoomed(box: Box, across: float, down: float) -> Box:

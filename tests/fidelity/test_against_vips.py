@@ -7,8 +7,9 @@ import pytest
 import pyvips
 from PIL import ExifTags, Image, ImageChops
 
-from resize_pipeline.imaging import colour, scaling
+from resize_pipeline.imaging import colour, resampling, scaling
 from resize_pipeline.imaging import orientation as orientations
+from resize_pipeline.imaging.geometry import Box, Size
 from resize_pipeline.imaging.metadata import strip_metadata
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.spec import Rendition
@@ -44,19 +45,19 @@ def levels_apart(one: Image.Image, other: Image.Image) -> int:
 @pytest.fixture
 def _without_shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Disable the shortcuts: full decode and one Lanczos step for each rendition."""
-    for name in ("DRAFT_MARGIN", "SOFT_DRAFT_MARGIN", "CHAIN_MARGIN", "FAST_FILTER_MARGIN"):
+    for name in ("DRAFT_MARGIN", "SOFT_DRAFT_MARGIN", "CHAIN_MARGIN"):
         monkeypatch.setattr(scaling, name, 1e6)
-    monkeypatch.setattr(scaling, "REDUCING_GAP", None)
+    monkeypatch.setattr(resampling, "FAST_FILTER_MARGIN", 1e6)
+    monkeypatch.setattr(resampling, "REDUCING_GAP", None)
 
 
 def with_filter(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Resize everything with this filter."""
-    resize, instead = Image.Image.resize, Image.Resampling[name]
 
-    def wrong(self: Image.Image, size: tuple[int, int], _: object, *others: object) -> Image.Image:
-        return resize(self, size, instead, *others)
+    def wrong(image: Image.Image, size: Size, box: Box, **_: object) -> Image.Image:
+        return image.resize(size, Image.Resampling[name], box)
 
-    monkeypatch.setattr(Image.Image, "resize", wrong)
+    monkeypatch.setattr(scaling, "resize", wrong)
 
 
 def check_scaling(name: str, picture_format: str) -> None:
