@@ -17,8 +17,7 @@ from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.names import JOB_NAME, SENSOR_NAME
 from resize_pipeline.defs.runs import sensor_state
 from resize_pipeline.errors import TransientError, UserError
-from resize_pipeline.imaging.renderer import sandbox_report
-from resize_pipeline.imaging.resampling import resampler
+from resize_pipeline.imaging.renderer import child_report
 from resize_pipeline.imaging.sandbox import ON
 from resize_pipeline.instance.internals import (
     NOT_FINISHED_STATUSES,
@@ -163,8 +162,7 @@ def pipeline_status(
         failed_count=len(failed),
         stale=_spans(stale),
         unmade=_spans(unmade_partitions(instance, stale)),
-        sandbox=sandbox_report(),
-        resampler=resampler(),
+        **child_report()._asdict(),
     )
 
 

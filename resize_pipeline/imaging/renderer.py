@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from threading import Lock
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from resize_pipeline.errors import PermanentError, TransformError, TransientError, escaped
 from resize_pipeline.imaging import sandbox
@@ -342,20 +342,32 @@ class _Work:
             raise MalformedError(msg)
 
 
+class ChildReport(NamedTuple):
+    """What a rendering child of this host is like.
+
+    Attributes:
+        sandbox: of each step that confines it "on", or why it has no effect.
+        resampler: what scales its pixels.
+    """
+
+    sandbox: dict[str, str]
+    resampler: str
+
+
 @cache
-def sandbox_report() -> dict[str, str]:
-    """Return which steps of the sandbox take effect on this host, by trying them in a process."""
+def child_report() -> ChildReport:
+    """Start a process like a child, and return its report."""
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "resize_pipeline.imaging.sandbox"],
+            [sys.executable, "-P", "-m", "resize_pipeline.imaging.report"],
             env=_environment(),
             capture_output=True,
             check=True,
             timeout=30,
         )
-        return json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return {"sandbox": f"cannot be tried: {escaped(str(error))}"}
+        return ChildReport(**json.loads(done.stdout))
+    except (OSError, TypeError, ValueError, subprocess.SubprocessError) as error:
+        return ChildReport({"sandbox": f"cannot be tried: {escaped(str(error))}"}, "unknown")
 
 
 def _environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from resize_pipeline.errors import PermanentError, TransformError
 from resize_pipeline.imaging.limits import RenderLimits
-from resize_pipeline.imaging.renderer import Renderer, sandbox_report
+from resize_pipeline.imaging.renderer import Renderer, child_report
 from resize_pipeline.renditions.spec import Rendition
 from tests.integration.test_celery import WorkersProject
 from tests.support import taken_over
@@ -106,7 +106,7 @@ def spec(function: str) -> Rendition:
 
 
 def test_every_step_of_the_sandbox_takes_effect_here() -> None:
-    assert set(sandbox_report().values()) == {"on"}
+    assert set(child_report().sandbox.values()) == {"on"}
 
 
 @pytest.mark.parametrize("attack", taken_over.ATTACKS)
