@@ -173,7 +173,8 @@ def _write_sheet(sheet: Path, report: _Report, limits: RenderLimits) -> None:
     elif made:
         data = draw_contact_sheet(made[:PICTURE_MAX], picture_format, limits=limits)
     else:
-        errors.print(f"no contact sheet {sheet}: nothing was rendered")
+        reason = "no rendition can be shown" if report.rendered else "nothing was rendered"
+        errors.print(f"no contact sheet {sheet}: {reason}")
         return
     try:
         sheet.write_bytes(data)

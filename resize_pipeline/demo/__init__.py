@@ -7,6 +7,7 @@ measured, reasons come from the metadata of runs.
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +23,7 @@ from rich.text import Text
 
 from resize_pipeline.demo.outcomes import Observer, Outcome, upload
 from resize_pipeline.demo.samples import draw_samples
+from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.instance.open import open_instance
 from resize_pipeline.local.pipeline import is_running, running_pipeline
 from resize_pipeline.renditions.file import load_renditions
@@ -95,14 +97,17 @@ def demonstrate(settings: Settings, console: Console) -> bool:
     )
     # Each demonstration uploads objects of its own.
     prefix = f"demo/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}/"
-    with open_instance(settings) as instance:
+    with (
+        open_instance(settings) as instance,
+        closing(Renderer(settings.render_limits, workers=1)) as renderer,
+    ):
         observer = Observer(
+            settings=settings,
             kafka=KafkaResource.from_settings(settings),
-            topic=settings.kafka_topic,
             minio=minio,
-            source_bucket=settings.source_bucket,
             renditions=renditions,
             instance=instance,
+            renderer=renderer,
         )
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
         with Progress(*columns, TimeElapsedColumn(), console=console) as progress:

@@ -6,20 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
-from PIL import Image
 
 from resize_pipeline.defs.names import JOB_NAME, OFFSETS_TAG
 from resize_pipeline.delivery.events import ObjectCreated, parse_message
 from resize_pipeline.demo.samples import Sample
 from resize_pipeline.imaging.geometry import geometry
+from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.kafka.offsets import OffsetRange
 from resize_pipeline.renditions.objects import SOURCE_ETAG
-from resize_pipeline.renditions.spec import Rendition
+from resize_pipeline.renditions.spec import SIDE_MAX, Rendition
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.settings import Settings
 
 RUNS_MOST = 100
 MATERIALIZATIONS_MOST = 100
+
+_UNCHANGED = Rendition(name="unchanged", width=SIDE_MAX, height=SIDE_MAX, bucket="unused")
+"""A rendition that has the size of its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +76,21 @@ class Observer:
     def __init__(
         self,
         *,
+        settings: Settings,
         kafka: KafkaResource,
-        topic: str,
         minio: MinioResource,
-        source_bucket: str,
         renditions: Sequence[Rendition],
         instance: dg.DagsterInstance,
+        renderer: Renderer,
     ) -> None:
         self._kafka = kafka
-        self._topic = topic
+        self._topic = settings.kafka_topic
         self._minio = minio
-        self._source_bucket = source_bucket
+        self._source_bucket = settings.source_bucket
         self._renditions = renditions
         self._instance = instance
-        self._next = kafka.topic_state(topic).ends
+        self._renderer = renderer
+        self._next = kafka.topic_state(self._topic).ends
 
     def look(self, outcomes: Sequence[Outcome]) -> None:
         """Update the outcomes of the objects."""
@@ -143,8 +148,9 @@ class Observer:
                 rendition.bucket, rendition.key_for(outcome.key), max_bytes=found.size
             )
             if got:
-                with Image.open(io.BytesIO(got.data)) as picture:
-                    outcome.made[rendition.name] = Made(picture.size, len(got.data))
+                # Only children decode pictures.
+                [made] = self._renderer.render(got.data, [_UNCHANGED])
+                outcome.made[rendition.name] = Made((made.width, made.height), len(got.data))
 
     def _read_rejections(self, by_key: Mapping[str, Outcome]) -> None:
         asset = dg.AssetKey(self._renditions[0].name)

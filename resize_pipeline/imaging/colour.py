@@ -1,12 +1,15 @@
 """Converts modes and colours: every picture becomes 8 bits per channel, in sRGB."""
 
 import io
+import itertools
 import struct
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, cast
 
 from PIL import Image, ImageCms, ImageMath
+
+from resize_pipeline.imaging.profile import rebuilt
 
 SRGB_TOLERANCE = 1
 """A profile that changes no colour by more levels than this (of 255) counts as sRGB."""
@@ -36,6 +39,8 @@ _ICC_COLOUR_SPACES = {
     "CMYK": b"CMYK",
     "LAB": b"Lab ",
 }
+
+_PROBED = {mode: _ICC_COLOUR_SPACES[mode] for mode in ("L", "RGB", "CMYK")}
 
 _PROFILES_OF_FORMATS = {
     "AVIF": {"RGB", "RGBA"},
@@ -92,6 +97,29 @@ def matching_profile(image: Image.Image, icc_profile: object) -> bytes | None:
         return None
     mode = image.mode.removesuffix("A")
     return None if _transform(icc_profile, mode, "RGB") is None else icc_profile
+
+
+@lru_cache(TRANSFORMS_KEPT)
+def rebuilt_profile(icc_profile: bytes | None) -> bytes | None:
+    """Return what to embed instead of a picture's profile: its colours, and nothing else.
+
+    Args:
+        icc_profile: as returned by `matching_profile`.
+
+    Returns:
+        None if there is no profile, or if it can't be rebuilt with the same colours.
+    """
+    made = None if icc_profile is None else rebuilt(icc_profile)
+    if icc_profile is None or made is None:
+        return None
+    [mode] = (mode for mode, space in _PROBED.items() if space == icc_profile[16:20])
+    levels = itertools.product(range(0, 256, 51), repeat=len(mode))
+    colours = bytes(itertools.chain.from_iterable(levels))
+    probe = Image.frombytes(mode, (len(colours) // len(mode), 1), colours)
+    before, after = _transform(icc_profile, mode, "RGB"), _transform(made, mode, "RGB")
+    if before is None or after is None:
+        return None
+    return made if before.apply(probe).tobytes() == after.apply(probe).tobytes() else None
 
 
 def can_be_kept(image: Image.Image, picture_format: str) -> bool:

@@ -100,6 +100,7 @@ def encode(
     timing: Timing | None = None,
     icc_profile: bytes | None = None,
     exif: Image.Exif | None = None,
+    **coding: Any,
 ) -> bytes:
     """Encode frames that are in a mode that the format supports.
 
@@ -110,8 +111,9 @@ def encode(
         timing: how several frames run; None for a still picture.
         icc_profile: colour profile to embed.
         exif: EXIF tags to embed.
+        coding: options of Pillow's encoder that override the spec's.
     """
-    options = _options(picture_format, rendition)
+    options = _options(picture_format, rendition) | coding
     if icc_profile is not None:
         options["icc_profile"] = icc_profile
     if exif is not None and picture_format != "GIF":

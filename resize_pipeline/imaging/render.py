@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import Any
 
 from PIL import Image, ImageFile
 
@@ -18,20 +18,15 @@ from resize_pipeline.imaging.encoding import (
     pad,
     timing_of,
 )
-from resize_pipeline.imaging.jobs import READ_AS, Job, Source, job_for, open_source
-from resize_pipeline.imaging.metadata import strip_metadata
+from resize_pipeline.imaging.jobs import Job, Source, job_for, open_source
 from resize_pipeline.imaging.scaling import draft, scale_frame
+from resize_pipeline.imaging.source_coding import like_source
 from resize_pipeline.imaging.transforms import apply_transform
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import Rendition
 
 _PLACE = {"name", "bucket", "prefix", "cache_control"}
 """The fields of a spec that change no byte of the picture."""
-
-_METADATA = {"exif", "icc_profile", "xmp"}
-
-AVIF_QUALITIES = (60, 40, 20, 5)
-"""Tried in this order for an AVIF that would grow and whose metadata can't be taken out."""
 
 
 def render(
@@ -130,8 +125,8 @@ def _make_frames(
         profile = colour.matching_profile(picture, source.image.info.get("icc_profile"))
         for job in active:
             job.keeps_profile = (
-                profile is not None
-                and "profile" in job.rendition.metadata
+                "profile" in job.rendition.metadata
+                and colour.rebuilt_profile(profile) is not None
                 and colour.can_be_kept(picture, job.format)
             )
             job.is_recoloured = not (job.keeps_profile or colour.is_srgb(picture, profile))
@@ -193,59 +188,29 @@ def _finish(image: Image.Image, job: Job, on_transform: Callable[[str], None]) -
 
 
 def _encode(source: Source, job: Job, timing: Timing) -> bytes:
-    """Encode a job, or reuse the source's own coded pixels.
+    """Encode a job as asked or, if that grows a picture that needs no change, like its source."""
+    exif = _copyright(source.image) if "copyright" in job.rendition.metadata else None
+    profile = source.image.info.get("icc_profile")
 
-    They are reused if they are already what is asked for and encoding them again gives more bytes.
-    """
-    kept = job.rendition.metadata
-    exif = _copyright(source.image) if "copyright" in kept else None
-    profile = cast("bytes", source.image.info["icc_profile"]) if job.keeps_profile else None
-
-    def encoded(rendition: Rendition) -> bytes:
+    def encoded(frames: Sequence[Image.Image], **coding: Any) -> bytes:
         return encode(
-            job.frames,
+            frames,
             job.format,
-            rendition,
-            timing=timing if len(job.frames) > 1 else None,
-            icc_profile=profile,
+            job.rendition,
+            timing=timing if len(frames) > 1 else None,
+            icc_profile=colour.rebuilt_profile(profile) if job.keeps_profile else None,
             exif=exif,
+            **coding,
         )
 
-    data = encoded(job.rendition)
-    if len(data) <= len(source.data) or not _is_as_asked(source, job):
+    data = encoded(job.frames)
+    if len(data) <= len(source.data):
         return data
-    if source.format == "AVIF" and not _METADATA & set(source.image.info):
-        return source.data
-    own = strip_metadata(
-        source.data,
-        source.format,
-        keep_profile=job.keeps_profile,
-        exif=None if exif is None else exif.tobytes().removeprefix(b"Exif\0\0"),
-    )
-    if own is not None and len(own) <= len(source.data):
-        return own
-    qualities = [one for one in AVIF_QUALITIES if one < job.rendition.quality]
-    for quality in qualities if job.format == "AVIF" else ():
-        data = encoded(job.rendition.model_copy(update={"quality": quality}))
-        if len(data) <= len(source.data):
-            break
-    return data
-
-
-def _is_as_asked(source: Source, job: Job) -> bool:
-    """Return whether the source already has the pixels and the format that are asked for."""
-    shape = job.shape
-    everything = (0.0, 0.0, float(source.size[0]), float(source.size[1]))
-    return (
-        (shape.size, shape.picture, shape.region) == (source.size, source.size, everything)
-        and job.format == READ_AS.get(str(source.image.format), source.image.format)
-        and source.image.format != "HEIF"
-        and source.orientation == 1
-        and job.rendition.transform is None
-        and not job.is_recoloured
-        # Other files with several pictures are reduced to the first one.
-        and job.is_animated == source.is_animated
-    )
+    found = like_source(source, job)
+    if found is None:
+        return data
+    frame, coding = found
+    return min(data, encoded([frame], **coding), key=len)
 
 
 def _copyright(image: Image.Image) -> Image.Exif | None:

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from resize_pipeline.errors import PermanentError
 from resize_pipeline.validators import checked_bucket
 
-RENDERER_VERSION = 3
+RENDERER_VERSION = 4
 """Part of every digest. Raise it when `imaging` makes different bytes from the same spec, so that
 existing renditions become outdated."""
 

@@ -10,7 +10,6 @@ from PIL import ExifTags, Image, ImageChops
 from resize_pipeline.imaging import colour, resampling, scaling
 from resize_pipeline.imaging import orientation as orientations
 from resize_pipeline.imaging.geometry import Box, Size
-from resize_pipeline.imaging.metadata import strip_metadata
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.spec import Rendition
 from tests.fidelity.vips import NAMES, lanczos, photograph, srgb, thumbnail, to_pillow
@@ -185,19 +184,3 @@ def test_another_orientation_is_found_out(monkeypatch, orientation, wrong):
     monkeypatch.setattr(orientations, "_TRANSPOSE", mistaken)
     with pytest.raises((AssertionError, ValueError)):
         check_orientation(orientation, rendered)
-
-
-# Files that Pillow can't write
-
-
-@pytest.mark.parametrize("compression", ["none", "deflate", "lzw", "jpeg"])
-def test_the_metadata_of_a_tiff_in_tiles_is_taken_out(compression):
-    picture = encoded(photograph("coffee.png"), "PNG")
-    image = pyvips.Image.new_from_buffer(picture, "").copy()
-    image.set_type(pyvips.GValue.gstr_type, "image-description", "secret place")
-    data = image.tiffsave_buffer(tile=True, tile_width=64, tile_height=64, compression=compression)
-    assert b"secret place" in data
-    bare = strip_metadata(data, "TIFF")
-    assert bare is not None
-    assert b"secret place" not in bare
-    assert decoded(bare).tobytes() == decoded(data).tobytes()

@@ -127,6 +127,19 @@ def test_decoders_are_reached_by_children_only() -> None:
         assert not among(reached(f"resize_pipeline.{module}"), ["PIL"])
 
 
+def test_only_one_function_opens_a_picture() -> None:
+    """`open_picture`, which children call, has an allow-list of decoders and a limit of pixels."""
+    calls = {
+        (name, node.attr)
+        for file, name in zip(FILES, names(FILES), strict=True)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in {("Image", "open"), ("ImageFile", "Parser")}
+    }
+    assert calls == {("imaging/decoding.py", "open")}
+
+
 def test_packages_say_what_belongs_there() -> None:
     for file in FILES:
         if file.name == "__init__.py":
