@@ -13,6 +13,7 @@ from typing import TypeVar
 from PIL import Image, ImageFile
 
 from resize_pipeline.errors import PermanentError, one_line
+from resize_pipeline.imaging.real_size import RealSize, holds_coefficients, real_size
 
 T = TypeVar("T")
 
@@ -54,10 +55,27 @@ def open_picture(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
     if Image.MAX_IMAGE_PIXELS is None or max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     image = decoding(data, max_pixels, lambda: Image.open(io.BytesIO(data), formats=DECODERS))
+    # Parsing a picture may take long, so what claims to be too large is refused before.
     pixels = image.width * image.height
+    if pixels <= max_pixels:
+        pixels = frame_size(image, data, max_pixels).pixels
     if pixels > max_pixels:
         raise too_large(f"{pixels} pixels", max_pixels)
     return image
+
+
+def frame_size(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> RealSize:
+    """Return what decoding a frame of a picture allocates, whatever its header claims.
+
+    Args:
+        image: the open picture, not decoded.
+        data: the encoded picture.
+        max_pixels: as in `open_picture`.
+
+    Raises:
+        PermanentError: the frames do not fit what the header claims, or are broken.
+    """
+    return decoding(data, max_pixels, lambda: real_size(data, image))
 
 
 def decoding(data: bytes, max_pixels: int, step: Callable[[], T]) -> T:
@@ -101,19 +119,25 @@ def _looks_like(data: bytes) -> str:
     return f" (first bytes {data[:8]!r})"
 
 
-def decoded_pixels(image: ImageFile.ImageFile) -> int:
-    """Return how many pixels decoding a picture holds in memory.
+def decoded_pixels(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return how many pixels to reserve for a frame: more if each takes much memory.
 
-    A drafted JPEG is decoded smaller, but a progressive one is held whole, as coefficients, until
-    its last scan has been read.
+    A drafted JPEG is decoded smaller, but one with several scans is held whole, as coefficients,
+    until its last scan has been read.
 
     Args:
         image: as returned by `open_picture`, drafted or not.
+        data: the encoded picture.
+
+    Raises:
+        PermanentError: as in `frame_size`.
     """
-    width, height = image.size
-    scale = getattr(image, "decoderconfig", ()) if "progressive" in image.info else ()
-    factor = scale[0] if scale else 1
-    return width * height * factor * factor
+    if image.format in {"JPEG", "MPO"}:
+        width, height = image.size
+        scale = getattr(image, "decoderconfig", ()) if holds_coefficients(data) else ()
+        factor = scale[0] if scale else 1
+        return width * height * factor * factor
+    return frame_size(image, data, 0).held
 
 
 def too_large(size: str, max_pixels: int) -> PermanentError:

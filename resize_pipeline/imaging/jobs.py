@@ -1,12 +1,16 @@
 """Opens a picture and works out the jobs: what to make of it, before a pixel is scaled."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image, ImageFile
 
-from resize_pipeline.imaging.decoding import decoded_pixels, decoding, open_picture, too_large
+from resize_pipeline.imaging.decoding import (
+    decoding,
+    frame_size,
+    open_picture,
+    too_large,
+)
 from resize_pipeline.imaging.encoding import ANIMATED
 from resize_pipeline.imaging.geometry import Geometry, Size, geometry
 from resize_pipeline.imaging.orientation import orientation_of, turned
@@ -85,19 +89,20 @@ def open_source(
     frames = 1
     if source_format in ANIMATED and any(_keeps_frames(source_format, one) for one in renditions):
         frames = decoding(data, max_pixels, lambda: int(getattr(image, "n_frames", 1)))
-    pixels = math.prod(image.size) * frames
+    size = frame_size(image, data, max_pixels)
+    pixels = size.pixels * frames
     if pixels > max_pixels:
         raise too_large(f"{pixels} pixels in {frames} frames", max_pixels)
     if source_format != "JPEG":
-        reserve(decoded_pixels(image) * frames)
+        reserve(size.held * frames)
         # A PNG's EXIF may follow its pixels, and a TIFF turns itself upright when it is loaded.
         decoding(data, max_pixels, image.load)
     orientation = orientation_of(image)
     is_animated = source_format in ANIMATED and decoding(
         data, max_pixels, lambda: bool(getattr(image, "is_animated", False))
     )
-    size = turned(image.size, orientation)
-    return Source(data, image, source_format, frames, orientation, size, is_animated)
+    upright = turned(image.size, orientation)
+    return Source(data, image, source_format, frames, orientation, upright, is_animated)
 
 
 def job_for(source: Source, spec: Rendition) -> Job:

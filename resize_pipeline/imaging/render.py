@@ -69,7 +69,7 @@ def render(
     factor = (1.0, 1.0)
     if source.format == "JPEG":
         factor = draft(source, list(jobs.values()))
-        reserve(decoded_pixels(source.image))
+        reserve(decoded_pixels(source.image, data))
     timing = _make_frames(source, list(jobs.values()), factor, max_pixels, on_transform)
     encoded = {key: _encode(source, job, timing) for key, job in jobs.items()}
     return [

@@ -12,7 +12,7 @@ from PIL import Image
 
 from resize_pipeline.errors import PermanentError
 from resize_pipeline.imaging.contact_sheet import PICTURE_MAX, THUMBNAILS_MAX
-from resize_pipeline.imaging.decoding import decoding, open_picture
+from resize_pipeline.imaging.decoding import decoded_pixels, decoding, open_picture
 
 CELL = 96
 """Side of a cell in pixels; 6 of them and their gaps fit the asset page's metadata column."""
@@ -90,7 +90,7 @@ def contact_sheet_picture(
 
 def _pixels(picture: bytes, max_pixels: int) -> int:
     try:
-        return math.prod(open_picture(picture, max_pixels=max_pixels).size)
+        return decoded_pixels(open_picture(picture, max_pixels=max_pixels), picture)
     except PermanentError:
         return 0
 
