@@ -97,11 +97,16 @@ def demo(
 
 
 @letters_app.command("list")
-def letters_list(*, as_json: AsJsonLines = False) -> None:
-    """List the current dead letters."""
+def letters_list(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many to list.")] = 100,
+    everything: Annotated[bool, typer.Option("--all", help="List all, as a stream.")] = False,
+    as_json: AsJsonLines = False,
+) -> None:
+    """List the newest dead letters, the newest last."""
     from resize_pipeline.commands.dead_letters import list_letters
 
-    list_letters(load_settings(), as_json=as_json)
+    list_letters(load_settings(), None if everything else limit, as_json=as_json)
 
 
 @letters_app.command("show")

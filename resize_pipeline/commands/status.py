@@ -29,6 +29,7 @@ from resize_pipeline.instance.internals import (
 )
 from resize_pipeline.instance.internals import TickStatus as InstigatorTickStatus
 from resize_pipeline.instance.open import open_instance
+from resize_pipeline.kafka.letter_index import BUDGET_S, letter_index
 from resize_pipeline.kafka.offsets import Cursor, TopicState, starting_offsets
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
@@ -84,10 +85,12 @@ class StaleStatus(BaseModel):
 class PipelineStatus(BaseModel):
     """The status of the whole pipeline.
 
-    `gaps` lists the gaps between cursor and topic, then the recorded ones, newest first. `error` is
-    why a topic can't be read. `last_tick` is the last tick that ended. `last_heartbeat` is that of
-    the daemon that runs the sensor. `failed_runs` are those of the last day that
-    Dagster does not repeat. `unmade` are partitions that only other renditions were made in.
+    `gaps` lists the gaps between cursor and topic, then the recorded ones, newest first.
+    `dead_letters_are_at_most` says that `dead_letters` is only a bound, because many letters are
+    new and not all were read yet. `error` is why a topic can't be read. `last_tick` is the last
+    tick that ended. `last_heartbeat` is that of the daemon that runs the sensor. `failed_runs` are
+    those of the last day that Dagster does not repeat. `unmade` are partitions that only other
+    renditions were made in.
     `sandbox` says of each step that confines rendering children on this host that it is "on", or
     why it is not. `resampler` is what scales pixels on this host.
     """
@@ -98,6 +101,7 @@ class PipelineStatus(BaseModel):
     lag: int | None
     gaps: list[str]
     dead_letters: int | None
+    dead_letters_are_at_most: bool
     error: str | None
     sensor: Literal["running", "stopped", "never ran"]
     daemon: Literal["running", "not running"]
@@ -124,9 +128,13 @@ def pipeline_status(
     error = None
     topic: TopicState | None = None
     letters: int | None = None
+    is_exact = True
     try:
         topic = kafka.topic_state(settings.kafka_topic)
-        letters = len(kafka.dead_letters(settings.dead_letter_topic))
+        folder = instance.storage_directory()
+        with letter_index(kafka, settings.dead_letter_topic, folder, BUDGET_S) as index:
+            letters = index.count
+            is_exact = index.is_complete
     except (TransientError, UserError) as problem:
         error = str(problem)
     partitions, gaps = _partitions(cursor, topic) if topic else ([], [])
@@ -150,6 +158,7 @@ def pipeline_status(
         lag=sum(partition.lag for partition in partitions) if topic else None,
         gaps=gaps + recorded_gaps(instance),
         dead_letters=letters,
+        dead_letters_are_at_most=not is_exact,
         error=error,
         sensor=_sensor_status(sensor),
         daemon="running" if is_alive else "not running",
@@ -256,7 +265,8 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         parts.append(partitions)
     parts += [Text(f"gap: {gap}", style="red") for gap in status.gaps]
     if status.dead_letters:
-        parts.append(Text(f"dead letters: {status.dead_letters}", style="red"))
+        most = "at most " if status.dead_letters_are_at_most else ""
+        parts.append(Text(f"dead letters: {most}{status.dead_letters}", style="red"))
     parts += [
         Text(
             f"{one.rendition}: partitions {how}: {one.partitions}, from {one.first} to {one.last}; "

@@ -13,6 +13,7 @@ from resize_pipeline.defs.runs import one_line_failures, sensor_state
 from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.instance.internals import TickStatus
+from resize_pipeline.kafka.letter_index import letter_index
 from resize_pipeline.kafka.offsets import Cursor, lag, starting_offsets
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
@@ -61,19 +62,16 @@ def build_completeness_checks(
             context.log.warning(warning)
         with one_line_failures(context.op_execution_context):
             check_partition(context.op_execution_context)
-            found = unreconciled_objects(
-                minio,
-                pipeline,
-                kafka.dead_letters(pipeline.dead_letter_topic),
-                [spec for spec in pipeline.renditions if spec.name in selected],
-                Scope(window=window_of(context.op_execution_context, pipeline)),
-                Counter(),
-            )
-            for item, names in found:
-                for name in names:
-                    lacking[name] += 1
-                    if len(shown[name]) < KEYS_SHOWN:
-                        shown[name].append(item.key)
+            scope = Scope(window=window_of(context.op_execution_context, pipeline))
+            specs = [spec for spec in pipeline.renditions if spec.name in selected]
+            folder = context.instance.storage_directory()
+            with letter_index(kafka, pipeline.dead_letter_topic, folder) as letters:
+                found = unreconciled_objects(minio, pipeline, letters, specs, scope, Counter())
+                for item, names in found:
+                    for name in names:
+                        lacking[name] += 1
+                        if len(shown[name]) < KEYS_SHOWN:
+                            shown[name].append(item.key)
         for key in context.selected_asset_check_keys:
             name = key.asset_key.to_user_string()
             rows = [dg.TableRecord({"key": one}) for one in shown[name]]

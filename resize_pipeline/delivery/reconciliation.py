@@ -8,13 +8,13 @@ import datetime as dt
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.kafka.dead_letters import DeadLetter
 from resize_pipeline.renditions.objects import ObjectInfo, is_current, is_ours
 from resize_pipeline.renditions.spec import Rendition, metadata_read, reads_metadata
 from resize_pipeline.resources.minio import MinioResource
@@ -28,6 +28,18 @@ Lookup = Callable[[Rendition, str], ObjectInfo | None]
 """Stats an object in the bucket of a rendition, by its key there."""
 _Passed = tuple[str, Rendition, ObjectInfo]
 """The key of a source that was not listed so far, with a rendition that belongs to it."""
+
+
+class Letters(Protocol):
+    """The current dead letters: `kafka.letter_index.LetterIndex`."""
+
+    def __contains__(self, key: bytes) -> bool:
+        """Return whether a key has a letter."""
+        ...
+
+    def answers(self, key: bytes, identity: str) -> bool:
+        """Return whether a key's letter answers for this state."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ class Scope:
 def unreconciled_objects(
     minio: MinioResource,
     pipeline: PipelineResource,
-    letters: Mapping[bytes, DeadLetter],
+    letters: Letters,
     renditions: Sequence[Rendition],
     scope: Scope,
     listed: Counter[str],
@@ -108,24 +120,25 @@ def unreconciled_objects(
 
 def _is_open(
     pipeline: PipelineResource,
-    letters: Mapping[bytes, DeadLetter],
+    letters: Letters,
     scope: Scope,
     listed: Counter[str],
     item: ObjectInfo,
     lacking: Sequence[str],
 ) -> bool:
     """Return whether a run must process an object that lacks these renditions."""
-    letter = letters.get(letter_key(pipeline.source_bucket, item.key))
+    key = letter_key(pipeline.source_bucket, item.key)
     if not pipeline.is_picture(item.key):
-        return letter is not None and not lacking
+        return not lacking and key in letters
     if scope.force:
         return True
     if not lacking:
-        listed[CURRENT] += letter is None
-        return letter is not None
+        has_letter = key in letters
+        listed[CURRENT] += not has_letter
+        return has_letter
     read = metadata_read(pipeline.renditions, item.metadata or {})
     identity = letter_identity(item.etag, pipeline.spec_digest, read)
-    if letter is not None and letter.identity == identity:
+    if letters.answers(key, identity):
         listed[ANSWERED] += 1
         return False
     return True

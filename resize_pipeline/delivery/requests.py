@@ -1,6 +1,6 @@
 """The objects that Kafka messages ask a run to process, and their dead letters. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from resize_pipeline.delivery.batches import Plan, Request, SourceMessage
@@ -12,7 +12,6 @@ from resize_pipeline.delivery.events import (
     parse_message,
 )
 from resize_pipeline.errors import UserError
-from resize_pipeline.kafka.dead_letters import DeadLetter
 from resize_pipeline.renditions.objects import ObjectInfo
 
 
@@ -98,9 +97,12 @@ def check_newest(
 
 
 def with_dead_letters(
-    requests: Iterable[Request], bucket: str, letters: Mapping[bytes, DeadLetter]
+    requests: Iterable[Request], bucket: str, may_have: Callable[[bytes], bool]
 ) -> Iterator[Request]:
-    """Mark the requests whose dead letter must be taken back when they succeed."""
+    """Mark the requests whose dead letter must be taken back when they succeed.
+
+    Taking back a letter that does not exist costs a message and a stat, and changes nothing.
+    """
     for request in requests:
-        marked = letter_key(bucket, request.key) in letters
+        marked = may_have(letter_key(bucket, request.key))
         yield replace(request, has_dead_letter=marked)

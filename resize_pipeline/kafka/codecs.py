@@ -21,7 +21,8 @@ from typing import Any
 from kafka import codec
 from kafka import errors as kafka_errors
 from kafka.record import legacy_records, memory_records
-from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.default_records import ControlRecord, DefaultRecord, DefaultRecordBatch
+from kafka.record.util import decode_varint
 
 BATCH_MAX_BYTES = 8 * 2**20
 """Most bytes that a batch may have once it is decompressed.
@@ -31,6 +32,12 @@ MinIO's producers compare the uncompressed size with their own limit of 1 MiB.
 """
 POLL_MAX_BYTES = 2 * BATCH_MAX_BYTES
 """Most bytes that the batches of one poll may have together once they are decompressed."""
+
+HEADERS_MAX = 32
+"""Most headers of a record that are decoded; a dead letter has ten.
+
+An empty header takes 2 bytes of a batch and 64 bytes of memory.
+"""
 
 XERIAL_MAGIC = b"\x82SNAPPY\x00"
 """Start of snappy data in blocks, as Java's producer writes them (xerial's snappy-java)."""
@@ -222,11 +229,50 @@ class BoundedRecordBatch(DefaultRecordBatch):
         self._pos = 0
         self._decompressed = True
 
+    def _read_msg(self, decode_varint: Any = decode_varint) -> Any:
+        """Decode a record as kafka-python does, but at most `HEADERS_MAX` of its headers."""
+        buffer = self._buffer
+        length, start = decode_varint(buffer, self._pos)
+        end = start + length
+        # Attributes, which are always 0.
+        _, pos = decode_varint(buffer, start)
+        timestamp_delta, pos = decode_varint(buffer, pos)
+        offset_delta, pos = decode_varint(buffer, pos)
+        key, pos = _field(buffer, pos)
+        value, pos = _field(buffer, pos)
+        count, pos = decode_varint(buffer, pos)
+        headers: list[tuple[str, bytes | None]] = []
+        for _ in range(min(count, HEADERS_MAX)):
+            name, pos = _field(buffer, pos)
+            content, pos = _field(buffer, pos)
+            if name is None:
+                msg = "a header without a key"
+                raise kafka_errors.CorruptRecordError(msg)
+            headers.append((name.decode(), content))
+        if count > HEADERS_MAX and pos <= end:
+            pos = end
+        if count < 0 or pos != end or end > len(buffer):
+            msg = f"a record of {length} bytes and {count} headers ends at {pos - start}"
+            raise kafka_errors.CorruptRecordError(msg)
+        self._pos = pos
+        is_log_time = self.timestamp_type == self.LOG_APPEND_TIME
+        timestamp = self.max_timestamp if is_log_time else self.first_timestamp + timestamp_delta
+        kind = ControlRecord if self.is_control_batch else DefaultRecord
+        offset = self.base_offset + offset_delta
+        return kind(length, offset, timestamp, self.timestamp_type, key, value, headers)
+
     def __next__(self) -> Any:
         try:
             return super().__next__()
         except BROKEN as error:
             raise UndecodableBatchError(error, self.next_offset) from error
+
+
+def _field(buffer: bytearray, pos: int) -> tuple[bytes | None, int]:
+    size, pos = decode_varint(buffer, pos)
+    if size < 0:
+        return None, pos
+    return bytes(buffer[pos : pos + size]), pos + size
 
 
 def _charge(size: int) -> None:

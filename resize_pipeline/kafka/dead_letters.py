@@ -8,13 +8,14 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypedDict
 
 from resize_pipeline.errors import UserError, escaped
 from resize_pipeline.kafka.messages import Message, Outgoing
 
 TEXT_MAX = 1000
-"""Most characters of an error message that are kept: brokers limit headers and value together."""
+"""Most characters of a text that are kept, and read: brokers limit headers and value together."""
 
 Headers = list[tuple[str, bytes]]
 
@@ -120,20 +121,21 @@ class DeadLetter:
         """Read a message of the topic; None for a tombstone or a message without a key."""
         if message.key is None or message.value is None:
             return None
-        text = {name: value.decode(errors="replace") for name, value in message.headers}
+        # Others can write to the topic: a header may have no value, or a very long one.
+        text = {name: (value or b"").decode(errors="replace") for name, value in message.headers}
         return cls(
             key=message.key,
             value=message.value,
-            error_class=text.get("error-class", ""),
-            error_message=text.get("error-message", ""),
+            error_class=text.get("error-class", "")[:TEXT_MAX],
+            error_message=text.get("error-message", "")[:TEXT_MAX],
             identity=text.get("identity", ""),
-            run_id=text.get("run-id", ""),
+            run_id=text.get("run-id", "")[:TEXT_MAX],
             attempt=_number(text.get("attempt"), 0),
-            topic=text.get("topic", ""),
+            topic=text.get("topic", "")[:TEXT_MAX],
             partition=_number(text.get("partition"), -1),
             offset=_number(text.get("offset"), -1),
             size=_number(text.get("size"), -1),
-            sha256=text.get("sha256", ""),
+            sha256=text.get("sha256", "")[:TEXT_MAX],
         )
 
 
@@ -147,8 +149,13 @@ class KeptValue(TypedDict):
 
 def kept_value(original: bytes, most: int) -> KeptValue:
     """Return what a dead letter keeps of an original: all of it, or its first `most` bytes."""
-    digest = hashlib.sha256(original).hexdigest()
-    return {"value": original[:most], "size": len(original), "sha256": digest}
+    return {"value": original[:most], "size": len(original), "sha256": _sha256(original)}
+
+
+@lru_cache(maxsize=1)
+def _sha256(original: bytes) -> str:
+    # One message can have hundreds of letters, one after the other.
+    return hashlib.sha256(original).hexdigest()
 
 
 def position_key(topic: str, partition: int, offset: int) -> bytes:
@@ -174,7 +181,7 @@ def find_letters(
     """Return the dead letters of some keys, which may be escaped or lack the bucket.
 
     Args:
-        letters: all dead letters, by key.
+        letters: the dead letters of these keys, by key.
         keys: the keys as `resize-pipeline dead-letters list` shows them, with or without bucket.
         bucket: the bucket to add to a key that lacks it.
 

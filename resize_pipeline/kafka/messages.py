@@ -65,3 +65,9 @@ class Undecodable:
     key: None = None
     value: None = None
     headers: tuple[()] = ()
+
+
+def message_bytes(message: Message) -> int:
+    """Return the bytes of a message's key, value and headers."""
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from resize_pipeline.errors import TooLargeError, UserError
 from resize_pipeline.kafka.codecs import FullPollError, UndecodableBatchError
 from resize_pipeline.kafka.connection import DELIVERY_TIMEOUT_MS, Connection
-from resize_pipeline.kafka.dead_letters import DeadLetter, newest
+from resize_pipeline.kafka.dead_letters import DeadLetter
 from resize_pipeline.kafka.messages import Message, Outgoing
 from resize_pipeline.kafka.offsets import OffsetRange, TopicState
 from resize_pipeline.kafka.reading import poll, read
@@ -144,16 +144,6 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             )
         return ends | {tp.partition: one.offset for tp, one in found.items() if one}
 
-    def read_all(self, topic: str) -> Iterator[Message]:
-        """Read a topic from its start to its present end, each partition in order.
-
-        Raises:
-            TransientError: as in `read`.
-            UserError: the topic does not exist.
-        """
-        state = self.topic_state(topic)
-        return self.read(topic, state.starts, state.ends, position={})
-
     def send(self, topic: str, messages: Iterable[Outgoing]) -> None:
         """Send messages; return when all in-sync replicas have every one of them.
 
@@ -236,15 +226,6 @@ class KafkaResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         """
         start, end = {offsets.partition: offsets.start}, {offsets.partition: offsets.end}
         return self.read(topic, start, end, position={})
-
-    def dead_letters(self, topic: str) -> dict[bytes, DeadLetter]:
-        """Return the dead letters that were not deleted, by key.
-
-        Raises:
-            TransientError: Kafka is unreachable.
-            UserError: the topic does not exist.
-        """
-        return newest(self.read_all(topic))
 
     def send_dead_letters(
         self, topic: str, letters: Sequence[DeadLetter], *, taken_back: Sequence[bytes] = ()

@@ -19,6 +19,7 @@ from resize_pipeline.delivery.events import RECORDS_MAX
 from resize_pipeline.kafka.dead_letters import DeadLetter
 from resize_pipeline.settings import MIB, Settings
 from tests.integration.test_pipeline import Pipeline
+from tests.support.letters import current_letters
 from tests.support.pictures import detailed, encoded
 
 pytestmark = [pytest.mark.attacks, pytest.mark.integration]
@@ -82,7 +83,7 @@ def huge_claims(pipeline: Pipeline) -> None:
 
 
 def letters(pipeline: Pipeline) -> list[DeadLetter]:
-    return [*pipeline.kafka.dead_letters(pipeline.settings.dead_letter_topic).values()]
+    return [*current_letters(pipeline.kafka, pipeline.settings.dead_letter_topic).values()]
 
 
 def work_off(pipeline: Pipeline) -> list[dg.RunRequest]:
@@ -172,7 +173,9 @@ from pathlib import Path
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.kafka.messages import Undecodable
 kafka = KafkaResource(bootstrap_servers=sys.argv[1])
-found = [isinstance(one, Undecodable) for one in kafka.read_all(sys.argv[2])]
+state = kafka.topic_state(sys.argv[2])
+messages = kafka.read(state.topic, state.starts, state.ends, position={})
+found = [isinstance(one, Undecodable) for one in messages]
 # Not getrusage, whose figure includes the process that started this one.
 [peak] = re.findall(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 print(sum(found), len(found), int(peak) * 1024)

@@ -32,6 +32,7 @@ from resize_pipeline.resources.minio import MinioResource
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.faults.cluster import Cluster
 from tests.faults.ledger import Ledger, Writer, picture
+from tests.support.letters import current_letters
 from tests.support.waiting import wait_until
 
 SETTLED_TIMEOUT_S = 420.0
@@ -211,7 +212,7 @@ class Checker:
         """Say which acknowledged objects are gone, or neither rendered nor rejected."""
         minio = self.store()
         suffixes = tuple(self.cluster.settings.suffixes)
-        letters = self.cluster.kafka.dead_letters(self.cluster.settings.dead_letter_topic)
+        letters = current_letters(self.cluster.kafka, self.cluster.settings.dead_letter_topic)
         source = {item.key: item for item in minio.list_objects(self.bucket, self.prefix)}
         lost = [
             f"{key} was acknowledged, but is not in the source"
@@ -246,7 +247,7 @@ class Checker:
     def stale(self) -> list[str]:
         """Say which renditions are of another content than the source has."""
         minio = self.store()
-        letters = self.cluster.kafka.dead_letters(self.cluster.settings.dead_letter_topic)
+        letters = current_letters(self.cluster.kafka, self.cluster.settings.dead_letter_topic)
         wrong: list[str] = []
         versions: dict[str, set[tuple[str, str | None]]] = {}
         newest: dict[str, str] = {}

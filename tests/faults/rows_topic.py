@@ -14,6 +14,7 @@ from resize_pipeline.delivery.events import notification
 from tests.faults.checker import Checker
 from tests.faults.ledger import picture
 from tests.faults.world import World, own_messages, row, wait_for_messages
+from tests.support.letters import current_letters
 from tests.support.undecodable import send_undecodable
 
 ELSEWHERE = notification("another-bucket", "a.jpg", size=1, etag=None)
@@ -251,8 +252,8 @@ def strange_times(world: World) -> None:
     evidence=lambda world: next(
         (
             f"dead letter {one.position}: {one.error_message}"
-            for one in world.cluster.kafka.dead_letters(
-                world.cluster.settings.dead_letter_topic
+            for one in current_letters(
+                world.cluster.kafka, world.cluster.settings.dead_letter_topic
             ).values()
             if one.error_class == "Malformed"
         ),
@@ -315,7 +316,7 @@ def unknown_codec(world: World) -> None:
     send_undecodable(brokers, topic, lost, how="header key")
     world.put("between.jpg")
     world.settled()
-    letters = cluster.kafka.dead_letters(cluster.settings.dead_letter_topic).values()
+    letters = current_letters(cluster.kafka, cluster.settings.dead_letter_topic).values()
     told = [
         one.offset
         for one in letters

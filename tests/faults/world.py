@@ -12,6 +12,7 @@ from resize_pipeline.kafka.messages import Message
 from tests.faults.checker import Baseline, Checker, Violation
 from tests.faults.cluster import Cluster
 from tests.faults.ledger import Ledger, Storm, Writer, picture
+from tests.support.letters import current_letters, read_all
 from tests.support.waiting import wait_until
 
 Evidence = Callable[["World"], str | None]
@@ -156,13 +157,13 @@ class World:
 
     def letter(self, key: str) -> str | None:
         """What a key's dead letter says."""
-        letters = self.cluster.kafka.dead_letters(self.cluster.settings.dead_letter_topic)
+        letters = current_letters(self.cluster.kafka, self.cluster.settings.dead_letter_topic)
         found = letters.get(f"{self.cluster.settings.source_bucket}/{key}".encode())
         return found.error_message if found else None
 
     def letters(self) -> dict[str, str]:
         """What the dead letters of this row's keys say, by the names that the row gave them."""
-        found = self.cluster.kafka.dead_letters(self.cluster.settings.dead_letter_topic)
+        found = current_letters(self.cluster.kafka, self.cluster.settings.dead_letter_topic)
         prefix = f"{self.cluster.settings.source_bucket}/{self.prefix}".encode()
         return {
             key.removeprefix(prefix).decode(): letter.error_message
@@ -180,7 +181,7 @@ def own_messages(world: World) -> list[Message]:
     key = f"{world.cluster.settings.source_bucket}/{world.prefix}".encode()
     topic = world.cluster.settings.kafka_topic
     return [
-        one for one in world.cluster.kafka.read_all(topic) if one.key and one.key.startswith(key)
+        one for one in read_all(world.cluster.kafka, topic) if one.key and one.key.startswith(key)
     ]
 
 

@@ -30,6 +30,7 @@ from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import InProcessRenderer
 from tests.integration.test_pipeline import Pipeline
+from tests.support.letters import current_letters
 from tests.support.pictures import detailed, encoded
 from tests.support.undecodable import send_undecodable
 from tests.support.waiting import wait_until
@@ -75,7 +76,7 @@ def reconcile(pipeline: Pipeline) -> dict[str, dict]:
 
 
 def letters(pipeline: Pipeline) -> dict[bytes, DeadLetter]:
-    return pipeline.kafka.dead_letters(pipeline.settings.dead_letter_topic)
+    return current_letters(pipeline.kafka, pipeline.settings.dead_letter_topic)
 
 
 def letter_key(pipeline: Pipeline, key: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from resize_pipeline.settings import Settings
 from tests.integration.test_pipeline import Pipeline
 from tests.support import hostile
+from tests.support.letters import current_letters
 from tests.support.pictures import decoded
 
 pytestmark = pytest.mark.integration
@@ -65,7 +66,7 @@ def test_hostile_pictures_are_dead_lettered_and_their_neighbours_rendered(
         for request in requests:
             pipeline.run(request)
 
-    letters = pipeline.kafka.dead_letters(pipeline.settings.dead_letter_topic)
+    letters = current_letters(pipeline.kafka, pipeline.settings.dead_letter_topic)
     prefix = f"{pipeline.settings.source_bucket}/".encode()
     reasons = {
         key.removeprefix(prefix).decode(): letter.error_message for key, letter in letters.items()

@@ -20,6 +20,7 @@ from resize_pipeline.kafka.offsets import OffsetRange, TopicState, lag
 from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
+from tests.support.letters import read_all as whole_topic
 from tests.support.undecodable import send_undecodable
 from tests.support.waiting import wait_until
 
@@ -280,7 +281,7 @@ class TestSend:
             (b"large", bytes(900_000), []),
         ]
         kafka.send(topic, sent)
-        found = [(one.key, one.value, list(one.headers)) for one in kafka.read_all(topic)]
+        found = [(one.key, one.value, list(one.headers)) for one in whole_topic(kafka, topic)]
         assert sorted(found, key=repr) == sorted(sent, key=repr)
 
     def test_what_the_broker_refuses_is_an_error(self, kafka: KafkaResource, topic: str) -> None:

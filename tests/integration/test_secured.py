@@ -24,6 +24,7 @@ from resize_pipeline.settings import Settings
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.integration.test_pipeline import Pipeline
 from tests.support.certificates import issue, key_as_pem
+from tests.support.letters import current_letters
 from tests.support.pictures import decoded, detailed, encoded
 from tests.support.project import Project
 from tests.support.secured import PASSWORD, USER, Secured, secured_servers
@@ -134,7 +135,7 @@ def test_over_client_certificates(
     changes["notify_kafka_client_tls_key"] = secured.client.key_file
     pipeline = Pipeline(secured.settings(**changes), tmp_path, instance)
     render_one(pipeline)
-    letters = pipeline.kafka.dead_letters(pipeline.settings.dead_letter_topic)
+    letters = current_letters(pipeline.kafka, pipeline.settings.dead_letter_topic)
     assert list(letters) == [f"{pipeline.settings.source_bucket}/none.png".encode()]
 
 
@@ -450,7 +451,7 @@ def test_an_object_with_its_uploaders_own_key_is_not_missing(
     pipeline.wait_for_events(4)
     for request in pipeline.tick().run_requests or []:
         pipeline.run(request)
-    letters = pipeline.kafka.dead_letters(pipeline.settings.dead_letter_topic)
+    letters = current_letters(pipeline.kafka, pipeline.settings.dead_letter_topic)
     bucket = pipeline.settings.source_bucket
     for key in ("deeper/rose.jpg", "other.jpg"):
         assert "SSE-C" in letters[f"{bucket}/{key}".encode()].error_message

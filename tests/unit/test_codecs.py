@@ -17,6 +17,7 @@ from resize_pipeline.kafka import codecs
 from resize_pipeline.kafka.codecs import (
     BATCH_MAX_BYTES,
     DECODERS,
+    HEADERS_MAX,
     POLL_MAX_BYTES,
     FullPollError,
     OversizedBatchError,
@@ -165,3 +166,36 @@ def test_a_legacy_batch_that_is_too_large_is_undecodable_too() -> None:
     with pytest.raises(UndecodableBatchError, match="once it is decompressed") as caught:
         poll(Consumer())
     assert caught.value.end is None
+
+
+def with_headers(*counts: int) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 2**31 - 1)
+    for index, count in enumerate(counts):
+        headers = [(f"name-{number}", b"%d" % number) for number in range(count)]
+        assert builder.append(index, index, b"key", b"%d" % index, headers)
+    return bytes(builder.build())
+
+
+def records_of(data: bytes) -> list:
+    batch = MemoryRecords(data).next_batch()
+    assert batch
+    return list(batch)
+
+
+def test_only_the_first_headers_of_a_record_are_decoded() -> None:
+    """8 MiB of empty headers took 32 times that memory."""
+    counts = (0, 1, HEADERS_MAX, HEADERS_MAX + 1, 10_000, 2)
+    found = records_of(with_headers(*counts))
+    assert [len(one.headers) for one in found] == [min(one, HEADERS_MAX) for one in counts]
+    assert [(one.key, one.value, one.offset) for one in found] == [
+        (b"key", b"%d" % index, index) for index in range(len(counts))
+    ]
+    assert found[2].headers[-1] == (f"name-{HEADERS_MAX - 1}", b"%d" % (HEADERS_MAX - 1))
+
+
+@pytest.mark.parametrize("kept", range(62, 90))
+def test_a_record_that_claims_more_than_it_has_is_broken(kept: int) -> None:
+    data = bytearray(with_headers(HEADERS_MAX + 5))[:kept]
+    data[8:12] = struct.pack(">i", len(data) - 12)
+    with pytest.raises(UndecodableBatchError):
+        records_of(bytes(data))

@@ -1,7 +1,9 @@
 """Dead letters, written to the topic and read back."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from resize_pipeline.kafka.dead_letters import (
     DeadLetter,
     Headers,
     find_letters,
+    kept_value,
     newest,
     position_key,
 )
@@ -89,6 +92,7 @@ def test_neither_tombstones_nor_messages_without_a_key_are_letters(message: Mess
     [
         [],
         [("attempt", b"many"), ("offset", b"\xff"), ("partition", b"")],
+        [("attempt", None), ("identity", None), ("topic", None)],
         [("attempt", "٣".encode()), ("offset", b"--1"), ("partition", b"9" * 5000)],
     ],
 )
@@ -96,6 +100,28 @@ def test_a_stranger_s_message_is_a_letter_without_details(headers: Headers) -> N
     again = DeadLetter.read(Message(b"k", b"v", headers))
     assert again
     assert (again.key, again.value, again.error_message) == (b"k", b"v", "")
+
+
+def test_a_stranger_s_texts_are_cut() -> None:
+    names = ("error-class", "error-message", "run-id", "topic", "sha256")
+    again = DeadLetter.read(Message(b"k", b"v", [(name, b"x" * 10**6) for name in names]))
+    assert again
+    assert {len(again.error_class), len(again.topic), len(again.run_id)} == {TEXT_MAX}
+    assert {len(again.error_message), len(again.sha256)} == {TEXT_MAX}
+
+
+def test_a_message_of_many_letters_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+
+    def sha256(data: bytes) -> Any:
+        hashed.append(len(data))
+        return hashlib.new("sha256", data)
+
+    monkeypatch.setattr("resize_pipeline.kafka.dead_letters.hashlib.sha256", sha256)
+    original = b"one message" * 1_000
+    kept = [kept_value(original, 10) for _ in range(100)]
+    assert {one["sha256"] for one in kept} == {hashlib.new("sha256", original).hexdigest()}
+    assert len(hashed) == 1
 
 
 class TestNewest:

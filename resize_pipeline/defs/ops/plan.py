@@ -1,7 +1,7 @@
 """The first step of a run: find the objects that it covers, and cut them into batches."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,11 +18,12 @@ from resize_pipeline.defs.runs import (
     selected_renditions,
 )
 from resize_pipeline.delivery.batches import Batch, Covers, Plan, Request, SourceMessage, batches_of
-from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
+from resize_pipeline.delivery.reconciliation import Letters, Scope, unreconciled_objects
 from resize_pipeline.delivery.requests import Requested, check_newest, with_dead_letters
 from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value, position_key
+from resize_pipeline.kafka.letter_index import BUDGET_S, letter_index
 from resize_pipeline.kafka.messages import Undecodable
 from resize_pipeline.kafka.offsets import OffsetRange, readable
 from resize_pipeline.resources.kafka import KafkaResource
@@ -52,17 +53,19 @@ def plan(
         config = PlanConfig.parse(context.op_config)
         _check_config(context, config, pipeline)
         planned = Plan(started=time.time())
-        letters = kafka.dead_letters(pipeline.dead_letter_topic)
-        if config.offset_ranges:
-            found = _read_ranges(context, config, kafka, pipeline, planned)
-        elif config.objects:
-            found = _named(config, minio, pipeline)
-        else:
-            found = _listed(context, config, minio, pipeline, letters, planned)
-        requests = [
-            replace(request, force=config.force)
-            for request in with_dead_letters(found, pipeline.source_bucket, letters)
-        ]
+        # A listing asks which states were answered, so it waits for the whole index.
+        is_listing = not config.offset_ranges and not config.objects
+        folder = context.instance.storage_directory()
+        budget_s = None if is_listing else BUDGET_S
+        with letter_index(kafka, pipeline.dead_letter_topic, folder, budget_s) as letters:
+            if config.offset_ranges:
+                found = _read_ranges(context, config, kafka, pipeline, planned)
+            elif config.objects:
+                found = _named(config, minio, pipeline)
+            else:
+                found = _listed(context, config, minio, pipeline, letters, planned)
+            marked = with_dead_letters(found, pipeline.source_bucket, letters.may_have)
+            requests = [replace(request, force=config.force) for request in marked]
         planned.objects = len(requests)
         if planned.left_after is not None:
             context.log.info(f"more objects after {planned.left_after!r}: left to a follow-up run")
@@ -178,7 +181,7 @@ def _listed(
     config: PlanConfig,
     minio: MinioResource,
     pipeline: PipelineResource,
-    letters: Mapping[bytes, DeadLetter],
+    letters: Letters,
     planned: Plan,
 ) -> Iterator[Request]:
     is_everywhere = config.reconcile or bool(config.prefix)

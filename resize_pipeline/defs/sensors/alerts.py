@@ -17,8 +17,9 @@ from resize_pipeline.instance.internals import (
     DagsterRunReaction,
     JobFailureData,
 )
-from resize_pipeline.kafka.dead_letters import newest
-from resize_pipeline.kafka.messages import Message
+from resize_pipeline.kafka.dead_letters import DeadLetter, newest
+from resize_pipeline.kafka.letter_index import letter_index
+from resize_pipeline.kafka.messages import Message, message_bytes
 from resize_pipeline.kafka.offsets import Cursor, starting_offsets
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.pipeline import PipelineResource
@@ -31,6 +32,8 @@ FAILED_RUN_INTERVAL_S = 15
 DEAD_LETTER_INTERVAL_S = 60
 MESSAGES_MOST = 10_000
 """Most messages of the dead-letter topic that one notice covers."""
+BYTES_MOST = 32 * 2**20
+"""Bytes of messages after which a notice covers no more: it is made in memory."""
 READ_BUDGET_S = 15.0
 """How long a tick reads: with the post, well below the 60 s after which Dagster terminates it."""
 STALL_TIMEOUT_S = 10.0
@@ -133,30 +136,32 @@ def build_dead_letter_sensor() -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         deadline = time.monotonic() + READ_BUDGET_S
 
-        def read(
-            start: Mapping[int, int], end: Mapping[int, int], position: dict[int, int]
-        ) -> Iterator[Message]:
+        def read(start: Mapping[int, int], position: dict[int, int]) -> Iterator[Message]:
             messages = kafka.read(
-                state.topic, start, end, position=position, stall_timeout_s=STALL_TIMEOUT_S
+                state.topic, start, state.ends, position=position, stall_timeout_s=STALL_TIMEOUT_S
             )
+            size = 0
             for message in messages:
                 yield message
-                if time.monotonic() > deadline:
+                size += message_bytes(message)
+                if time.monotonic() > deadline or size > BYTES_MOST:
                     return
 
         state = kafka.topic_state(pipeline.dead_letter_topic)
-        first = state.starts
-        end = state.ends
         start, _ = starting_offsets(Cursor.parse(context.cursor, DEAD_LETTER_SENSOR_NAME), state)
         position: dict[int, int] = {}
-        letters = newest(itertools.islice(read(start, end, position), MESSAGES_MOST))
-        # A retried run or a repeated event writes the same letter again.
-        told = newest(read(first, start, {})) if letters else {}
-        new = [
-            letter
-            for letter in letters.values()
-            if letter.key not in told or letter.identity != told[letter.key].identity
-        ]
+        letters = newest(itertools.islice(read(start, position), MESSAGES_MOST))
+        new: list[DeadLetter] = []
+        if letters:
+            folder = context.instance.storage_directory()
+            left_s = deadline - time.monotonic()
+            with letter_index(kafka, state.topic, folder, left_s) as index:
+                # A retried run or a repeated event writes the same letter again.
+                new = [
+                    letter
+                    for letter in letters.values()
+                    if not index.is_known_since(letter.key, letter.identity, start)
+                ]
         if new:
             webhook.post(dead_letters_notice(new))
         after = Cursor(topic=state.topic, topic_id=state.topic_id, next_offsets=position)
