@@ -1,8 +1,9 @@
 """Parses the bytes of a Kafka message into events: what happened to which object.
 
-Supports MinIO's notification and the plain S3 `Records` document, which has no `Key` at the top
-level and no `s3:` before the event name. Everything in a message is untrusted: what can't be parsed
-becomes `Malformed` with a reason, never an exception.
+Supports the notifications of MinIO, AIStor and RustFS, and the plain S3 `Records` document of
+Amazon S3 and Ceph, which has no `Key` at the top level and no `s3:` before the event name.
+Everything in a message is untrusted: what can't be parsed becomes `Malformed` with a reason, never
+an exception.
 """
 
 import datetime as dt
@@ -23,8 +24,13 @@ RECORDS_MAX = 500
 """Most records of one message. MinIO and Amazon S3 put one into each, and offset ranges can't split
 a message between runs."""
 
+CEPH = "ceph:s3"
+"""Event source of Ceph's object gateway (Ceph, "Bucket Notifications", Events)."""
+
 SIZE_MAX = 2**63 - 1
 """Largest size that is accepted: S3 clients read sizes as signed 64-bit integers."""
+SIZE_DIGITS = 20
+"""A longer number is larger than `SIZE_MAX`, and expensive to parse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +131,18 @@ def _unquoted(key: str) -> tuple[str, int]:
     return data.decode(), len(data)
 
 
+def _raw(key: str) -> tuple[str, int]:
+    """Return the key as it is, and its length in bytes: Ceph encodes no "+" and no "%"."""
+    return key, len(key.encode())
+
+
 def _parse_record(record: Any, source_bucket: str) -> Event:
     try:
         name = record["eventName"].removeprefix("s3:")
         bucket = record["s3"]["bucket"]["name"]
         entity = record["s3"]["object"]
-        key, length = _unquoted(entity["key"])
+        is_ceph = record.get("eventSource") == CEPH
+        key, length = _raw(entity["key"]) if is_ceph else _unquoted(entity["key"])
     except (KeyError, TypeError, AttributeError) as error:
         return Malformed(f"a record without event name, bucket or key: {type(error).__name__}")
     except UnicodeError:
@@ -150,8 +162,8 @@ def _parse_record(record: Any, source_bucket: str) -> Event:
     return ObjectCreated(
         key=key,
         time=time,
-        size=_size(entity.get("size")),
-        etag=_text(entity.get("eTag")),
+        size=_size(entity.get("size"), as_text=is_ceph),
+        etag=_etag(entity.get("eTag")),
         version_id=_text(entity.get("versionId")),
     )
 
@@ -165,10 +177,18 @@ def _time(value: Any) -> dt.datetime | None:
         return None
 
 
-def _size(value: Any) -> int:
+def _size(value: Any, *, as_text: bool) -> int:
+    # Ceph's documentation shows sizes as strings.
+    if as_text and isinstance(value, str) and len(value) < SIZE_DIGITS and value.isdecimal():
+        value = int(value)
     # MinIO omits a size of 0. In Python a bool is an int.
     return value if type(value) is int and 0 <= value <= SIZE_MAX else 0
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _etag(value: Any) -> str | None:
+    # Some servers keep the quotes that the HTTP header has.
+    return _text(value.strip('"')) if isinstance(value, str) else None

@@ -26,6 +26,7 @@ from resize_pipeline.errors import (
     UserError,
 )
 from resize_pipeline.renditions.objects import ObjectInfo, Original
+from resize_pipeline.resources.content_encoding import without_encoding
 from resize_pipeline.resources.s3_errors import Answer, explained_answer, is_missing
 from resize_pipeline.settings import MIB, Settings
 from resize_pipeline.tls import TlsNames, client_context, explained, tls_error_of
@@ -123,9 +124,6 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 msg = f"bucket {bucket!r} at {self.endpoint}: {error}"
                 raise UserError(msg) from error
             raise PermanentError(str(error)) from error
-        except urllib3.exceptions.DecodeError as error:
-            msg = "its content does not match its Content-Encoding"
-            raise PermanentError(msg) from error
         except (ServerError, MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(self.endpoint, error) from error
 
@@ -241,8 +239,12 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 raise
             try:
                 size = int(response.headers.get("content-length", 0))
-                # Decoding an object with a Content-Encoding can produce any size.
-                data = b"" if size > max_bytes else response.read(max_bytes + 1)
+                data = b""
+                if size <= max_bytes:
+                    stored = response.read(max_bytes + 1, decode_content=False)
+                    encoding = response.headers.get("content-encoding", "")
+                    # Decoding can produce any size.
+                    data = without_encoding(stored, encoding, max_bytes)
                 if max(size, len(data)) > max_bytes:
                     # Closing drops the connection instead of reading the rest of the object.
                     response.close()

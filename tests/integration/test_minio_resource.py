@@ -29,6 +29,7 @@ from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
+from tests.support.pictures import detailed, encoded
 
 MIB = 2**20
 # A tick or a step may wait this long for a server that is away; Dagster cuts a tick at 60 s.
@@ -226,6 +227,16 @@ class TestObjects:
         put(minio, bucket, "bomb", gzip.compress(bytes(64 * MIB)), metadata=headers)
         with pytest.raises(PermanentError, match="SOURCE_MAX_BYTES"):
             minio.download(bucket, "bomb", max_bytes=MIB)
+
+    @pytest.mark.parametrize("claim", ["gzip", "deflate", "br", "zstd", "nonsense"])
+    def test_a_picture_that_claims_an_encoding_is_read_as_it_is(
+        self, minio: MinioResource, bucket: str, claim: str
+    ) -> None:
+        data = encoded(detailed(40, 30), "JPEG")
+        put(minio, bucket, "a.jpg", data, metadata={"Content-Encoding": claim})
+        downloaded = minio.download(bucket, "a.jpg", max_bytes=MIB)
+        assert downloaded
+        assert downloaded.data == data
 
     def test_an_object_with_a_wrong_encoding_is_its_own_problem(
         self, minio: MinioResource, bucket: str

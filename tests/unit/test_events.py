@@ -301,3 +301,115 @@ def test_records_that_are_almost_right_never_raise(almost: Any) -> None:
     if isinstance(event, ObjectCreated):
         assert event.size >= 0
         assert event.etag is None or isinstance(event.etag, str)
+
+
+# Each after the server's documentation: the fields that matter here, in the server's own forms.
+AMAZON = {
+    "eventVersion": "2.1",
+    "eventSource": "aws:s3",
+    "awsRegion": "us-west-2",
+    "eventTime": "2026-05-04T10:59:59.123Z",
+    "eventName": "ObjectCreated:Put",
+    "s3": {
+        "s3SchemaVersion": "1.0",
+        "bucket": {"name": "images", "arn": "arn:aws:s3:::images"},
+        "object": {
+            "key": "red+flower%2B1.jpg",
+            "size": 1024,
+            "eTag": "d41d8cd98f00b204e9800998ecf8427e",
+            "versionId": "096fKKXTRTtl3on89fVO.nfljtsv6qko",
+            "sequencer": "0055AED6DCD90281E5",
+        },
+    },
+}
+CEPH = {
+    "eventVersion": "2.1",
+    "eventSource": "ceph:s3",
+    "awsRegion": "us-east-1",
+    "eventTime": "2026-05-04T10:59:59.123724Z",
+    "eventName": "ObjectCreated:CompleteMultipartUpload",
+    "s3": {
+        "configurationId": "resize",
+        "bucket": {"name": "images", "arn": "arn:aws:s3:us-east-1::images", "id": "5332.38"},
+        "object": {
+            "key": "a b+c/100%25.jpg",
+            "size": "1024",
+            "eTag": "37b51d194a7513e45b56f6524f2d51f2",
+            "versionId": "",
+            "sequencer": "F7E6D75DC742D108",
+            "metadata": [],
+            "tags": [],
+        },
+    },
+    "eventId": "",
+    "opaqueData": "",
+}
+RUSTFS = {
+    "eventVersion": "2.1",
+    "eventSource": "rustfs:s3",
+    "awsRegion": "us-east-1",
+    "eventTime": "2026-05-04T10:59:59.123456789Z",
+    "eventName": "s3:ObjectCreated:Put",
+    "s3": {
+        "bucket": {"name": "images", "arn": "arn:aws:s3:::images"},
+        "object": {
+            "key": "a%2Bb%2Fc+d.jpg",
+            "size": 7,
+            "eTag": '"37b51d194a7513e45b56f6524f2d51f2"',
+            "versionId": None,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("one", "key", "size", "version"),
+    [
+        (AMAZON, "red flower+1.jpg", 1024, "096fKKXTRTtl3on89fVO.nfljtsv6qko"),
+        (CEPH, "a b+c/100%25.jpg", 1024, None),
+        (RUSTFS, "a+b/c d.jpg", 7, None),
+    ],
+    ids=["Amazon S3", "Ceph", "RustFS"],
+)
+def test_creations_as_other_servers_announce_them(
+    one: dict[str, Any], key: str, size: int, version: str | None
+) -> None:
+    document = json.dumps({"Records": [one]}).encode()
+    [event] = parse_message(document, source_bucket="images")
+    assert isinstance(event, ObjectCreated)
+    assert (event.key, event.size, event.version_id) == (key, size, version)
+    assert event.etag
+    assert event.etag.isalnum()
+    assert event.time
+    assert event.time.replace(microsecond=0) == TIME.replace(microsecond=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ObjectRemoved:Delete",
+        "s3:ObjectRemoved:DeleteMarkerCreated",
+        "ObjectRemoved:DeleteMarkerCreated",
+    ],
+)
+def test_removals_as_other_servers_announce_them(name: str) -> None:
+    document = json.dumps({"Records": [{**CEPH, "eventName": name}]}).encode()
+    [event] = parse_message(document, source_bucket="images")
+    assert isinstance(event, ObjectRemoved)
+    assert event.key == "a b+c/100%25.jpg"
+
+
+@pytest.mark.parametrize("size", ["-1", "1e3", "", "9" * 5000, "²", str(2**63)])
+def test_a_size_that_is_no_number_counts_as_unknown(size: str) -> None:
+    one = json.loads(json.dumps(CEPH))
+    one["s3"]["object"]["size"] = size
+    [event] = parse_message(json.dumps({"Records": [one]}).encode(), source_bucket="images")
+    assert isinstance(event, ObjectCreated)
+    assert event.size == 0
+
+
+def test_a_raw_key_that_is_no_text_is_malformed() -> None:
+    one = json.loads(json.dumps(CEPH))
+    one["s3"]["object"]["key"] = 7
+    [event] = parse_message(json.dumps({"Records": [one]}).encode(), source_bucket="images")
+    assert isinstance(event, Malformed)
