@@ -14,6 +14,7 @@ from resize_pipeline.defs.schedules import build_completeness, build_reconciliat
 from resize_pipeline.defs.sensors.alerts import build_dead_letter_sensor, build_failed_run_sensor
 from resize_pipeline.defs.sensors.follow_ups import build_follow_ups
 from resize_pipeline.defs.sensors.minio_events import build_sensor
+from resize_pipeline.defs.sensors.slow_lane import build_slow_lane
 from resize_pipeline.environment import export_secrets, load_settings
 from resize_pipeline.instance.open import check_modules, instance_file
 from resize_pipeline.renditions.file import load_renditions
@@ -54,7 +55,7 @@ def build_definitions(
         ],
         asset_checks=[build_completeness_checks(renditions, partitions), build_sensor_check()],
         jobs=[build_job(renditions), build_checks_job(renditions), retention_job],
-        sensors=[build_sensor(partitions), build_follow_ups(), *notifications],
+        sensors=[build_sensor(partitions), build_follow_ups(), build_slow_lane(), *notifications],
         schedules=[
             build_reconciliation(partitions, settings.reconciliation_cron),
             build_completeness(partitions, settings.completeness_cron),

@@ -40,6 +40,10 @@ class TransformError(PermanentError):
     """A rendition's `transform` failed for this object."""
 
 
+class SlowPictureError(ResizePipelineError):
+    """A picture needs more time than it may take beside others: the slow lane renders it."""
+
+
 def escaped(text: str | bytes) -> str:
     """Return untrusted text as one printable line, with escapes for all other characters."""
     decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text

@@ -172,6 +172,10 @@ class Settings(BaseSettings):
     """Cron schedule for checking the partition that ended last."""
     render_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Time limit for rendering one original, in seconds."""
+    render_first_try_s: Annotated[float, Field(gt=0)] = 3.0
+    """CPU seconds for an original beside others; a slower one is left to the slow lane."""
+    render_batch_s: Annotated[float, Field(gt=0)] = 60.0
+    """CPU seconds for a batch; seconds in which a run of the slow lane begins originals."""
     render_memory_bytes: Annotated[int, Field(ge=256 * MIB)] = 2048 * MIB
     """Memory limit (address space) for rendering one original."""
     render_max_pixels: Annotated[int, Field(ge=1)] = 100_000_000

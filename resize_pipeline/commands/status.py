@@ -14,8 +14,10 @@ from rich.text import Text
 
 from resize_pipeline.defs.code_versions import stale_partitions, unmade_partitions
 from resize_pipeline.defs.gaps import recorded_gaps
-from resize_pipeline.defs.names import JOB_NAME, SENSOR_NAME
-from resize_pipeline.defs.runs import sensor_state
+from resize_pipeline.defs.names import JOB_NAME, LANE_TAG, POSTPONED_TAG, SENSOR_NAME, SLOW
+from resize_pipeline.defs.runs import sensor_state, unfinished_runs
+from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENSOR
+from resize_pipeline.defs.sensors.slow_lane import waiting_runs
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.imaging.renderer import child_report
 from resize_pipeline.imaging.sandbox import ON
@@ -38,6 +40,7 @@ from resize_pipeline.settings import Settings
 RUNS_SHOWN = 10
 FAILED_SINCE = dt.timedelta(days=1)
 FAILED_RUNS_MOST = 500
+WAITING_RUNS_MOST = 500
 HEARTBEAT_MAX_AGE = dt.timedelta(seconds=90)
 """Dagster's daemons send one every 30 s (DEFAULT_HEARTBEAT_INTERVAL_SECONDS). Dagster itself
 tolerates 30 minutes, which is too long for a status that is read now."""
@@ -73,6 +76,14 @@ class TickStatus(BaseModel):
     runs: int
 
 
+class SlowLaneStatus(BaseModel):
+    """Pictures that wait for the slow lane, those of its present run aside."""
+
+    pictures: int
+    runs: int
+    rendering: bool
+
+
 class StaleStatus(BaseModel):
     """A rendition with partitions that were last made with another spec, or never made."""
 
@@ -91,6 +102,7 @@ class PipelineStatus(BaseModel):
     tick that ended. `last_heartbeat` is that of the daemon that runs the sensor. `failed_runs` are
     those of the last day that Dagster does not repeat. `unmade` are partitions that only other
     renditions were made in.
+    `slow_lane` counts the pictures that would hold up others and wait for a run of their own.
     `sandbox` says of each step that confines rendering children on this host that it is "on", or
     why it is not. `resampler` is what scales pixels on this host.
     """
@@ -114,6 +126,7 @@ class PipelineStatus(BaseModel):
     failed_count: int
     stale: list[StaleStatus]
     unmade: list[StaleStatus]
+    slow_lane: SlowLaneStatus
     sandbox: dict[str, str]
     resampler: str
 
@@ -171,7 +184,19 @@ def pipeline_status(
         failed_count=len(failed),
         stale=_spans(stale),
         unmade=_spans(unmade_partitions(instance, stale)),
+        slow_lane=_slow_lane(instance),
         **child_report()._asdict(),
+    )
+
+
+def _slow_lane(instance: dg.DagsterInstance) -> SlowLaneStatus:
+    state = sensor_state(instance, SLOW_LANE_SENSOR)
+    cursor = getattr(state.instigator_data, "cursor", None) if state else None
+    waiting = waiting_runs(instance, cursor, limit=WAITING_RUNS_MOST)
+    return SlowLaneStatus(
+        pictures=sum(int(one.dagster_run.tags.get(POSTPONED_TAG, 0)) for one in waiting),
+        runs=len(waiting),
+        rendering=unfinished_runs(instance, {LANE_TAG: SLOW}) > 0,
     )
 
 
@@ -277,6 +302,13 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         for how, found in (("made by another spec", status.stale), ("never made", status.unmade))
         for one in found
     ]
+    if status.slow_lane.pictures or status.slow_lane.rendering:
+        busy = "a run of it renders" if status.slow_lane.rendering else "no run of it renders"
+        parts.append(
+            Text(
+                f"slow lane: {status.slow_lane.pictures} slow pictures wait, {busy}", style="yellow"
+            )
+        )
     parts += _sandbox_lines(status.sandbox)
     parts.append(Text(f"pictures are scaled by {status.resampler}"))
     parts += _sensor_lines(status)

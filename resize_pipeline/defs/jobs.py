@@ -1,6 +1,6 @@
 """The job that makes renditions, and the job that checks them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,6 +13,13 @@ from resize_pipeline.renditions.spec import Rendition
 def run_config(**plan: Any) -> dict[str, Any]:
     """Return the configuration of a run of the job; only the `plan` op has any."""
     return {"ops": {"renditions": {"ops": {"plan": {"config": plan}}}}}
+
+
+def plan_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a run's configuration that `run_config` was called with."""
+    for name in ("ops", "renditions", "ops", "plan", "config"):
+        config = config.get(name) or {}
+    return config
 
 
 def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:

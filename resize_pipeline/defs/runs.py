@@ -56,12 +56,12 @@ def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> in
     return instance.get_runs_count(dg.RunsFilter(run_ids=run_ids, tags=tags)) if run_ids else 0
 
 
-def sensor_state(instance: dg.DagsterInstance) -> InstigatorState | None:
-    """Return Dagster's state of the sensor; None before its first tick."""
+def sensor_state(instance: dg.DagsterInstance, name: str = SENSOR_NAME) -> InstigatorState | None:
+    """Return Dagster's state of a sensor; None before its first tick."""
     states = [
         state
         for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-        if state.instigator_name == SENSOR_NAME
+        if state.instigator_name == name
     ]
     # A renamed code location leaves its former state behind.
     return max(

@@ -5,9 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple, Self
 
 from resize_pipeline.imaging.contact_sheet import THUMBNAILS_MAX
 from resize_pipeline.renditions.objects import Original, Rendered
+
+SAMPLE_MAX_BYTES = 2**20
+"""Largest rendition that is kept for a contact sheet, which shows small ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class Status(StrEnum):
     """The outcome of an object: rendered, current already, missing from the source, or rejected.
 
     A busy object kept changing while it was rendered, and goes back on the topic. A deferred object
-    has no outcome yet: it is larger than its event said, and the batch is full.
+    has no outcome yet: it is larger than its event said, and the batch is full. A postponed one
+    would hold up the others: the slow lane renders it.
     """
 
     DEFERRED = "deferred"
@@ -56,6 +61,7 @@ class Status(StrEnum):
     MISSING = "missing"
     REJECTED = "rejected"
     BUSY = "busy"
+    POSTPONED = "postponed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class Settled:
 
 
 class Budget:
-    """The bytes of originals that may be in memory at once; thread-safe."""
+    """The bytes of originals, or of renditions, that may be in memory at once; thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -115,6 +121,46 @@ class Resized:
     size: int
     renditions: tuple[Rendered, ...]
 
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of all renditions."""
+        return sum(len(one.data) for one in self.renditions)
+
+
+class WrittenRendition(NamedTuple):
+    """A rendition that was uploaded, without its picture."""
+
+    name: str
+    size: int
+    smaller: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was uploaded for an object, without the pictures except a small one for the sheet.
+
+    `size` is the original's. `sample` is empty if even the smallest rendition is large.
+    """
+
+    key: str
+    size: int
+    renditions: tuple[WrittenRendition, ...]
+    sample: bytes
+
+    @classmethod
+    def of(cls, resized: Resized) -> Self:
+        """Return what is kept of an object's renditions after their upload."""
+        smallest = min(resized.renditions, key=lambda made: made.width * made.height)
+        return cls(
+            resized.request.key,
+            resized.size,
+            tuple(
+                WrittenRendition(one.rendition, len(one.data), one.smaller)
+                for one in resized.renditions
+            ),
+            smallest.data if len(smallest.data) <= SAMPLE_MAX_BYTES else b"",
+        )
+
 
 @dataclass(slots=True)
 class Uploaded:
@@ -138,17 +184,16 @@ class Uploaded:
         if settled.status is Status.REJECTED:
             self.rejected.append(settled)
 
-    def store(self, resized: Resized) -> None:
+    def store(self, written: Written) -> None:
         """Count renditions that were written."""
-        self.bytes_in += resized.size
-        for rendered in resized.renditions:
-            self.images[rendered.rendition] += 1
-            self.originals[rendered.rendition] += resized.size
-            self.smaller[rendered.rendition] += rendered.smaller
-            self.bytes_out[rendered.rendition] += len(rendered.data)
-        if len(self.sheet) < THUMBNAILS_MAX:
-            smallest = min(resized.renditions, key=lambda made: made.width * made.height)
-            self.sheet.append((resized.request.key, smallest.data))
+        self.bytes_in += written.size
+        for one in written.renditions:
+            self.images[one.name] += 1
+            self.originals[one.name] += written.size
+            self.smaller[one.name] += one.smaller
+            self.bytes_out[one.name] += one.size
+        if written.sample and len(self.sheet) < THUMBNAILS_MAX:
+            self.sheet.append((written.key, written.sample))
 
     def add(self, other: "Uploaded") -> None:
         """Add another batch's counts to these."""
@@ -176,7 +221,8 @@ class Plan:
 
     `skipped` counts messages that ask for no rendition, by reason; `started` is a Unix time.
     For a listing, `listed` counts the images that need nothing, by reason. `left_after` is the last
-    key taken if more are left, which the run then does not cover.
+    key taken if more are left, which the run then does not cover. `postponed` counts objects that
+    a run of the slow lane leaves to the next one before it begins.
     """
 
     started: float
@@ -184,6 +230,7 @@ class Plan:
     objects: int = 0
     listed: Counter[str] = field(default_factory=Counter[str])
     left_after: str | None = None
+    postponed: int = 0
     skipped: Counter[str] = field(default_factory=Counter[str])
 
     def skip(self, reason: str, messages: int = 1) -> None:

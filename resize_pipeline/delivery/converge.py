@@ -14,8 +14,16 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from resize_pipeline.delivery.batches import Budget, Downloaded, Request, Resized, Settled, Status
-from resize_pipeline.errors import PermanentError, TransientError
+from resize_pipeline.delivery.batches import (
+    Budget,
+    Downloaded,
+    Request,
+    Resized,
+    Settled,
+    Status,
+    Written,
+)
+from resize_pipeline.errors import PermanentError, SlowPictureError, TransientError
 from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered, identity, is_current
 from resize_pipeline.renditions.spec import Rendition, metadata_read
 
@@ -37,7 +45,7 @@ class Confirmed(NamedTuple):
     """
 
     settled: Settled
-    written: Resized | None
+    written: Written | None
 
 
 class Store(Protocol):
@@ -178,12 +186,14 @@ class Converger:
         )
 
     def resize(self, downloaded: Downloaded) -> Resized | Settled:
-        """Make the renditions that are needed."""
+        """Make the renditions that are needed, unless that takes more time than is left."""
         original = downloaded.original
         needed = [spec for spec in self.renditions if spec.name in downloaded.needed]
         try:
             resolved = [spec.resolved(original.metadata) for spec in needed]
             rendered = self.renderer.render(original.data, resolved)
+        except SlowPictureError as error:
+            return Settled(downloaded.request, Status.POSTPONED, original.etag, str(error))
         except PermanentError as error:
             return self._rejected(downloaded.request, original, error)
         return Resized(
@@ -227,7 +237,7 @@ class Converger:
             TransientError: the server stays unreachable.
             UserError: the server refuses access.
         """
-        written: Resized | None = None
+        written: Written | None = None
         rounds = 0
         while not self._is_confirmed(settled):
             # Only here, because whatever touches a rendition last must be followed by a check.
@@ -238,7 +248,7 @@ class Converger:
             if isinstance(step, Downloaded):
                 step = self.resize(step)
             if isinstance(step, Resized):
-                written = step
+                written = Written.of(step)
                 step = self.upload(step)
             settled = step
         return Confirmed(settled, written)
@@ -283,8 +293,8 @@ class Converger:
     def _is_confirmed(self, settled: Settled) -> bool:
         if settled.status is Status.DEFERRED:
             return False
-        # A current object was not touched.
-        if settled.status is Status.CURRENT:
+        # A current object was not touched, and the slow lane looks at a postponed one again.
+        if settled.status in {Status.CURRENT, Status.POSTPONED}:
             return True
         return self._is_unchanged(settled)
 
@@ -345,6 +355,6 @@ class Converger:
 
 
 def _changes_letter(settled: Settled) -> bool:
-    if settled.status is Status.BUSY:
+    if settled.status in {Status.BUSY, Status.POSTPONED}:
         return False
     return settled.status is Status.REJECTED or settled.request.has_dead_letter

@@ -136,12 +136,16 @@ def _is_open(
         has_letter = key in letters
         listed[CURRENT] += not has_letter
         return has_letter
-    read = metadata_read(pipeline.renditions, item.metadata or {})
-    identity = letter_identity(item.etag, pipeline.spec_digest, read)
-    if letters.answers(key, identity):
+    if letters.answers(key, identity_of(item, pipeline)):
         listed[ANSWERED] += 1
         return False
     return True
+
+
+def identity_of(item: ObjectInfo, pipeline: PipelineResource) -> str:
+    """Return the identity of an object's state, which its dead letter answers for."""
+    read = metadata_read(pipeline.renditions, item.metadata or {})
+    return letter_identity(item.etag, pipeline.spec_digest, read)
 
 
 def _source(

@@ -92,6 +92,8 @@ def _answer(
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         if isinstance(request, RenderPicture):
+            # Unlike RLIMIT_CPU, it starts anew with each picture. SIGPROF ends the process.
+            signal.setitimer(signal.ITIMER_PROF, request.cpu_s or 0)
             return _renditions(channel, request, pictures[0], reserve)
         return Drawn(), _drawn(request, pictures, reserve)
     except (MemoryError, PermanentError, UserError) as error:
@@ -104,6 +106,7 @@ def _answer(
         trace = traceback.format_exc()[-TRACE_MAX:]
         return Failed(error="PermanentError", reason=reason, trace=trace), []
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 

@@ -56,11 +56,15 @@ class _Message(BaseModel):
 
 
 class RenderPicture(_Message):
-    """Ask for renditions of the picture that follows."""
+    """Ask for renditions of the picture that follows.
+
+    A child that takes more than `cpu_s` seconds of CPU time is ended by SIGPROF.
+    """
 
     kind: Literal["render"] = "render"
     renditions: tuple[Rendition, ...]
     limits: RenderLimits
+    cpu_s: float | None = None
 
     @field_serializer("renditions")
     def _set_fields(self, renditions: Sequence[Rendition]) -> list[dict[str, Any]]:

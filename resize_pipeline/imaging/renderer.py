@@ -9,21 +9,29 @@ hang forever if a child is killed while it holds the queue's lock.
 import json
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import cache
 from threading import Lock
 from typing import NamedTuple, TypeVar
 
-from resize_pipeline.errors import PermanentError, TransformError, TransientError, escaped
+from resize_pipeline.errors import (
+    PermanentError,
+    SlowPictureError,
+    TransformError,
+    TransientError,
+    escaped,
+)
 from resize_pipeline.imaging import sandbox
-from resize_pipeline.imaging.limits import PixelBudget, RenderLimits
+from resize_pipeline.imaging.cpu import cpu_seconds
+from resize_pipeline.imaging.exchange import Exchange
+from resize_pipeline.imaging.limits import PixelBudget, RenderLimits, RenderTime
 from resize_pipeline.imaging.protocol import (
-    ANSWER,
     ERRORS,
     Answer,
     Channel,
@@ -36,9 +44,6 @@ from resize_pipeline.imaging.protocol import (
     RenderPicture,
     Renditions,
     Request,
-    Reserve,
-    Reserved,
-    Transforming,
     rendered,
 )
 from resize_pipeline.renditions.objects import Rendered
@@ -51,7 +56,8 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 # Pillow's blocks of 16 MiB, which hold the pixels of large pictures, still return (mallopt(3)).
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 
-
+NICENESS = 15
+"""Leaves children a thirtieth of a processor that others want (sched_prio_to_weight in Linux)."""
 T = TypeVar("T")
 Check = Callable[[Answer, list[bytes]], T]
 """Converts an answer to what was asked for, or raises MalformedError."""
@@ -84,6 +90,7 @@ class Renderer:
         self._budget = PixelBudget(limits.pixels_at_once)
         self._lock = Lock()
         self._is_killed = False
+        self._is_nice = False
         self._children: set[_Child] = set()
         self._idle: queue.Queue[_Child] = queue.Queue()
         for _ in range(self.workers):
@@ -91,11 +98,20 @@ class Renderer:
 
     @property
     def is_ready(self) -> bool:
-        """Whether no child is at work, and none has ended."""
+        """Whether no child is at work, none has ended, and none has given way to others."""
         with self._lock:
-            return self._idle.qsize() == self.workers and all(
-                child.is_alive for child in self._children
+            return (
+                not self._is_nice
+                and self._idle.qsize() == self.workers
+                and all(child.is_alive for child in self._children)
             )
+
+    def give_way(self) -> None:
+        """Let the children work only while no other process needs the processors, from now on."""
+        with self._lock:
+            self._is_nice = True
+            for child in self._children:
+                child.give_way()
 
     def close(self) -> None:
         """End the children once each has finished its work."""
@@ -109,12 +125,20 @@ class Renderer:
             for child in self._children:
                 child.kill()
 
-    def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+    def render(
+        self, data: bytes, renditions: Sequence[Rendition], render_time: RenderTime | None = None
+    ) -> list[Rendered]:
         """Make the renditions of one picture in a child, waiting for a free one.
+
+        Args:
+            data: the encoded picture.
+            renditions: what to make.
+            render_time: the time that it shares with other pictures, if any.
 
         Raises:
             PermanentError: the picture can't be decoded, or takes too much time or memory, or
                 crashes the decoder every time.
+            SlowPictureError: the others leave it less time than it needs.
             TransformError: a rendition's transform is what failed, took too long or crashed.
             UserError: a rendition's transform can't be imported.
         """
@@ -126,7 +150,7 @@ class Renderer:
                 raise MalformedError(msg)
             return rendered(renditions, answer, pictures)
 
-        return self._ask(request, [data], check)
+        return self._ask(request, [data], check, render_time)
 
     def thumbnail(self, picture: bytes) -> bytes:
         """Draw a small WebP of a rendition.
@@ -168,22 +192,48 @@ class Renderer:
 
         return self._ask(request, pictures, check)
 
-    def _ask(self, request: Request, pictures: Sequence[bytes], check: Check[T]) -> T:
+    def _ask(
+        self,
+        request: Request,
+        pictures: Sequence[bytes],
+        check: Check[T],
+        render_time: RenderTime | None = None,
+    ) -> T:
         try:
-            return self._try(request, pictures, check)
+            return self._try(request, pictures, check, render_time)
         except ChildLostError:
             # Something else may have killed the child, such as the kernel when memory is short.
             # Only a picture that ends two children is to blame.
             try:
-                return self._try(request, pictures, check)
+                return self._try(request, pictures, check, render_time)
             except ChildLostError as error:
                 raise _blamed(str(error), error.transform) from None
 
-    def _try(self, request: Request, pictures: Sequence[bytes], check: Check[T]) -> T:
+    def _try(
+        self,
+        request: Request,
+        pictures: Sequence[bytes],
+        check: Check[T],
+        render_time: RenderTime | None,
+    ) -> T:
         child = self._idle.get()
         try:
+            # Only now, because the pictures before this one decide what is left for it.
+            cpu_s = render_time.limit_s() if render_time else None
+        except SlowPictureError:
+            self._idle.put(child)
+            raise
+        if cpu_s is not None:
+            request = request.model_copy(update={"cpu_s": cpu_s})
+        used_before, started = child.cpu_s, time.monotonic()
+        try:
             answer = child.ask(request, pictures, self._budget, check)
+            if render_time:
+                render_time.spend(child.cpu_s - used_before, is_wasted=False)
         except BaseException:
+            if render_time and cpu_s is not None:
+                # A child that has ended has no clock any more.
+                render_time.spend(min(cpu_s, time.monotonic() - started), is_wasted=True)
             child = self._replacement(child)
             raise
         finally:
@@ -200,6 +250,8 @@ class Renderer:
 
     def _start(self) -> "_Child":
         child = _Child(self.limits)
+        if self._is_nice:
+            child.give_way()
         self._children.add(child)
         return child
 
@@ -242,16 +294,19 @@ class _Child:
 
         Raises:
             PermanentError: it took too long. The child can't be used any more.
+            SlowPictureError: it took longer than this request may. Again the child is lost.
             TransformError: a transform took too long.
             ChildLostError: the child ended, or answered with something else.
         """
-        work = _Work(self._channel, request, budget)
+        work = Exchange(self._channel, request, budget)
         try:
             answer, made = work.run(pictures)
             if isinstance(answer, Failed):
                 return answer
             return check(answer, made)
         except DeadlineError:
+            if work.timeout_s < request.limits.timeout_s:
+                raise _slow(request) from None
             msg = f"took more than RENDER_TIMEOUT_S={request.limits.timeout_s:g} seconds"
             raise _blamed(msg, work.transform) from None
         except MalformedError as error:
@@ -260,8 +315,21 @@ class _Child:
         except (EOFError, OSError):
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(1)
+            if self._process.returncode == -signal.SIGPROF:
+                raise _slow(request) from None
             msg = f"the process that rendered it ended with exit code {self._process.returncode}"
             raise ChildLostError(msg, work.transform) from None
+
+    def give_way(self) -> None:
+        """Lower the process's priority for good."""
+        # It may have ended.
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that the process has used."""
+        return cpu_seconds(self._process.pid)
 
     @property
     def is_alive(self) -> bool:
@@ -277,69 +345,6 @@ class _Child:
         self._channel.close()
         self._process.kill()
         self._process.wait()
-
-
-class _Work:
-    """Follows a child's messages until it has answered a request.
-
-    `transform` names the transform that is running, if any.
-    """
-
-    def __init__(self, channel: Channel, request: Request, budget: PixelBudget) -> None:
-        self.transform = ""
-        self._channel = channel
-        self._request = request
-        self._budget = budget
-        specs = request.renditions if isinstance(request, RenderPicture) else ()
-        self._transforms = {one.transform for one in specs if one.transform}
-        self._has_reserved = False
-
-    def run(self, pictures: Sequence[bytes]) -> tuple[Answer, list[bytes]]:
-        limits = self._request.limits
-        deadline = time.monotonic() + limits.timeout_s
-        if self._channel.has_message:
-            msg = "something that nobody asked for"
-            raise MalformedError(msg)
-        self._channel.send(self._request, pictures, deadline=deadline)
-        with ExitStack() as held:
-            while True:
-                # No honest child sends more than its address space can hold.
-                answer, made = self._channel.receive(
-                    ANSWER, max_bytes=limits.memory_bytes, deadline=deadline
-                )
-                match answer:
-                    case Reserve():
-                        # Waiting for other pictures does not count against this one.
-                        asked = time.monotonic()
-                        self._check_reserving()
-                        held.enter_context(self._budget.taken(answer.pixels))
-                        deadline += time.monotonic() - asked
-                        self._channel.send(Reserved(), deadline=deadline)
-                    case Transforming():
-                        self._begin(answer.transform)
-                    case _:
-                        self._check_error(answer)
-                        return answer, made
-
-    def _check_reserving(self) -> None:
-        if self._has_reserved:
-            msg = "a second reservation"
-            raise MalformedError(msg)
-        self._has_reserved = True
-
-    def _begin(self, transform: str) -> None:
-        if transform and transform not in self._transforms:
-            msg = "a transform that no rendition has"
-            raise MalformedError(msg)
-        self.transform = transform
-
-    def _check_error(self, answer: Answer) -> None:
-        """Check that only a child with transforms blames one; a UserError fails the run."""
-        if self._transforms or not isinstance(answer, Failed):
-            return
-        if answer.error in {"TransformError", "UserError"}:
-            msg = f"a {answer.error} without a transform"
-            raise MalformedError(msg)
 
 
 class ChildReport(NamedTuple):
@@ -383,6 +388,11 @@ def _drawn(answer: Answer, pictures: list[bytes]) -> bytes | None:
         msg = f"{answer.kind} with {len(pictures)} pictures in place of one drawn"
         raise MalformedError(msg)
     return pictures[0] if pictures else None
+
+
+def _slow(request: Request) -> SlowPictureError:
+    seconds = request.cpu_s if isinstance(request, RenderPicture) else None
+    return SlowPictureError(f"takes more than {seconds or 0:.1f} s of CPU time")
 
 
 def _blamed(message: str, transform: str) -> PermanentError:

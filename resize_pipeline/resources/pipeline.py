@@ -32,6 +32,8 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     batch_max_objects: int
     batch_max_bytes: int
     source_max_bytes: int
+    render_first_try_s: float
+    render_batch_s: float
     suffixes: list[str]
     partitions_start: str
     dead_letter_topic: str

@@ -4,14 +4,14 @@ A warm worker keeps them for its next run, because starting each of them costs h
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any, Self
 
 import dagster as dg
 from pydantic import PrivateAttr
 
-from resize_pipeline.imaging.limits import RenderLimits
+from resize_pipeline.imaging.limits import RenderLimits, RenderTime
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -55,6 +55,23 @@ def keep_children() -> None:
     idle.is_on = True
 
 
+@dataclass(frozen=True)
+class SharedRenderer:
+    """Renders pictures that share their time."""
+
+    renderer: "RendererResource"
+    render_time: RenderTime
+
+    def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+        """Make the renditions of one picture.
+
+        Raises:
+            PermanentError: as in `Renderer.render`.
+            SlowPictureError: as in `Renderer.render`.
+        """
+        return self.renderer.render(data, renditions, self.render_time)
+
+
 class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
     """Renders in child processes, one for each processor, with limits for each picture."""
 
@@ -83,18 +100,25 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
             idle.give_back(self._renderer)
             self._renderer = None
 
+    def give_way(self) -> None:
+        """Let this run render only while no other process needs the processors."""
+        self._started().give_way()
+
     @property
     def workers(self) -> int:
         """Number of children."""
         return self._started().workers
 
-    def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+    def render(
+        self, data: bytes, renditions: Sequence[Rendition], render_time: RenderTime | None = None
+    ) -> list[Rendered]:
         """Make the renditions of one picture.
 
         Raises:
             PermanentError: as in `Renderer.render`.
+            SlowPictureError: as in `Renderer.render`.
         """
-        return self._started().render(data, renditions)
+        return self._started().render(data, renditions, render_time)
 
     def contact_sheet(self, pictures: Sequence[bytes], *, max_bytes: int) -> bytes | None:
         """Draw a WebP that shows renditions.

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_plus
 
-from resize_pipeline.errors import PermanentError
+from resize_pipeline.errors import PermanentError, SlowPictureError
+from resize_pipeline.imaging.limits import RenderTime
 from resize_pipeline.imaging.render import render
 from resize_pipeline.imaging.thumbnails import contact_sheet
 from resize_pipeline.kafka.dead_letters import DeadLetter, Headers, newest
@@ -305,13 +306,25 @@ class FakeMinio:
 
 @dataclass
 class InProcessRenderer:
-    """Renders here: children take a moment to start, and have tests of their own."""
+    """Renders here: children take a moment to start, and have tests of their own.
+
+    `slow` are pictures that take longer than any first try.
+    """
 
     workers: int = 2
     max_pixels: int = 100_000_000
+    slow: set[bytes] = field(default_factory=set)
+    gave_way: bool = False
 
-    def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+    def render(
+        self, data: bytes, renditions: Sequence[Rendition], render_time: RenderTime | None = None
+    ) -> list[Rendered]:
+        if render_time and render_time.limit_s() is not None and data in self.slow:
+            raise SlowPictureError("takes more than 5.0 s of CPU time")
         return render(data, renditions, max_pixels=self.max_pixels)
+
+    def give_way(self) -> None:
+        self.gave_way = True
 
     def contact_sheet(self, pictures: Sequence[bytes], *, max_bytes: int) -> bytes | None:
         return contact_sheet(pictures, max_bytes=max_bytes, max_pixels=self.max_pixels)

@@ -26,13 +26,15 @@ class Project:
     cursor: str | None = None
     has_children: bool = False
     """Whether pictures are rendered in child processes, as in production."""
+    slow: set[bytes] = field(default_factory=set)
+    """Pictures that take longer than any first try."""
 
     @property
     def definitions(self) -> dg.Definitions:
         return build_definitions(
             self.settings,
             resources={"kafka": self.kafka, "minio": self.minio}
-            | ({} if self.has_children else {"renderer": InProcessRenderer()}),
+            | ({} if self.has_children else {"renderer": InProcessRenderer(slow=self.slow)}),
         )
 
     def configure(self, **changes: Any) -> None:

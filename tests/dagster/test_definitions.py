@@ -56,7 +56,7 @@ def test_names(tmp_path: Path) -> None:
         assert sensor.job_name == "resize_images_job"
         assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     names = {sensor.name for sensor in repository.sensor_defs}
-    assert names == {"minio_events_sensor", "follow_up_sensor"}
+    assert names == {"minio_events_sensor", "follow_up_sensor", "slow_lane_sensor"}
 
 
 def test_renditions_depend_on_the_source(tmp_path: Path) -> None:

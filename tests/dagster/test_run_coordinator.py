@@ -25,5 +25,8 @@ def test_the_daemon_looks_twice_a_second_and_keeps_the_limits(
         settings = instance.get_concurrency_config().run_queue_config
     assert settings
     assert settings.max_concurrent_runs == 3
-    assert settings.tag_concurrency_limits == [{"key": "dagster/backfill", "limit": 1}]
+    assert settings.tag_concurrency_limits == [
+        {"key": "dagster/backfill", "limit": 1},
+        {"key": "resize_pipeline/lane", "value": "slow", "limit": 1},
+    ]
     assert settings.max_user_code_failure_retries == 10

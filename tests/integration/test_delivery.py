@@ -24,6 +24,7 @@ from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.sensors import minio_events as sensors
 from resize_pipeline.delivery.converge import ROUNDS_MAX
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.imaging.limits import RenderTime
 from resize_pipeline.kafka.dead_letters import DeadLetter
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -485,10 +486,15 @@ class TestRepeats:
         overwrites = [encoded(detailed(60, 40 + index), "PNG") for index in range(ROUNDS_MAX + 1)]
 
         class Overwriting(InProcessRenderer):
-            def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+            def render(
+                self,
+                data: bytes,
+                renditions: Sequence[Rendition],
+                render_time: RenderTime | None = None,
+            ) -> list[Rendered]:
                 if data != TWO and overwrites:
                     pipeline.put("busy.png", overwrites.pop())
-                return super().render(data, renditions)
+                return super().render(data, renditions, render_time)
 
         pipeline.definitions = build_definitions(
             pipeline.settings,

@@ -209,6 +209,16 @@ def hidden_bombs() -> Iterator[tuple[str, bytes]]:
     yield "scans.jpg", jpeg[:at] + jpeg[at:-2] * 500 + jpeg[-2:]
 
 
+def scan_bomb(side: int = 1600, scans: int = 10_000) -> bytes:
+    """Return a legal JPEG that is small and takes long: each scan is a pass over all blocks.
+
+    Two milliseconds each with the default side, by default 20 s in all; with 10,000 0.1 s each.
+    """
+    jpeg = encoded(Image.new("L", (side, side), 128), "JPEG", progressive=True, quality=50)
+    tables = jpeg.rindex(b"\xff\xc4", 0, jpeg.rindex(b"\xff\xda"))
+    return jpeg[:-2] + jpeg[tables:-2] * scans + jpeg[-2:]
+
+
 def not_pictures() -> Iterator[tuple[str, bytes]]:
     """Return other files, some named like a picture."""
     archive = io.BytesIO()

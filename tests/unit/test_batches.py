@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resize_pipeline.delivery.batches import (
+    SAMPLE_MAX_BYTES,
     Batch,
     Budget,
     Plan,
@@ -13,6 +14,7 @@ from resize_pipeline.delivery.batches import (
     Settled,
     Status,
     Uploaded,
+    Written,
     batches_of,
 )
 from resize_pipeline.imaging.contact_sheet import THUMBNAILS_MAX
@@ -66,11 +68,11 @@ def test_cutting_is_lazy() -> None:
     assert first == Batch((Request("a", 60),))
 
 
-def resized(key: str, **sizes: int) -> Resized:
+def written(key: str, **sizes: int) -> Written:
     made = tuple(
         Rendered(name, bytes(size), size, size, "PNG", "image/png") for name, size in sizes.items()
     )
-    return Resized(Request(key, 1000), Original(key, "etag", None, b""), 1000, made)
+    return Written.of(Resized(Request(key, 1000), Original(key, "etag", None, b""), 1000, made))
 
 
 def settled(key: str, status: Status) -> Settled:
@@ -83,9 +85,9 @@ def test_counting_pictures_and_adding_batches() -> None:
     one.settle(settled("a", Status.RENDERED))
     two.settle(settled("y", Status.MISSING))
     two.settle(settled("z", Status.CURRENT))
-    one.store(resized("a", large=30, small=3))
-    two.store(resized("b", large=50, small=5))
-    two.store(resized("c", large=20))
+    one.store(written("a", large=30, small=3))
+    two.store(written("b", large=50, small=5))
+    two.store(written("c", large=20))
     one.add(two)
     assert one.statuses == {"rejected": 1, "rendered": 1, "missing": 1, "current": 1}
     assert one.bytes_in == 3000
@@ -100,10 +102,18 @@ def test_only_as_many_thumbnails_are_kept_as_a_sheet_shows() -> None:
     for _ in range(3):
         batch = Uploaded()
         for index in range(THUMBNAILS_MAX):
-            batch.store(resized(str(index), small=1))
+            batch.store(written(str(index), small=1))
         total.add(batch)
     assert len(total.sheet) == THUMBNAILS_MAX
     assert total.images["small"] == 3 * THUMBNAILS_MAX
+
+
+def test_large_renditions_are_not_kept_for_a_sheet() -> None:
+    total = Uploaded()
+    total.store(written("a", small=SAMPLE_MAX_BYTES + 1))
+    total.store(written("b", small=SAMPLE_MAX_BYTES))
+    assert [key for key, _ in total.sheet] == ["b"]
+    assert total.images["small"] == 2
 
 
 def test_skipped_messages_are_counted_by_reason() -> None:

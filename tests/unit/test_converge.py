@@ -21,8 +21,8 @@ from resize_pipeline.delivery.batches import (
     Status,
 )
 from resize_pipeline.delivery.converge import ROUNDS_MAX, Confirmed, Converger
-from resize_pipeline.errors import PermanentError, TransientError, UserError
-from resize_pipeline.renditions.objects import Rendered
+from resize_pipeline.errors import PermanentError, SlowPictureError, TransientError, UserError
+from resize_pipeline.renditions.objects import SOURCE_ETAG, Rendered
 from resize_pipeline.renditions.spec import Rendition
 from tests.dagster.fakes import SOURCE, FakeMinio, etag
 
@@ -104,6 +104,31 @@ def store() -> FakeMinio:
     store = FakeMinio()
     store.put("a", b"1")
     return store
+
+
+class TestPostponed:
+    """A picture that takes longer than the others leave it."""
+
+    class Slow:
+        def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
+            del data, renditions
+            raise SlowPictureError("takes more than 5.0 s of CPU time")
+
+    def test_it_is_postponed_and_nothing_is_written(self, store: FakeMinio) -> None:
+        one = converger(store, renderer=self.Slow())
+        settled = converge(one)
+        assert (settled.request, settled.status) == (REQUEST, Status.POSTPONED)
+        assert store.written() == []
+
+    def test_its_dead_letter_stays(self, store: FakeMinio) -> None:
+        request = replace(REQUEST, has_dead_letter=True)
+        settled = Settled(request, Status.POSTPONED, etag(b"1"))
+        sent: list[object] = []
+        one = converger(store)
+        assert one.answer([Confirmed(settled, None)], lambda *of: sent.extend(of)) == [
+            Confirmed(settled, None)
+        ]
+        assert not any(sent)
 
 
 class TestIdempotence:
@@ -239,7 +264,8 @@ class TestSourceMovesOn:
         settled, written = one.confirm(uploaded)
         assert settled == Settled(REQUEST, Status.RENDERED, etag(b"2"))
         assert written
-        assert written.original.etag == etag(b"2")
+        assert written.key == "a"
+        assert store.objects[SMALL.bucket, "thumbs/a"].metadata[SOURCE_ETAG] == etag(b"2")
         assert made_of(store) == [b"2", b"2"]
 
     @pytest.mark.parametrize(("switched_on", "left"), [(False, [b"1", b"1"]), (True, [None, None])])

@@ -358,7 +358,7 @@ def test_the_instance_is_the_project_s_own_but_for_storage_launcher_and_number_o
             "numWorkers": ours[key]["num_workers"],
         }
     assert VALUES["telemetry"] == ours["telemetry"]
-    coordinator = INSTANCE["run_coordinator"]["config"] | {"max_concurrent_runs": 2}
+    coordinator = INSTANCE["run_coordinator"]["config"]
     assert coordinator == ours["run_coordinator"]["config"] | ours["concurrency"]["runs"]
     assert INSTANCE.keys() == {
         *("run_coordinator", "run_monitoring", "run_retries", "retention", "nux")

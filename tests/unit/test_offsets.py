@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.kafka.backlog import Backlog, RunLimits, RunRanges, cut_into_runs, held_back_s
+from resize_pipeline.kafka.backlog import (
+    GROUP_LEAST,
+    Backlog,
+    RunLimits,
+    RunRanges,
+    cut_into_runs,
+    held_back_s,
+)
 from resize_pipeline.kafka.offsets import (
     Cursor,
     OffsetRange,
@@ -233,6 +240,33 @@ class TestWaiting:
         waiting = waiting_of((0, "a", 1), (1, "a", 2**70), (2, "a", 1))
         runs, _ = cut_into_runs({0: 0}, {0: waiting}, {0: 3}, PLENTY)
         assert [run.messages for run in runs] == [1, 1, 1]
+
+    def test_small_groups_join_the_next_one_once_there_are_many(self) -> None:
+        """A sender may choose thousands of times."""
+        waiting = Backlog(groups_max=3)
+        for offset in range(5000):
+            waiting.add(offset, f"{offset:04}", 1)
+        runs, after = cut_into_runs({0: 0}, {0: waiting}, {0: 5000}, PLENTY)
+        assert [(run.group, run.messages) for run in runs][:3] == [
+            ("0000", 1),
+            ("0001", 1),
+            ("0101", 100),
+        ]
+        assert len(runs) == 2 + 50
+        assert after == {0: 5000}
+
+    def test_a_joined_group_is_that_of_its_newest_message(self) -> None:
+        waiting = Backlog(groups_max=1)
+        for offset, group in enumerate("abc"):
+            waiting.add(offset, group, 1)
+        assert [waiting.group(index) for index in range(3)] == ["c", "c", "c"]
+
+    def test_large_groups_stay_apart_however_many(self) -> None:
+        waiting = Backlog(groups_max=1)
+        for offset in range(1000):
+            waiting.add(offset, f"{offset // GROUP_LEAST}", 1)
+        runs, _ = cut_into_runs({0: 0}, {0: waiting}, {0: 1000}, PLENTY)
+        assert [run.messages for run in runs] == [GROUP_LEAST] * 10
 
     def test_many_partitions_and_groups_are_planned_in_one_go(self) -> None:
         waiting = {

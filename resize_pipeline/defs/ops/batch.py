@@ -16,6 +16,7 @@ from resize_pipeline.defs.runs import (
     one_line_failures,
     selected_renditions,
 )
+from resize_pipeline.defs.slow_lane import as_postponed, is_slow, observe_postponed, render_time
 from resize_pipeline.delivery.batches import (
     Batch,
     Budget,
@@ -25,6 +26,7 @@ from resize_pipeline.delivery.batches import (
     Settled,
     Status,
     Uploaded,
+    Written,
 )
 from resize_pipeline.delivery.converge import Confirmed, Converger
 from resize_pipeline.delivery.events import notification
@@ -35,7 +37,7 @@ from resize_pipeline.kafka.messages import Outgoing
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
-from resize_pipeline.resources.renderer import RendererResource
+from resize_pipeline.resources.renderer import RendererResource, SharedRenderer
 
 IO_THREADS = 16
 
@@ -71,12 +73,21 @@ def resize(
     minio: MinioResource,
     renderer: RendererResource,
     pipeline: PipelineResource,
-) -> list[Resized | Settled]:
-    """Make the renditions of a batch in child processes."""
-    converger = _converger(context, minio, renderer, pipeline)
+) -> list[Resized | Settled | Confirmed]:
+    """Make the renditions of a batch in child processes.
 
-    def make(step: Downloaded | Settled) -> Resized | Settled:
-        return converger.resize(step) if isinstance(step, Downloaded) else step
+    Renditions that exceed the memory of the batch are uploaded at once.
+    """
+    if is_slow(context.run):
+        renderer.give_way()
+    converger = _converger(context, minio, renderer, pipeline)
+    budget = Budget(pipeline.batch_max_bytes)
+
+    def make(step: Downloaded | Settled) -> Resized | Settled | Confirmed:
+        made = converger.resize(step) if isinstance(step, Downloaded) else step
+        if not isinstance(made, Resized) or budget.take(made.bytes_out):
+            return made
+        return _uploaded(converger, made)
 
     with one_line_failures(context):
         return _threads(renderer.workers, make, downloaded)
@@ -85,7 +96,7 @@ def resize(
 @dg.op(ins={"resized": dg.In(list)}, tags={PRIORITY_TAG: "3"})
 def upload(
     context: dg.OpExecutionContext,
-    resized: list[Resized | Settled],
+    resized: list[Resized | Settled | Confirmed],
     kafka: KafkaResource,
     minio: MinioResource,
     renderer: RendererResource,
@@ -94,13 +105,12 @@ def upload(
     """Write the renditions of a batch, check the sources again, and send dead letters."""
     converger = _converger(context, minio, renderer, pipeline)
 
-    def put(step: Resized | Settled) -> Confirmed:
-        written = step if isinstance(step, Resized) else None
-        settled = converger.upload(step) if isinstance(step, Resized) else step
+    def put(step: Resized | Settled | Confirmed) -> Confirmed:
+        settled, written = _uploaded(converger, step)
         settled, again = converger.confirm(settled)
         return Confirmed(settled, again or written)
 
-    def is_deferred(step: Resized | Settled) -> bool:
+    def is_deferred(step: Resized | Settled | Confirmed) -> bool:
         return isinstance(step, Settled) and step.status is Status.DEFERRED
 
     def send(rejected: Sequence[Settled], taken_back: Sequence[Request]) -> None:
@@ -115,25 +125,52 @@ def upload(
         done = _threads(IO_THREADS, put, [step for step in resized if not is_deferred(step)])
         # One at a time, because each may be as large as a batch.
         done += [put(step) for step in resized if is_deferred(step)]
-        busy: list[Outgoing] = []
-        for settled, written in converger.answer(done, send):
+        answered = converger.answer(done, send)
+        for settled, written in answered:
             result.settle(settled)
             if written and settled.status is Status.RENDERED:
                 result.store(written)
-            if settled.status is Status.REJECTED:
-                context.log.warning(f"rejected {settled.request.key!r}: {settled.reason}")
-            if settled.status is Status.BUSY:
-                context.log.warning(
-                    f"busy {settled.request.key!r}: repeatedly overwritten while it was "
-                    f"rendered, so it is sent to {pipeline.kafka_topic} again for a later run"
-                )
-                key = letter_key(pipeline.source_bucket, settled.request.key)
-                busy.append((key, _again(pipeline, settled), ()))
-        # The run of its last event may have ended already, before this run's last write.
-        if busy:
-            kafka.send(pipeline.kafka_topic, busy)
+        _pass_on(context, kafka, pipeline, [settled for settled, _ in answered])
     context.log.debug(in_words(result.statuses))
     return result
+
+
+def _pass_on(
+    context: dg.OpExecutionContext,
+    kafka: KafkaResource,
+    pipeline: PipelineResource,
+    outcomes: Sequence[Settled],
+) -> None:
+    """Log what was rejected, and leave busy and postponed objects to later runs."""
+    busy: list[Outgoing] = []
+    for settled in outcomes:
+        shown = f"{settled.status} {settled.request.key!r}"
+        if settled.status is Status.REJECTED:
+            context.log.warning(f"{shown}: {settled.reason}")
+        if settled.status is Status.POSTPONED:
+            context.log.info(f"{shown}: {settled.reason}")
+        if settled.status is Status.BUSY:
+            context.log.warning(
+                f"{shown}: repeatedly overwritten while it was "
+                f"rendered, so it is sent to {pipeline.kafka_topic} again for a later run"
+            )
+            key = letter_key(pipeline.source_bucket, settled.request.key)
+            busy.append((key, _again(pipeline, settled), ()))
+    # The run of its last event may have ended already, before this run's last write.
+    if busy:
+        kafka.send(pipeline.kafka_topic, busy)
+    slow = [one.request for one in outcomes if one.status is Status.POSTPONED]
+    observe_postponed(context, as_postponed(slow))
+
+
+def _uploaded(converger: Converger, step: Resized | Settled | Confirmed) -> Confirmed:
+    match step:
+        case Resized():
+            return Confirmed(converger.upload(step), Written.of(step))
+        case Settled():
+            return Confirmed(step, None)
+        case _:
+            return step
 
 
 def _converger(
@@ -144,7 +181,7 @@ def _converger(
 ) -> Converger:
     return Converger(
         store=minio,
-        renderer=renderer,
+        renderer=SharedRenderer(renderer, render_time(context, pipeline)),
         renditions=selected_renditions(context, pipeline),
         source_bucket=pipeline.source_bucket,
         source_max_bytes=pipeline.source_max_bytes,

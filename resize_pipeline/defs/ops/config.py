@@ -59,6 +59,8 @@ class PlanConfig(BaseModel):
     """Remake renditions that are current already."""
     start_after: Key = ""
     """When listing, only keys after this one; set by follow-up runs."""
+    postponed_by: Id = ""
+    """Id of a run: the objects that it left to the slow lane; set by `slow_lane_sensor`."""
     spec_digest: Id = ""
     """Digest of the specs that the run was planned with; other specs fail it."""
 

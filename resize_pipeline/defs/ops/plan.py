@@ -17,9 +17,21 @@ from resize_pipeline.defs.runs import (
     one_line_failures,
     selected_renditions,
 )
+from resize_pipeline.defs.slow_lane import observe_postponed, postponed_by
 from resize_pipeline.delivery.batches import Batch, Covers, Plan, Request, SourceMessage, batches_of
-from resize_pipeline.delivery.reconciliation import Letters, Scope, unreconciled_objects
-from resize_pipeline.delivery.requests import Requested, check_newest, with_dead_letters
+from resize_pipeline.delivery.reconciliation import (
+    ANSWERED,
+    Letters,
+    Scope,
+    identity_of,
+    unreconciled_objects,
+)
+from resize_pipeline.delivery.requests import (
+    Requested,
+    check_newest,
+    letter_key,
+    with_dead_letters,
+)
 from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value, position_key
@@ -62,6 +74,8 @@ def plan(
                 found = _read_ranges(context, config, kafka, pipeline, planned)
             elif config.objects:
                 found = _named(config, minio, pipeline)
+            elif config.postponed_by:
+                found = _postponed(context, config, minio, pipeline, letters, planned)
             else:
                 found = _listed(context, config, minio, pipeline, letters, planned)
             marked = with_dead_letters(found, pipeline.source_bucket, letters.may_have)
@@ -90,7 +104,7 @@ def _check_config(
 ) -> None:
     check_partition(context)
     scopes = (config.offset_ranges, config.objects, config.prefix, config.reconcile)
-    if sum(map(bool, scopes)) > 1:
+    if sum(map(bool, (*scopes, config.postponed_by))) > 1:
         msg = "a run covers one of offset_ranges, objects, prefix and reconcile: omit the others"
         raise UserError(msg)
     if config.version_id and len(config.objects) != 1:
@@ -173,6 +187,32 @@ def _named(
                 named = minio.stat(bucket, key, version_id=config.version_id)
         if config.version_id:
             check_newest(bucket, key, config.version_id, info, named)
+        yield Request(key, info.size if info else 0)
+
+
+def _postponed(
+    context: dg.OpExecutionContext,
+    config: PlanConfig,
+    minio: MinioResource,
+    pipeline: PipelineResource,
+    letters: Letters,
+    planned: Plan,
+) -> Iterator[Request]:
+    """Find what another run left to the slow lane: a batch of it, and the rest is left again."""
+    found = list(postponed_by(context.instance, config.postponed_by))
+    now, later = found[: pipeline.batch_max_objects], found[pipeline.batch_max_objects :]
+    observe_postponed(context, later)
+    planned.postponed = len(later)
+    for key, had_dead_letter in now:
+        info = None
+        with suppress(PermanentError):
+            info = minio.stat(pipeline.source_bucket, key)
+        # Another run of the slow lane may have had the same object.
+        if info and not had_dead_letter:
+            name = letter_key(pipeline.source_bucket, key)
+            if letters.answers(name, identity_of(info, pipeline)):
+                planned.listed[ANSWERED] += 1
+                continue
         yield Request(key, info.size if info else 0)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -9,6 +10,7 @@ import dagster as dg
 from resize_pipeline.defs.code_versions import code_version_of_part, refreshed, version_tags
 from resize_pipeline.defs.names import RAW_IMAGES
 from resize_pipeline.defs.runs import in_words
+from resize_pipeline.defs.slow_lane import tag_postponed
 from resize_pipeline.delivery.batches import Covers, Plan, Status, Uploaded
 from resize_pipeline.delivery.reconciliation import CURRENT
 from resize_pipeline.errors import PermanentError
@@ -41,6 +43,11 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
             total.add(batch)
         seconds = time.time() - planned.started
         context.log.info(f"{in_words(total.statuses) or 'nothing to do'} in {seconds:.1f} s")
+        total.statuses[Status.POSTPONED] += planned.postponed
+        if total.statuses[Status.POSTPONED]:
+            # A run of the slow lane makes the rest, so this one covers no partition whole.
+            planned = replace(planned, covers=Covers.OBJECTS)
+            tag_postponed(context, total.statuses[Status.POSTPONED])
         names = [one.name for one in renditions]
         selected = [one for one in renditions if one.name in context.selected_output_names]
         # Dagster stores metadata several times over, and all renditions show the same images.
@@ -77,6 +84,7 @@ def _metadata(
         "current already": total.statuses[Status.CURRENT] + planned.listed[CURRENT],
         "rejected": total.statuses[Status.REJECTED],
         "missing": total.statuses[Status.MISSING],
+        "postponed": total.statuses[Status.POSTPONED],
         "busy": total.statuses[Status.BUSY],
         "source bytes": total.bytes_in,
         "rendition bytes": total.bytes_out[rendition.name],

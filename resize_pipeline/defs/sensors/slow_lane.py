@@ -1,0 +1,96 @@
+"""The sensor of the slow lane: requests one run at a time for pictures that other runs postponed.
+
+So slow pictures never take more than one of the places for runs, whatever was uploaded. Each run
+renders for a limited time and postpones the rest, to a run behind those that already wait.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+
+import dagster as dg
+
+from resize_pipeline.defs.jobs import plan_config, run_config
+from resize_pipeline.defs.names import HAS_POSTPONED_TAG, JOB_NAME, LANE_TAG, SLOW
+from resize_pipeline.defs.runs import unfinished_runs
+from resize_pipeline.instance.internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+    PRIORITY_TAG,
+)
+
+SENSOR_NAME = "slow_lane_sensor"
+INTERVAL_S = 10
+SINCE = dt.timedelta(days=1)
+"""How far back a tick without a cursor looks for runs."""
+PRIORITY = "10"
+"""That of new uploads: below it, runs of the slow lane would wait for as long as others queue."""
+PASSED_ON = (
+    PARTITION_NAME_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    ASSET_PARTITION_RANGE_END_TAG,
+)
+"""Not the tag of a backfill, whose other runs would come first."""
+
+
+def build_slow_lane() -> dg.SensorDefinition:
+    """Build the sensor that requests the runs of the slow lane."""
+
+    @dg.sensor(
+        name=SENSOR_NAME,
+        job_name=JOB_NAME,
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Requests runs, one at a time, for pictures that other runs postponed because they "
+            "take long."
+        ),
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        if unfinished_runs(context.instance, {LANE_TAG: SLOW}):
+            return dg.SkipReason("a run of the slow lane is unfinished: waiting for it to end")
+        waiting = waiting_runs(context.instance, context.cursor, limit=1)
+        if not waiting:
+            return dg.SkipReason("no run has postponed pictures")
+        return dg.SensorResult(
+            run_requests=[_slow_run(waiting[0].dagster_run)],
+            cursor=waiting[0].update_timestamp.isoformat(),
+        )
+
+    return sensor
+
+
+def waiting_runs(
+    instance: dg.DagsterInstance, cursor: str | None, *, limit: int
+) -> Sequence[dg.RunRecord]:
+    """Return the runs whose postponed pictures wait for the slow lane, oldest first."""
+    since = dt.datetime.fromisoformat(cursor) if cursor else dt.datetime.now(dt.UTC) - SINCE
+    return instance.get_run_records(
+        dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.SUCCESS],
+            tags={HAS_POSTPONED_TAG: "true"},
+            updated_after=since,
+        ),
+        limit=limit,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+
+
+def _slow_run(run: dg.DagsterRun) -> dg.RunRequest:
+    planned = plan_config(run.run_config)
+    return dg.RunRequest(
+        run_key=run.run_id,
+        run_config=run_config(
+            postponed_by=run.run_id,
+            force=bool(planned.get("force", False)),
+            spec_digest=str(planned.get("spec_digest", "")),
+        ),
+        tags={
+            LANE_TAG: SLOW,
+            PRIORITY_TAG: PRIORITY,
+            **{name: run.tags[name] for name in PASSED_ON if name in run.tags},
+        },
+        asset_selection=sorted(run.asset_selection) if run.asset_selection else None,
+        asset_check_keys=[],
+    )
