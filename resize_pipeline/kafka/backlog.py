@@ -13,27 +13,35 @@ from resize_pipeline.kafka.offsets import OffsetRange
 
 WEIGHT_MAX = 2**63 - 1
 """Largest value of an array's signed 64 bits; a heavier message counts as this heavy."""
-GROUP_LEAST = 100
-"""Messages that are worth a run of their own, whose start costs about as much as rendering them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """Limits of what one tick requests: messages and weight of a run, and number of runs."""
+
+    messages: int
+    weight: int
+    runs: int
 
 
 class Backlog:
     """The messages of one partition that wait for a run, in order.
 
     Groups never go back: a message of an earlier group joins the current one, because a few late
-    messages would otherwise cost a run each. Nor do small groups multiply: once there are
-    `groups_max`, a group with fewer than `GROUP_LEAST` messages joins the next one.
+    messages would otherwise cost a run each. Nor do small groups multiply: once there are more than
+    runs that may be requested, a group with less than a full run's messages joins the next one.
 
     A million messages may wait, so each is two numbers in arrays and no object.
     """
 
-    def __init__(self, groups_max: int | None = None) -> None:
+    def __init__(self, limits: RunLimits | None = None) -> None:
         """Start empty.
 
         Args:
-            groups_max: number of groups from which on small ones are joined; None for no limit.
+            limits: limits of the runs; None never joins groups.
         """
-        self._groups_max = groups_max
+        self._limits = limits
+        self._is_joining = False
         self._offsets = array("q")
         self._weights = array("q")
         # Index of the first message of each group.
@@ -47,22 +55,20 @@ class Backlog:
     def add(self, offset: int, group: str, weight: int) -> None:
         """Add the next message: its offset, its group, and its weight (0 or more)."""
         if not self._groups or group > self._groups[-1]:
-            if self._is_room():
-                self._groups.append(group)
-                self._firsts.append(len(self._offsets))
-            else:
-                # Upwards, because the newest messages most likely state their time correctly.
-                self._groups[-1] = group
+            self._groups.append(group)
+            self._firsts.append(len(self._offsets))
+            if self._limits and (self._is_joining or len(self._groups) > self._limits.runs):
+                self._is_joining = True
+                self._join_small(self._limits.messages)
         self._offsets.append(offset)
         self._weights.append(min(weight, WEIGHT_MAX))
         self.weight += weight
 
-    def _is_room(self) -> bool:
-        return (
-            self._groups_max is None
-            or len(self._groups) < self._groups_max
-            or len(self) - self._firsts[-1] >= GROUP_LEAST
-        )
+    def _join_small(self, least: int) -> None:
+        """Let each of the last groups join the next one, up to one with enough messages."""
+        # Upwards, because the newest messages most likely state their time correctly.
+        while len(self._groups) > 1 and self._firsts[-1] - self._firsts[-2] < least:
+            del self._groups[-2], self._firsts[-1]
 
     def offset(self, index: int) -> int:
         """Return the offset of a message."""
@@ -91,15 +97,6 @@ class RunRanges:
     ranges: list[OffsetRange] = field(default_factory=list[OffsetRange])
     messages: int = 0
     weight: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """Limits of what one tick requests: messages and weight of a run, and number of runs."""
-
-    messages: int
-    weight: int
-    runs: int
 
 
 def cut_into_runs(

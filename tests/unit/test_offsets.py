@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from resize_pipeline.errors import UserError
 from resize_pipeline.kafka.backlog import (
-    GROUP_LEAST,
     Backlog,
     RunLimits,
     RunRanges,
@@ -243,30 +242,31 @@ class TestWaiting:
 
     def test_small_groups_join_the_next_one_once_there_are_many(self) -> None:
         """A sender may choose thousands of times."""
-        waiting = Backlog(groups_max=3)
-        for offset in range(5000):
+        waiting = Backlog(RunLimits(messages=500, weight=10**9, runs=3))
+        for offset in range(2100):
             waiting.add(offset, f"{offset:04}", 1)
-        runs, after = cut_into_runs({0: 0}, {0: waiting}, {0: 5000}, PLENTY)
-        assert [(run.group, run.messages) for run in runs][:3] == [
-            ("0000", 1),
-            ("0001", 1),
-            ("0101", 100),
+        runs, after = cut_into_runs({0: 0}, {0: waiting}, {0: 2100}, PLENTY)
+        assert [(run.group, run.messages) for run in runs] == [
+            ("0499", 500),
+            ("0999", 500),
+            ("1499", 500),
+            ("1999", 500),
+            ("2099", 100),
         ]
-        assert len(runs) == 2 + 50
-        assert after == {0: 5000}
+        assert after == {0: 2100}
 
-    def test_a_joined_group_is_that_of_its_newest_message(self) -> None:
-        waiting = Backlog(groups_max=1)
+    def test_a_few_groups_stay_apart_however_small(self) -> None:
+        waiting = Backlog(RunLimits(messages=500, weight=10**9, runs=3))
         for offset, group in enumerate("abc"):
             waiting.add(offset, group, 1)
-        assert [waiting.group(index) for index in range(3)] == ["c", "c", "c"]
+        assert [waiting.group(index) for index in range(3)] == ["a", "b", "c"]
 
     def test_large_groups_stay_apart_however_many(self) -> None:
-        waiting = Backlog(groups_max=1)
+        waiting = Backlog(RunLimits(messages=100, weight=10**9, runs=1))
         for offset in range(1000):
-            waiting.add(offset, f"{offset // GROUP_LEAST}", 1)
+            waiting.add(offset, f"{offset // 100}", 1)
         runs, _ = cut_into_runs({0: 0}, {0: waiting}, {0: 1000}, PLENTY)
-        assert [run.messages for run in runs] == [GROUP_LEAST] * 10
+        assert [run.messages for run in runs] == [100] * 10
 
     def test_many_partitions_and_groups_are_planned_in_one_go(self) -> None:
         waiting = {

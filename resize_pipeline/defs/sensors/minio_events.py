@@ -88,7 +88,7 @@ def _tick(
 
     now = dt.datetime.now(dt.UTC)
     limits = RunLimits(pipeline.run_max_objects, pipeline.run_max_bytes, free)
-    backlog = {partition: Backlog(free) for partition in start}
+    backlog = {partition: Backlog(limits) for partition in start}
     position: dict[int, int] = {}
     messages = kafka.read(
         state.topic, start, state.ends, position=position, stall_timeout_s=STALL_TIMEOUT_S
