@@ -20,7 +20,7 @@ from resize_pipeline.kafka.offsets import TopicState
 
 LETTERS_MAX = 1_000_000
 """Most letters in an index, about 100 MB; the oldest are forgotten."""
-BUDGET_S = 0.5
+BUDGET_S = 0.25
 """Seconds for which a command or a run reads on if it can also work with an incomplete index."""
 CHUNK = 2_000
 """Messages per transaction: other processes wait for it."""

@@ -8,7 +8,7 @@ from resize_pipeline.kafka.dead_letters import DeadLetter, newest
 from resize_pipeline.kafka.letter_index import Topics, hash_of, letter_index
 from resize_pipeline.kafka.offsets import TopicState
 
-WINDOW = 1_000
+WINDOW = 500
 """Offsets that are read first; each further window has `WINDOW_GROWTH` times as many."""
 WINDOW_GROWTH = 8
 RECORDS_MAX = 10_000

