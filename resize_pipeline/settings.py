@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from resize_pipeline.addresses import PORT_MAX, host_port, is_loopback, parse_host_port
+from resize_pipeline.errors import UserError
 from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.validators import (
     DEAD_LETTERS,
@@ -85,8 +86,8 @@ class Settings(BaseSettings):
     """Skip TLS certificate verification; every start, tick and run logs a warning."""
     minio_root_user: Annotated[SecretStr, _of_length(3)] = SecretStr("minio")
     """Administrator's access key, for the local server and for provisioning."""
-    minio_root_password: Annotated[SecretStr, _of_length(8)] = SecretStr("minio123")
-    """Administrator's secret key."""
+    minio_root_password: Annotated[SecretStr, _of_length(8)] | None = None
+    """Administrator's secret key; unset, the first start of a local MinIO puts one into `.env`."""
     source_bucket: Annotated[str, AfterValidator(checked_bucket)] = "images"
     """Bucket with the original images; no other bucket is read for originals."""
     source_suffixes: str = ".jpg,.jpeg,.png,.webp,.gif,.tif,.tiff,.avif"
@@ -406,6 +407,24 @@ class Settings(BaseSettings):
     def dead_letter_topic(self) -> str:
         """Topic for events that can never succeed."""
         return f"{self.kafka_topic}{DEAD_LETTERS}"
+
+    @property
+    def administrator(self) -> tuple[str, str]:
+        """Access key and secret key of MinIO's administrator.
+
+        Raises:
+            UserError: MINIO_ROOT_PASSWORD is not set.
+        """
+        if self.minio_root_password is None:
+            msg = (
+                f"MINIO_ROOT_PASSWORD, the administrator's for MinIO at {self.minio_endpoint}, is "
+                "not set: set it and MINIO_ROOT_USER in .env or in the environment"
+            )
+            raise UserError(msg)
+        return (
+            self.minio_root_user.get_secret_value(),
+            self.minio_root_password.get_secret_value(),
+        )
 
     @property
     def runs_local_minio(self) -> bool:

@@ -90,11 +90,8 @@ def demonstrate(settings: Settings, console: Console) -> bool:
         UserError: a server refuses a necessary request.
     """
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
-    minio = MinioResource.from_settings(
-        settings,
-        access_key=settings.minio_root_user.get_secret_value(),
-        secret_key=settings.minio_root_password.get_secret_value(),
-    )
+    access_key, secret_key = settings.administrator
+    minio = MinioResource.from_settings(settings, access_key=access_key, secret_key=secret_key)
     # Each demonstration uploads objects of its own.
     prefix = f"demo/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}/"
     with (

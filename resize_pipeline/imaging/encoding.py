@@ -46,13 +46,17 @@ class Timing:
     plays: int
 
 
+COPYRIGHT_MAX = 4096
+"""Most bytes of each tag that are kept: a JPEG segment holds 65,533 bytes of EXIF (T.81, B.1.1.4)."""
+
+
 def copyright_of(exif: Image.Exif) -> Image.Exif | None:
     """Return only the EXIF tags Artist and Copyright, or None if the image has neither."""
     kept = Image.Exif()
     for tag in _COPYRIGHT_TAGS:
         if isinstance(value := exif.get(tag), str) and value:
             # Pillow reads these bytes as Latin-1 and would write ASCII, but most are UTF-8.
-            kept[tag] = value.encode("latin-1", "replace")
+            kept[tag] = value[:COPYRIGHT_MAX].encode("latin-1", "replace")
     return kept or None
 
 

@@ -22,6 +22,7 @@ from resize_pipeline.local.stack import (
     running_stack,
     say_addresses,
     state_file,
+    with_root_password,
 )
 from resize_pipeline.local.workers import (
     check_workers,
@@ -101,6 +102,7 @@ def running_pipeline(
         sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="resize-pipeline-"))
         if servers := local_servers(settings):
             say(f"starting {servers}")
+        settings = with_root_password(settings, say)
         supervisor = stack.enter_context(running_stack(settings))
         say_addresses(supervisor, say)
         settings = _provisioned(settings, say)

@@ -6,12 +6,16 @@ with running_stack(settings) as supervisor:
 """
 
 import contextlib
+import os
+import secrets
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import psutil
+from pydantic import SecretStr
 
+from resize_pipeline.environment import DOTENV
 from resize_pipeline.errors import UserError
 from resize_pipeline.local.processes.ports import check_free
 from resize_pipeline.local.processes.state import StackState, exclusive, read_state
@@ -22,6 +26,8 @@ from resize_pipeline.settings import Settings
 
 STOP_TIMEOUT_S = 60.0
 GONE_POLL_S = 0.05
+PASSWORD_BYTES = 24
+"""Random bytes of a new password. They make 32 characters, and MinIO accepts 8 to 40."""
 LEFTOVER_TIMEOUT_S = 30.0
 """Upper bound for the guards of a killed supervisor to end their services."""
 
@@ -75,6 +81,7 @@ def run_stack(settings: Settings, say: Callable[[str], None]) -> None:
         say("nothing to start: neither Kafka nor MinIO has an address on this machine")
         return
     started = time.monotonic()
+    settings = with_root_password(settings, say)
     with running_stack(settings) as supervisor:
         say_addresses(supervisor, say)
         say(f"up after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
@@ -95,6 +102,37 @@ def local_servers(settings: Settings) -> str:
     return " and ".join(name for name, is_local in local.items() if is_local)
 
 
+def with_root_password(settings: Settings, say: Callable[[str], None]) -> Settings:
+    """Return the settings with a password for the administrator of a local MinIO.
+
+    A new one is kept in `.env`, where the commands that need it find it.
+
+    Args:
+        settings: the settings.
+        say: called with the new password, which is shown only once.
+
+    Raises:
+        UserError: `.env` can't be written.
+    """
+    if settings.minio_root_password is not None or not settings.runs_local_minio:
+        return settings
+    password = secrets.token_urlsafe(PASSWORD_BYTES)
+    line = f"MINIO_ROOT_PASSWORD={password}\n"
+    try:
+        DOTENV.touch(mode=0o600)
+        DOTENV.chmod(0o600)
+        with DOTENV.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            ends = file.read()[-1:] in {"", "\n"}
+            file.write(line if ends else f"\n{line}")
+    except OSError as error:
+        msg = f"{DOTENV.absolute()} can't be written ({error.strerror}): set MINIO_ROOT_PASSWORD"
+        raise UserError(msg) from error
+    user = settings.minio_root_user.get_secret_value()
+    say(f"MinIO's administrator is {user!r}, password {password!r}, kept in {DOTENV}")
+    return settings.model_copy(update={"minio_root_password": SecretStr(password)})
+
+
 def prepare_local_dir(settings: Settings) -> Path:
     """Create LOCAL_DIR if it does not exist, and return the path of the lock file in it.
 
@@ -103,7 +141,14 @@ def prepare_local_dir(settings: Settings) -> Path:
     """
     local_dir = settings.local_dir.absolute()
     try:
+        # Pictures, secrets and history: nobody else on this host has to read them, and what this
+        # process and its servers write from now on is private, too.
+        os.umask(0o077)
         local_dir.mkdir(parents=True, exist_ok=True)
+        for folder in (local_dir, *filter(Path.is_dir, local_dir.iterdir())):
+            # A folder of PostgreSQL's belongs to its own user.
+            if folder.owner() == local_dir.owner() and folder.stat().st_mode & 0o077:
+                folder.chmod(0o700)
         lock = local_dir / "stack.lock"
         lock.touch()
     except OSError as error:

@@ -57,10 +57,7 @@ class Server:
         url = urlsplit(settings.minio_endpoint)
         self.admin = MinioAdmin(
             endpoint=url.netloc,
-            credentials=StaticProvider(
-                settings.minio_root_user.get_secret_value(),
-                settings.minio_root_password.get_secret_value(),
-            ),
+            credentials=StaticProvider(*settings.administrator),
             region=settings.minio_region,
             secure=url.scheme == "https",
             http_client=http_client(_ca_file(settings), verify=not settings.minio_tls_skip_verify),
@@ -117,10 +114,7 @@ class Server:
             TransientError: the server is unreachable.
         """
         settings = self._settings
-        root = (
-            settings.minio_root_user.get_secret_value(),
-            settings.minio_root_password.get_secret_value(),
-        )
+        root = settings.administrator
         access_key, secret_key = settings.minio_access_key, settings.minio_secret_key
         if access_key is None or secret_key is None or self.authenticates(*root):
             return self.resource(*root)

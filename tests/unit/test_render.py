@@ -433,6 +433,18 @@ def test_profile_and_copyright_are_kept_by_choice(picture_format, box):
     assert ExifTags.Base.ImageDescription not in exif
 
 
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_copyright_of_a_megabyte_is_cut(picture_format):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Copyright] = "(c) " + "x" * 2**20
+    data = encoded(detailed(60, 40), "TIFF", exif=exif)
+    spec = rendition((30, 30), metadata=["copyright"], format=picture_format.lower())
+    [made] = render(data, [spec], max_pixels=10**6)
+    kept = decoded(made.data).getexif()[ExifTags.Base.Copyright]
+    assert kept.startswith("(c) xx")
+    assert len(kept) <= COPYRIGHT_MAX
+
+
 @pytest.mark.parametrize("kept", [["profile"], ["copyright"]])
 def test_profile_or_copyright_can_be_kept_alone(kept):
     data = talkative("JPEG", DISPLAY_P3)

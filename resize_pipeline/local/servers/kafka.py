@@ -1,6 +1,7 @@
 """Apache Kafka: one node that is broker and controller, from the Maven artifacts."""
 
 import base64
+import hashlib
 import shutil
 import socket
 import struct
@@ -24,6 +25,8 @@ from resize_pipeline.local.servers.progress import Update, progress
 from resize_pipeline.local.servers.versions import KAFKA_COORDINATES, KAFKA_VERSION
 from resize_pipeline.settings import Settings
 
+PINNED_JARS = Path(__file__).with_name("kafka.sha256")
+"""SHA-256 and name of each jar, as `sha256sum` writes them."""
 PROBE_TIMEOUT_S = 1.0
 NODE_ID = 1
 
@@ -189,16 +192,47 @@ def _java() -> Path:
 
 
 def _jars() -> Path:
-    """Return the folder of Kafka's jars, after downloading them if they are missing."""
+    """Return the folder of Kafka's jars, after downloading them if they are missing or changed.
+
+    Raises:
+        UserError: the download failed, or is not what is pinned.
+    """
     target = cache_dir() / "kafka" / KAFKA_VERSION
+    what = f"downloading Kafka {KAFKA_VERSION}"
+    if target.exists() and (wrong := wrong_jars(target)):
+        what = f"{what} again, because in the cache {wrong}"
+        shutil.rmtree(target)
     if not target.exists():
         package_dir("jgo")
 
     def download(scratch: Path) -> Path:
-        with progress(f"downloading Kafka {KAFKA_VERSION}") as update:
-            return _download(scratch, update)
+        with progress(what) as update:
+            folder = _download(scratch, update)
+        if wrong := wrong_jars(folder):
+            msg = (
+                f"Kafka {KAFKA_VERSION} from this Maven repository is not what is pinned in "
+                f"{PINNED_JARS.name}: {wrong}: use another repository"
+            )
+            raise UserError(msg)
+        return folder
 
     return cached(target, download)
+
+
+def wrong_jars(folder: Path) -> str:
+    """Return what in a folder of jars differs from the pinned ones; empty if nothing does."""
+    pinned = dict(
+        reversed(line.split(maxsplit=1)) for line in PINNED_JARS.read_text("utf-8").splitlines()
+    )
+    found = {one.name: one for one in folder.iterdir()}
+    if found.keys() != pinned.keys():
+        names = ", ".join(sorted(found.keys() ^ pinned.keys())[:3])
+        return f"there are other files than expected, such as {names}"
+    for name, digest in pinned.items():
+        with found[name].open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return f"{name} has another SHA-256"
+    return ""
 
 
 def _download(scratch: Path, update: Update) -> Path:

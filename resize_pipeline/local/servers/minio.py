@@ -1,6 +1,7 @@
 """MinIO: found on this machine, or built from source with its documented `go install`."""
 
 import http.client
+import json
 import os
 import platform
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from resize_pipeline.addresses import host_port
-from resize_pipeline.errors import UserError
+from resize_pipeline.errors import UserError, one_line
 from resize_pipeline.local.processes.guarded import GuardedProcess
 from resize_pipeline.local.processes.supervisor import Service, tail
 from resize_pipeline.local.servers.cache import cache_dir, cached
@@ -23,6 +24,7 @@ from resize_pipeline.local.servers.versions import (
     MINIO_MODULE,
     MINIO_PACKAGES,
     MINIO_RELEASE_TAG,
+    MINIO_SUM,
     MINIO_VERSION,
 )
 from resize_pipeline.settings import Settings
@@ -43,9 +45,10 @@ def minio_service(settings: Settings) -> Service:
     local_dir = settings.local_dir.absolute()
     data = local_dir / "minio"
     data.mkdir(parents=True, exist_ok=True)
+    user, password = settings.administrator
     environment = clean_environment() | {
-        "MINIO_ROOT_USER": settings.minio_root_user.get_secret_value(),
-        "MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
+        "MINIO_ROOT_USER": user,
+        "MINIO_ROOT_PASSWORD": password,
         "MINIO_REGION": settings.minio_region,
         # The console would need a second port, and the update check needs the internet.
         "MINIO_BROWSER": "off",
@@ -134,6 +137,7 @@ def _build(scratch: Path) -> Path:
     """
     # Outside the scratch folder, which is removed.
     log_file = cache_dir() / "minio" / "build.log"
+    _check_module(scratch)
     # With a guard, a failed or interrupted build leaves no compilers behind.
     with log_file.open("wb") as log, progress("building MinIO (once)") as update:
         build = GuardedProcess(
@@ -151,8 +155,39 @@ def _build(scratch: Path) -> Path:
     return program.parent
 
 
+def _check_module(scratch: Path) -> None:
+    """Download MinIO's source, and compare it with what is pinned.
+
+    Raises:
+        UserError: it can't be downloaded, or is not what is pinned.
+    """
+    with progress("downloading MinIO's source"):
+        done = subprocess.run(
+            [str(_go()), "mod", "download", "-json", f"{MINIO_MODULE}@{MINIO_VERSION}"],
+            env=_go_environment(scratch),
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = {}
+    if answer.get("Sum") != MINIO_SUM:
+        reason = answer.get("Error") or done.stderr or f"its checksum is {answer.get('Sum')}"
+        msg = (
+            f"the source of MinIO {MINIO_VERSION} is not what is pinned: {one_line(reason)}; set "
+            "GOPROXY to another proxy, or MINIO_BIN to a MinIO of your own"
+        )
+        raise UserError(msg)
+
+
+def _go() -> Path:
+    return package_dir("go") / "bin" / "go"
+
+
 def _go_install() -> list[str]:
-    go = package_dir("go") / "bin" / "go"
     stamps = {
         "Version": MINIO_COMMIT_TIME,
         "ReleaseTag": MINIO_RELEASE_TAG,
@@ -161,7 +196,7 @@ def _go_install() -> list[str]:
     }
     stamp_flags = [f"-X {MINIO_MODULE}/cmd.{name}={value}" for name, value in stamps.items()]
     return [
-        *(str(go), "install", "-v", "-trimpath"),
+        *(str(_go()), "install", "-v", "-trimpath"),
         f"-ldflags=-s -w {' '.join(stamp_flags)}",
         f"{MINIO_MODULE}@{MINIO_VERSION}",
     ]

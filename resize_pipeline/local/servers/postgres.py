@@ -60,6 +60,9 @@ def postgres_service(settings: Settings, port: int, password: str) -> Service:
     ]
     program = [str(server.bin_path / "postgres"), *options]
     if server.system_user:
+        # Its own user must reach the data, and can list neither folder.
+        for folder in (settings.local_dir, home):
+            folder.chmod(0o711)
         program = [sys.executable, "-I", "-S", str(AS_USER), server.system_user, *program]
     return Service(
         name="postgres",
