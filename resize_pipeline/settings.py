@@ -26,6 +26,7 @@ from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.validators import (
     DEAD_LETTERS,
     checked_bucket,
+    checked_endpoint,
     checked_host,
     checked_paths,
     checked_pipeline_name,
@@ -34,6 +35,7 @@ from resize_pipeline.validators import (
     checked_target,
     checked_topic,
     checked_webhook,
+    of_length,
     parse_hosts,
     parse_owners,
     parse_suffixes,
@@ -43,16 +45,6 @@ MIB = 2**20
 UI_PASSWORD_MIN = 12
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-
-
-def _of_length(least: int) -> AfterValidator:
-    def check(value: SecretStr) -> SecretStr:
-        if len(value) < least:
-            msg = f"must have at least {least} characters, as MinIO requires"
-            raise ValueError(msg)
-        return value
-
-    return AfterValidator(check)
 
 
 class Settings(BaseSettings):
@@ -72,7 +64,7 @@ class Settings(BaseSettings):
 
     pipeline_name: Annotated[str, AfterValidator(checked_pipeline_name)] = "resize-pipeline"
     """Name of this pipeline's MinIO user; unless set, its target and consumer group follow it."""
-    minio_endpoint: str = "http://127.0.0.1:9000"
+    minio_endpoint: Annotated[str, AfterValidator(checked_endpoint)] = "http://127.0.0.1:9000"
     """Address of the MinIO server; the scheme selects plain HTTP or TLS."""
     minio_access_key: SecretStr | None = None
     """Access key of the pipeline's user."""
@@ -84,9 +76,9 @@ class Settings(BaseSettings):
     """PEM file with the CA of the server's certificate, or with that certificate itself."""
     minio_tls_skip_verify: bool = False
     """Skip TLS certificate verification; every start, tick and run logs a warning."""
-    minio_root_user: Annotated[SecretStr, _of_length(3)] = SecretStr("minio")
+    minio_root_user: Annotated[SecretStr, of_length(3)] = SecretStr("minio")
     """Administrator's access key, for the local server and for provisioning."""
-    minio_root_password: Annotated[SecretStr, _of_length(8)] | None = None
+    minio_root_password: Annotated[SecretStr | None, of_length(8)] = None
     """Administrator's secret key; unset, the first start of a local MinIO puts one into `.env`."""
     source_bucket: Annotated[str, AfterValidator(checked_bucket)] = "images"
     """Bucket with the original images; no other bucket is read for originals."""
@@ -229,24 +221,6 @@ class Settings(BaseSettings):
             msg = f"is after today, {today}: events would have no partition"
             raise ValueError(msg)
         return value
-
-    @field_validator("minio_endpoint")
-    @classmethod
-    def _is_url(cls, value: str) -> str:
-        form = "http://HOST:PORT or https://HOST:PORT"
-        if "@" in value:
-            msg = f"must be of the form {form}; put credentials in MINIO_ACCESS_KEY and _SECRET_KEY"
-            raise ValueError(msg)
-        parts = urlsplit(value)
-        try:
-            has_port = parts.port is None or parts.port > 0
-        except ValueError:
-            has_port = False
-        rest = parts.path.strip("/") or parts.query or parts.fragment
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not has_port or rest:
-            msg = f"is not of the form {form}"
-            raise ValueError(msg)
-        return value.rstrip("/")
 
     @field_validator("kafka_bootstrap_servers", "notify_kafka_brokers")
     @classmethod

@@ -12,6 +12,8 @@ import reprlib
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from pydantic import AfterValidator, SecretStr
+
 from resize_pipeline.addresses import parse_host_port
 
 TOPIC_MAX = 249
@@ -91,6 +93,36 @@ def checked_pipeline_name(value: str) -> str:
         msg = "must be 3 to 20 lower-case letters, digits and hyphens, beginning with a letter"
         raise ValueError(msg)
     return value
+
+
+def checked_endpoint(value: str) -> str:
+    """Check the address of an S3 server, and return it without a slash at its end."""
+    form = "http://HOST:PORT or https://HOST:PORT"
+    if "@" in value:
+        msg = f"must be of the form {form}; put credentials in MINIO_ACCESS_KEY and _SECRET_KEY"
+        raise ValueError(msg)
+    parts = urlsplit(value)
+    try:
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        has_port = False
+    rest = parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not has_port or rest:
+        msg = f"is not of the form {form}"
+        raise ValueError(msg)
+    return value.rstrip("/")
+
+
+def of_length(least: int) -> AfterValidator:
+    """Return a check of a secret's length; no secret passes it."""
+
+    def check(value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value) < least:
+            msg = f"must have at least {least} characters, as MinIO requires"
+            raise ValueError(msg)
+        return value
+
+    return AfterValidator(check)
 
 
 def checked_region(value: str) -> str:

@@ -47,7 +47,7 @@ class Timing:
 
 
 COPYRIGHT_MAX = 4096
-"""Most bytes of each tag that are kept: a JPEG segment holds 65,533 bytes of EXIF (T.81, B.1.1.4)."""
+"""Most bytes of each tag that are kept; a JPEG's segment holds 65,533 in all (T.81, B.1.1.4)."""
 
 
 def copyright_of(exif: Image.Exif) -> Image.Exif | None:

@@ -1,5 +1,6 @@
 """Kafka's configuration, and the answers that count as ready."""
 
+import hashlib
 import socket
 import struct
 import threading
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from resize_pipeline.errors import UserError
+from resize_pipeline.local.servers import kafka
 from resize_pipeline.local.servers.kafka import kafka_answers, server_properties
 
 
@@ -51,3 +54,44 @@ def test_a_closed_port_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
     assert not kafka_answers(address)
+
+
+def test_jars_are_compared_with_what_is_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = tmp_path / "pinned.sha256"
+    jars = tmp_path / "jars"
+    jars.mkdir()
+    (jars / "a.jar").write_bytes(b"a")
+    (jars / "b.jar").write_bytes(b"b")
+    pinned.write_text(
+        "".join(f"{hashlib.sha256(one).hexdigest()}  {one.decode()}.jar\n" for one in (b"a", b"b"))
+    )
+    monkeypatch.setattr(kafka, "PINNED_JARS", pinned)
+    assert kafka.wrong_jars(jars) == ""
+    (jars / "b.jar").write_bytes(b"B")
+    assert "b.jar has another SHA-256" in kafka.wrong_jars(jars)
+    (jars / "c.jar").write_bytes(b"")
+    assert "such as c.jar" in kafka.wrong_jars(jars)
+
+
+def test_changed_jars_in_the_cache_are_replaced_and_changed_downloads_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line says why, and nothing that is not pinned is ever run."""
+    monkeypatch.setattr(kafka, "cache_dir", lambda: tmp_path)
+    target = tmp_path / "kafka" / kafka.KAFKA_VERSION
+    target.mkdir(parents=True)
+    (target / "evil.jar").write_bytes(b"")
+
+    def download(scratch: Path, _: object) -> Path:
+        folder = scratch / "jars"
+        folder.mkdir()
+        (folder / "evil.jar").write_bytes(b"")
+        return folder
+
+    monkeypatch.setattr(kafka, "_download", download)
+    with pytest.raises(UserError, match=r"not what is pinned in kafka\.sha256"):
+        kafka._jars()
+    assert "because in the cache there are other files" in capsys.readouterr().err
+    assert not target.exists()

@@ -10,6 +10,8 @@ from resize_pipeline.local.servers import minio
 from resize_pipeline.settings import Settings
 
 SCRIPT = "#!/bin/sh\n"
+GO = f'{SCRIPT}if [ $1 = mod ]; then echo \'{{"Sum": "{minio.MINIO_SUM}"}}\'; exit; fi\n'
+"""A `go` whose download is what is pinned."""
 
 
 def executable(path: Path, text: str = SCRIPT) -> Path:
@@ -53,7 +55,7 @@ def test_it_is_built_once_with_the_users_proxy(
     log = tmp_path / "calls"
     executable(
         go,
-        f'{SCRIPT}echo "$HTTPS_PROXY|$GOFLAGS|$*" >> {log}\nmkdir -p "$GOBIN"\n'
+        f'{GO}echo "$HTTPS_PROXY|$GOFLAGS|$*" >> {log}\nmkdir -p "$GOBIN"\n'
         'printf built > "$GOBIN/minio"; chmod +x "$GOBIN/minio"\n',
     )
     first, second = minio.minio_program(Settings()), minio.minio_program(Settings())
@@ -66,7 +68,7 @@ def test_it_is_built_once_with_the_users_proxy(
 
 
 def test_a_failed_build_says_what_and_where_the_log_is(go: Path, tmp_path: Path) -> None:
-    executable(go, f"{SCRIPT}echo 'dial tcp: no route to host' >&2\nexit 7\n")
+    executable(go, f"{GO}echo 'dial tcp: no route to host' >&2\nexit 7\n")
     with pytest.raises(UserError) as raised:
         minio.minio_program(Settings())
     log = tmp_path / "cache" / "minio" / "build.log"
@@ -75,6 +77,24 @@ def test_a_failed_build_says_what_and_where_the_log_is(go: Path, tmp_path: Path)
     )
     assert "no route" in log.read_text()
     assert not list(log.parent.glob("*making*"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('{"Sum": "h1:other="}', "its checksum is h1:other="),
+        ('{"Error": "no such host"}', "no such host"),
+        ("", "its checksum is None"),
+    ],
+)
+def test_a_source_that_is_not_pinned_is_not_built(
+    go: Path, tmp_path: Path, answer: str, said: str
+) -> None:
+    built = tmp_path / "built"
+    executable(go, f"{SCRIPT}if [ $1 = mod ]; then echo '{answer}'; exit; fi\ntouch {built}\n")
+    with pytest.raises(UserError, match=f"is not what is pinned: .*{said}; set GOPROXY"):
+        minio.minio_program(Settings())
+    assert not built.exists()
 
 
 def test_the_server_sees_no_setting_of_the_project(

@@ -331,7 +331,7 @@ class RefusingClient:
 
 
 def test_rules_in_the_way_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(notify_kafka_target="mine")
+    settings = Settings(notify_kafka_target="mine", minio_root_password="password")  # pyright: ignore[reportArgumentType]
     server = Server(settings)
     monkeypatch.setattr(MinioResource, "client", RefusingClient())
     with pytest.raises(UserError, match=r"rules in the way: theirs \(.*webhook\): ") as raised:

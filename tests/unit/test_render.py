@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageFilter, PngImagePlugin
 
 from resize_pipeline.errors import PermanentError
 from resize_pipeline.imaging import render as imaging
-from resize_pipeline.imaging.encoding import ANIMATED
+from resize_pipeline.imaging.encoding import ANIMATED, COPYRIGHT_MAX
 from resize_pipeline.imaging.geometry import fitted_size
 from resize_pipeline.imaging.profile import rebuilt
 from resize_pipeline.imaging.render import render
@@ -438,7 +438,7 @@ def test_a_copyright_of_a_megabyte_is_cut(picture_format):
     exif = Image.Exif()
     exif[ExifTags.Base.Copyright] = "(c) " + "x" * 2**20
     data = encoded(detailed(60, 40), "TIFF", exif=exif)
-    spec = rendition((30, 30), metadata=["copyright"], format=picture_format.lower())
+    spec = rendition(30, metadata=["copyright"], format=picture_format.lower())
     [made] = render(data, [spec], max_pixels=10**6)
     kept = decoded(made.data).getexif()[ExifTags.Base.Copyright]
     assert kept.startswith("(c) xx")

@@ -221,9 +221,8 @@ def _jars() -> Path:
 
 def wrong_jars(folder: Path) -> str:
     """Return what in a folder of jars differs from the pinned ones; empty if nothing does."""
-    pinned = dict(
-        reversed(line.split(maxsplit=1)) for line in PINNED_JARS.read_text("utf-8").splitlines()
-    )
+    lines = PINNED_JARS.read_text("utf-8").splitlines()
+    pinned = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
     found = {one.name: one for one in folder.iterdir()}
     if found.keys() != pinned.keys():
         names = ", ".join(sorted(found.keys() ^ pinned.keys())[:3])
