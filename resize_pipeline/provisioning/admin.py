@@ -10,7 +10,7 @@ from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, MinioException, S3Error
 
-from resize_pipeline.errors import RefusedError, TransientError
+from resize_pipeline.errors import RefusedError, TransientError, one_line
 from resize_pipeline.resources.minio import (
     HTTPS_ONLY,
     MinioResource,
@@ -28,6 +28,10 @@ from resize_pipeline.settings import Settings
 
 BUSY = frozenset({500, 502, 503, 504})
 """HTTP statuses after which the same request may succeed later."""
+
+
+MALFORMED = (ValueError, SyntaxError)
+"""What minio-py raises for an answer that it can't parse or decrypt."""
 
 
 class AdminError(Exception):
@@ -60,7 +64,9 @@ class Server:
             credentials=StaticProvider(*settings.administrator),
             region=settings.minio_region,
             secure=url.scheme == "https",
-            http_client=http_client(_ca_file(settings), verify=not settings.minio_tls_skip_verify),
+            http_client=http_client(
+                _ca_file(settings), verify=not settings.minio_tls_skip_verify, streams=False
+            ),
         )
 
     def call(self, method: Callable[..., str], *args: Any, **options: Any) -> str:
@@ -79,8 +85,25 @@ class Server:
             if not isinstance(hidden, Exception):
                 raise
             raise self._error(hidden) from error
-        except (MinioAdminException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (MinioAdminException, urllib3.exceptions.HTTPError, OSError, *MALFORMED) as error:
             raise self._error(error) from error
+
+    def call_json(self, method: Callable[..., str], *args: Any, **options: Any) -> dict[str, Any]:
+        """Call a method of `admin` and return its answer, a JSON object.
+
+        Raises:
+            DeniedError: the credentials do not allow the request, or the server is not MinIO.
+            AdminError: MinIO answered with another error.
+            TransientError: the server is unreachable or not ready, or the answer is not JSON.
+        """
+        answer = _json_object(self.call(method, *args, **options))
+        if answer is None:
+            msg = (
+                f"MinIO at {self.endpoint} answers the admin API with what is not a JSON object: "
+                "look at its log, or set MINIO_ENDPOINT to MinIO itself"
+            )
+            raise TransientError(msg)
+        return answer
 
     def resource(self, access_key: str, secret_key: str) -> MinioResource:
         """Return the server's S3 API with these credentials."""
@@ -103,7 +126,7 @@ class Server:
                 return answer.meaning is Meaning.DENIED
             # Wrong clocks must not look like a wrong secret, which provisioning would replace.
             raise explained_answer(self.endpoint, "", None, answer) from error
-        except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (MinioException, urllib3.exceptions.HTTPError, OSError, *MALFORMED) as error:
             raise unreachable(self.endpoint, error) from error
         return True
 
@@ -144,14 +167,16 @@ class Server:
 
 def parse_error(body: str) -> tuple[str, str]:
     """Return code and message of an admin API error; both are empty if the body is not one."""
+    fields = _json_object(body) or {}
+    return one_line(str(fields.get("Code", ""))), one_line(str(fields.get("Message", "")))
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
     try:
-        answer: object = json.loads(body)
-    except ValueError:
-        return "", ""
-    if not isinstance(answer, dict):
-        return "", ""
-    fields = cast("dict[str, object]", answer)
-    return str(fields.get("Code", "")), str(fields.get("Message", ""))
+        answer: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", answer) if isinstance(answer, dict) else None
 
 
 def refusal(server: Server, error: Exception) -> str:

@@ -1,14 +1,13 @@
 """Configures MinIO's Kafka target, which receives the bucket notifications."""
 
 import contextlib
-import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from resize_pipeline.errors import TransientError, UserError, one_line
 from resize_pipeline.provisioning.admin import AdminError, DeniedError, Server, refusal
@@ -338,7 +337,7 @@ def read_target(server: Server, name: str) -> TargetConfig | None:
 def knows_arn(server: Server, name: str) -> bool | None:
     """Return whether the running server has the target's ARN; None if it refuses to answer."""
     try:
-        answer = cast("dict[str, Any]", json.loads(server.call(server.admin.info)))
+        answer = server.call_json(server.admin.info)
     except DeniedError:
         return None
     return any(is_arn_of(value, name) for value in answer.get("sqsARN") or [])

@@ -294,7 +294,7 @@ def admin_commands(user: str, policy: dict[str, Any]) -> tuple[str, ...]:
 def _attached_policies(server: Server, user: str) -> list[str] | None:
     """Return the user's policies; None if MinIO has no internal user of that name."""
     try:
-        answer = cast("dict[str, Any]", json.loads(server.call(server.admin.user_info, user)))
+        answer = server.call_json(server.admin.user_info, user)
     except DeniedError:
         raise
     except AdminError as error:
@@ -317,7 +317,7 @@ def _ensure_policy(
     name = policy_name(user.name)
     actual: object = None
     try:
-        actual = json.loads(server.call(server.admin.policy_info, name))
+        actual = server.call_json(server.admin.policy_info, name)
     except DeniedError:
         raise
     except AdminError as error:

@@ -24,10 +24,23 @@ from resize_pipeline.errors import (
     ResizePipelineError,
     TransientError,
     UserError,
+    one_line,
 )
 from resize_pipeline.renditions.objects import ObjectInfo, Original
+from resize_pipeline.resources.bounded_http import (
+    AnswerError,
+    BoundedClient,
+    RedirectError,
+    read_at_most,
+)
 from resize_pipeline.resources.content_encoding import without_encoding
-from resize_pipeline.resources.s3_errors import Answer, explained_answer, is_missing
+from resize_pipeline.resources.listings import checked
+from resize_pipeline.resources.s3_errors import (
+    Answer,
+    explained_answer,
+    is_malformed,
+    is_missing,
+)
 from resize_pipeline.settings import MIB, Settings
 from resize_pipeline.tls import TlsNames, client_context, explained, tls_error_of
 
@@ -118,12 +131,14 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 )
                 raise UserError(msg) from error
             raise explained_answer(self.endpoint, bucket, key, Answer.of(error)) from error
-        except ValueError as error:
+        except (ValueError, SyntaxError) as error:
+            if is_malformed(error):
+                raise unreachable(self.endpoint, error) from error
             # The client itself rejects some names, such as a key with a segment "..".
             if key is None or "bucket name" in str(error):
                 msg = f"bucket {bucket!r} at {self.endpoint}: {error}"
                 raise UserError(msg) from error
-            raise PermanentError(str(error)) from error
+            raise PermanentError(one_line(str(error))) from error
         except (ServerError, MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(self.endpoint, error) from error
 
@@ -143,13 +158,14 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             UserError: the bucket is missing, or access to it is refused.
         """
         with self.errors(bucket):
-            for item in self.client.list_objects(
+            listed = self.client.list_objects(
                 bucket,
                 prefix=prefix,
                 recursive=True,
                 start_after=start_after or None,
                 include_user_meta=with_metadata,
-            ):
+            )
+            for item in checked(listed, prefix):
                 yield ObjectInfo(
                     key=cast("str", item.object_name),
                     etag=item.etag or "",
@@ -241,19 +257,15 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                 size = int(response.headers.get("content-length", 0))
                 data = b""
                 if size <= max_bytes:
-                    stored = response.read(max_bytes + 1, decode_content=False)
+                    stored = read_at_most(response, max_bytes + 1)
                     encoding = response.headers.get("content-encoding", "")
                     # Decoding can produce any size.
                     data = without_encoding(stored, encoding, max_bytes)
                 if max(size, len(data)) > max_bytes:
                     # Closing drops the connection instead of reading the rest of the object.
                     response.close()
-                    has = (
-                        f"{size} bytes"
-                        if size > max_bytes
-                        else f"{size} bytes, but more once decoded"
-                    )
-                    msg = f"{has}, more than SOURCE_MAX_BYTES={max_bytes}"
+                    decoded = "" if size > max_bytes else ", but more once decoded"
+                    msg = f"{size} bytes{decoded}, more than SOURCE_MAX_BYTES={max_bytes}"
                     raise PermanentError(msg)
             finally:
                 response.release_conn()
@@ -363,6 +375,13 @@ def unreachable(endpoint: str, error: Exception) -> ResizePipelineError:
         return explained(tls_error, f"MinIO at {endpoint}", TLS_NAMES)
     if HTTPS_ONLY in str(error):
         return UserError(f"MinIO at {endpoint} requires https: set MINIO_ENDPOINT to https://")
+    if isinstance(error, RedirectError):
+        return UserError(f"MinIO at {endpoint} {error}: set MINIO_ENDPOINT to the server itself")
+    if isinstance(error, AnswerError) or is_malformed(error):
+        what = str(error) if isinstance(error, AnswerError) else "does not answer as S3 does"
+        return TransientError(
+            f"MinIO at {endpoint} {what}: look at its log, or set MINIO_ENDPOINT to an S3 server"
+        )
     # The number of retries adds no information.
     is_silence = isinstance(error, urllib3.exceptions.MaxRetryError)
     why = "" if is_silence else f" ({type(error).__name__})"
@@ -381,7 +400,9 @@ def tls_context(ca_file: str | None, *, verify: bool = True) -> ssl.SSLContext:
     return client_context(ca_file or certifi.where(), TLS_NAMES, verify=verify)
 
 
-def http_client(ca_file: str | None, *, verify: bool = True) -> urllib3.PoolManager:
+def http_client(
+    ca_file: str | None, *, verify: bool = True, streams: bool = True
+) -> urllib3.PoolManager:
     """Build the HTTP client of a MinIO client.
 
     minio-py's own client waits 5 minutes for an answer and retries for longer than a tick may take.
@@ -389,6 +410,7 @@ def http_client(ca_file: str | None, *, verify: bool = True) -> urllib3.PoolMana
     Args:
         ca_file: PEM file of the CA to trust; None for those of certifi.
         verify: whether to require a trusted certificate that matches the server's name.
+        streams: whether answers may be objects, which callers bound themselves.
 
     Raises:
         UserError: the file can't be read or holds no certificate.
@@ -396,7 +418,8 @@ def http_client(ca_file: str | None, *, verify: bool = True) -> urllib3.PoolMana
     if not verify:
         # `Settings.warnings` warns once for each start, tick and run, instead of for each request.
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return urllib3.PoolManager(
+    return BoundedClient(
+        streams=streams,
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         retries=urllib3.Retry(
             total=3,
@@ -405,6 +428,8 @@ def http_client(ca_file: str | None, *, verify: bool = True) -> urllib3.PoolMana
             backoff_factor=0.2,
             status_forcelist=[500, 502, 503, 504],
             raise_on_status=False,
+            # It could be a day.
+            respect_retry_after_header=False,
         ),
         maxsize=POOL_SIZE,
         ssl_context=tls_context(ca_file, verify=verify),

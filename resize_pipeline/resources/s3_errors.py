@@ -5,6 +5,7 @@ exists, so every other answer rejects the object, is tried again, or is shown to
 """
 
 import datetime as dt
+import traceback
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
@@ -87,6 +88,9 @@ BAD_REQUESTS = frozenset(
 )
 """HTTP statuses that the same request would get again (RFC 9110, 15.5)."""
 
+PARSERS = frozenset({"minio.datatypes", "minio.error", "minio.time", "minio.xml"})
+"""The modules of minio-py that parse answers."""
+
 UNKNOWN_KEYS = frozenset(_CODES[Meaning.UNKNOWN_KEYS].split())
 DENIED = UNKNOWN_KEYS | frozenset(_CODES[Meaning.DENIED].split())
 
@@ -144,7 +148,8 @@ class Answer:
     @property
     def text(self) -> str:
         """Code and message as one short printable line."""
-        return one_line(f"{self.code}: {self.message}" if self.message else self.code)
+        said = f"{self.code}: {self.message}" if self.message else self.code
+        return one_line(said) or f"HTTP {self.status}"
 
 
 def is_missing(error: S3Error) -> bool:
@@ -156,6 +161,22 @@ def is_missing(error: S3Error) -> bool:
     if error.code == "MethodNotAllowed":
         return error.response.headers.get("x-amz-delete-marker") == "true"
     return Answer.of(error).meaning is Meaning.MISSING
+
+
+def is_malformed(error: BaseException) -> bool:
+    """Return whether the client could not parse an answer.
+
+    It raises `ValueError` for that, as it does for arguments: what tells them apart is where.
+    """
+    if isinstance(error, SyntaxError | UnicodeDecodeError):  # ElementTree's is a SyntaxError.
+        return True
+    if not isinstance(error, ValueError):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    # The second is where minio-py fails at any 409 without a body.
+    return any(frame.f_globals.get("__name__") in PARSERS for frame in frames) or (
+        bool(frames) and frames[-1].f_code.co_name == "_url_open"
+    )
 
 
 def explained_answer(
