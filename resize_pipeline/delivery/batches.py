@@ -70,7 +70,7 @@ class Settled:
 
     `etag` is the source's at that time, None if the source was missing or not seen. `reason` is why
     the object was rejected, `error_class` the name of the error. `metadata_read` is what the specs
-    read from its user metadata.
+    read from its user metadata. `unwritten` is why some of its renditions could not be written.
     """
 
     request: Request
@@ -79,6 +79,7 @@ class Settled:
     reason: str = ""
     error_class: str = ""
     metadata_read: str = ""
+    unwritten: str = ""
 
 
 class Budget:

@@ -23,7 +23,12 @@ from resize_pipeline.delivery.batches import (
     Status,
     Written,
 )
-from resize_pipeline.errors import PermanentError, SlowPictureError, TransientError
+from resize_pipeline.errors import (
+    MissingBucketError,
+    PermanentError,
+    SlowPictureError,
+    TransientError,
+)
 from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered, identity, is_current
 from resize_pipeline.renditions.spec import Rendition, metadata_read
 
@@ -204,7 +209,7 @@ class Converger:
         )
 
     def upload(self, resized: Resized) -> Settled:
-        """Write the renditions.
+        """Write the renditions; one whose bucket is missing does not keep others from it.
 
         Raises:
             TransientError: the server stays unreachable.
@@ -212,23 +217,34 @@ class Converger:
         """
         specs = {spec.name: spec for spec in self.renditions}
         original = resized.original
+        unwritten = ""
         try:
             for rendered in resized.renditions:
-                spec = specs[rendered.rendition]
-                self._retry(
-                    lambda spec=spec, rendered=rendered: self.store.upload(
-                        spec.bucket,
-                        spec.key_for(original.key),
-                        rendered.data,
-                        content_type=rendered.content_type,
-                        cache_control=spec.cache_control,
-                        metadata=identity(original, spec),
-                    )
-                )
+                try:
+                    self._write(original, specs[rendered.rendition], rendered)
+                except MissingBucketError as error:
+                    unwritten = str(error)
         except PermanentError as error:
             return self._rejected(resized.request, original, error)
-        read = self._metadata_read(original)
-        return Settled(resized.request, Status.RENDERED, original.etag, metadata_read=read)
+        return Settled(
+            resized.request,
+            Status.RENDERED,
+            original.etag,
+            metadata_read=self._metadata_read(original),
+            unwritten=unwritten,
+        )
+
+    def _write(self, original: Original, spec: Rendition, rendered: Rendered) -> None:
+        self._retry(
+            lambda: self.store.upload(
+                spec.bucket,
+                spec.key_for(original.key),
+                rendered.data,
+                content_type=rendered.content_type,
+                cache_control=spec.cache_control,
+                metadata=identity(original, spec),
+            )
+        )
 
     def confirm(self, settled: Settled) -> Confirmed:
         """Check the source once more, and start over for as long as it has changed.

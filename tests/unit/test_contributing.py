@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,9 @@ def test_a_private_import_is_listed_with_its_reason(module: str, file: str) -> N
             assert (REPOSITORY / "resize_pipeline" / user).is_file()
     else:
         assert f"`{file}`" in users
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Or pytest can't collect two of them in one run."""
+    names = Counter(path.name for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -21,8 +22,14 @@ from resize_pipeline.delivery.batches import (
     Status,
 )
 from resize_pipeline.delivery.converge import ROUNDS_MAX, Confirmed, Converger
-from resize_pipeline.errors import PermanentError, SlowPictureError, TransientError, UserError
-from resize_pipeline.renditions.objects import SOURCE_ETAG, Rendered
+from resize_pipeline.errors import (
+    MissingBucketError,
+    PermanentError,
+    SlowPictureError,
+    TransientError,
+    UserError,
+)
+from resize_pipeline.renditions.objects import SOURCE_ETAG, Original, Rendered
 from resize_pipeline.renditions.spec import Rendition
 from tests.dagster.fakes import SOURCE, FakeMinio, etag
 
@@ -345,6 +352,36 @@ class TestSourceMovesOn:
         assert next(numbers) == ROUNDS_MAX + 1
         # The one who touched it last has looked afterwards, and says so.
         assert store.calls[-1] == ("stat", SOURCE, "a")
+
+
+class TestMissingBucket:
+    def test_the_other_renditions_are_made(self, store: FakeMinio) -> None:
+        one = converger(store)
+        resized = one.resize(Downloaded(REQUEST, original(b"1"), frozenset(("large", "small"))))
+        assert isinstance(resized, Resized)
+        with mock.patch.object(store, "upload", side_effect=missing(store, LARGE.bucket)):
+            settled = one.upload(resized)
+        assert settled.status is Status.RENDERED
+        assert settled.unwritten == f"no bucket {LARGE.bucket!r}"
+        assert made_of(store) == [None, b"1"]
+        assert converge(one).unwritten == ""
+        assert made_of(store) == [b"1", b"1"]
+
+
+def original(data: bytes) -> Original:
+    return Original("a", etag(data), None, data)
+
+
+def missing(store: FakeMinio, bucket: str) -> Callable[..., None]:
+    upload = store.upload
+
+    def refuse(to: str, *arguments: Any, **options: Any) -> None:
+        if to == bucket:
+            msg = f"no bucket {bucket!r}"
+            raise MissingBucketError(msg)
+        upload(to, *arguments, **options)
+
+    return refuse
 
 
 class TestMetadataThatASpecReads:

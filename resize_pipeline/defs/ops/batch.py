@@ -31,6 +31,7 @@ from resize_pipeline.delivery.batches import (
 from resize_pipeline.delivery.converge import Confirmed, Converger
 from resize_pipeline.delivery.events import notification
 from resize_pipeline.delivery.requests import letter_identity, letter_key
+from resize_pipeline.errors import TransientError
 from resize_pipeline.instance.internals import PRIORITY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value
 from resize_pipeline.kafka.messages import Outgoing
@@ -131,6 +132,10 @@ def upload(
             if written and settled.status is Status.RENDERED:
                 result.store(written)
         _pass_on(context, kafka, pipeline, [settled for settled, _ in answered])
+        # Last, so that all others are done. The run is repeated, and then makes what is left.
+        unwritten = {settled.unwritten for settled, _ in answered if settled.unwritten}
+        if unwritten:
+            raise TransientError("; ".join(sorted(unwritten)))
     context.log.debug(in_words(result.statuses))
     return result
 
