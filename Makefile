@@ -70,5 +70,5 @@ $(STAMP): pyproject.toml requirements.lock .env.example
 	@echo "installing dependencies into .venv"
 	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --compile-bytecode --require-hashes --requirement requirements.lock
 	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
-	@test -e .env || (umask 077; sed 's#$${PWD}#$(CURDIR)#' .env.example > .env)
+	@umask 077 && mkdir -p .local && { test -e .env || sed 's#$${PWD}#$(CURDIR)#' .env.example > .env; }
 	@touch $@

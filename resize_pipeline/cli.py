@@ -3,6 +3,7 @@
 Each command imports what it runs, so that `--help` and the other commands start without it.
 """
 
+import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -47,13 +48,17 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer passes it by p
 
 @app.callback()
 def options(
+    context: typer.Context,
     *,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback handles it.
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Declare the options of the program itself."""
+    # The pictures of `resize` are for whoever the user gives them to; all else is for the user.
+    if context.invoked_subcommand != "resize":
+        os.umask(0o077)
 
 
 @app.command()

@@ -6,7 +6,6 @@ with running_stack(settings) as supervisor:
 """
 
 import contextlib
-import os
 import secrets
 import time
 from collections.abc import Callable, Generator
@@ -17,6 +16,7 @@ from pydantic import SecretStr
 
 from resize_pipeline.environment import DOTENV
 from resize_pipeline.errors import UserError
+from resize_pipeline.local.private import close_file, make_private_dir
 from resize_pipeline.local.processes.ports import check_free
 from resize_pipeline.local.processes.state import StackState, exclusive, read_state
 from resize_pipeline.local.processes.supervisor import Service, Supervisor
@@ -28,6 +28,8 @@ STOP_TIMEOUT_S = 60.0
 GONE_POLL_S = 0.05
 PASSWORD_BYTES = 24
 """Random bytes of a new password. They make 32 characters, and MinIO accepts 8 to 40."""
+WELL_KNOWN = frozenset({"minio123", "minioadmin", "password", "changeme"})
+"""Former defaults of this project and of MinIO, and placeholders of examples."""
 LEFTOVER_TIMEOUT_S = 30.0
 """Upper bound for the guards of a killed supervisor to end their services."""
 
@@ -81,6 +83,8 @@ def run_stack(settings: Settings, say: Callable[[str], None]) -> None:
         say("nothing to start: neither Kafka nor MinIO has an address on this machine")
         return
     started = time.monotonic()
+    # A running one may have another password.
+    check_not_running(settings)
     settings = with_root_password(settings, say)
     with running_stack(settings) as supervisor:
         say_addresses(supervisor, say)
@@ -109,12 +113,21 @@ def with_root_password(settings: Settings, say: Callable[[str], None]) -> Settin
 
     Args:
         settings: the settings.
-        say: called with the new password, which is shown only once.
+        say: called with the new password, which is shown only once, or with a warning about one
+            that is set and well known.
 
     Raises:
         UserError: `.env` can't be written.
     """
-    if settings.minio_root_password is not None or not settings.runs_local_minio:
+    if not settings.runs_local_minio:
+        return settings
+    if settings.minio_root_password is not None:
+        if settings.administrator[1] in WELL_KNOWN:
+            say(
+                "warning: MINIO_ROOT_PASSWORD is a well-known default, with which any account of "
+                "this machine can log in to MinIO: remove it from .env, and the next start "
+                "generates one"
+            )
         return settings
     password = secrets.token_urlsafe(PASSWORD_BYTES)
     line = f"MINIO_ROOT_PASSWORD={password}\n"
@@ -136,19 +149,15 @@ def with_root_password(settings: Settings, say: Callable[[str], None]) -> Settin
 def prepare_local_dir(settings: Settings) -> Path:
     """Create LOCAL_DIR if it does not exist, and return the path of the lock file in it.
 
+    Only its owner may enter it and read `.env`, also if they existed.
+
     Raises:
-        UserError: it can't be created or is not writable.
+        UserError: it can't be created, is not writable, or is not this user's alone.
     """
     local_dir = settings.local_dir.absolute()
     try:
-        # Pictures, secrets and history: nobody else on this host has to read them, and what this
-        # process and its servers write from now on is private, too.
-        os.umask(0o077)
-        local_dir.mkdir(parents=True, exist_ok=True)
-        for folder in (local_dir, *filter(Path.is_dir, local_dir.iterdir())):
-            # A folder of PostgreSQL's belongs to its own user.
-            if folder.owner() == local_dir.owner() and folder.stat().st_mode & 0o077:
-                folder.chmod(0o700)
+        make_private_dir(local_dir)
+        close_file(DOTENV)
         lock = local_dir / "stack.lock"
         lock.touch()
     except OSError as error:

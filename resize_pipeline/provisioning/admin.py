@@ -1,6 +1,7 @@
 """MinIO's admin API, with its errors sorted: denied, other errors of MinIO, server unreachable."""
 
 import json
+import secrets
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -59,9 +60,14 @@ class Server:
         self.endpoint = settings.minio_endpoint
         self._settings = settings
         url = urlsplit(settings.minio_endpoint)
+        password = settings.minio_root_password
+        self.has_root_password = password is not None
+        # Unset is handled like wrong: no server accepts this one.
+        secret = secrets.token_urlsafe(24) if password is None else password.get_secret_value()
+        self._root = (settings.minio_root_user.get_secret_value(), secret)
         self.admin = MinioAdmin(
             endpoint=url.netloc,
-            credentials=StaticProvider(*settings.administrator),
+            credentials=StaticProvider(*self._root),
             region=settings.minio_region,
             secure=url.scheme == "https",
             http_client=http_client(
@@ -137,10 +143,9 @@ class Server:
             TransientError: the server is unreachable.
         """
         settings = self._settings
-        root = settings.administrator
         access_key, secret_key = settings.minio_access_key, settings.minio_secret_key
-        if access_key is None or secret_key is None or self.authenticates(*root):
-            return self.resource(*root)
+        if access_key is None or secret_key is None or self.authenticates(*self._root):
+            return self.resource(*self._root)
         return self.resource(access_key.get_secret_value(), secret_key.get_secret_value())
 
     def _error(self, error: Exception) -> Exception:
@@ -188,6 +193,10 @@ def refusal(server: Server, error: Exception) -> str:
     """
     answer = error.__cause__ if isinstance(error, RefusedError) else error
     code = answer.code if isinstance(answer, AdminError | S3Error) else ""
+    if not server.has_root_password:
+        return (
+            f"MINIO_ROOT_PASSWORD, the administrator's for MinIO at {server.endpoint}, is not set"
+        )
     if code in UNKNOWN_KEYS:
         return f"MinIO at {server.endpoint} does not accept MINIO_ROOT_USER with this password"
     return f"MinIO at {server.endpoint} refuses to show or change it ({code or error})"

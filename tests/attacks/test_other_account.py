@@ -1,8 +1,10 @@
 """What another account of the host can do with a running pipeline."""
 
 import os
+import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from minio import Minio
 from minio.error import S3Error
 
+from tests.integration.test_celery import WorkersProject
 from tests.support.pictures import detailed, encoded
 from tests.support.project import Project
 from tests.support.waiting import wait_until
@@ -23,19 +26,27 @@ pytestmark = [
 NOBODY = 65534
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A pipeline in a folder that everybody may enter, with a password that `up` generated."""
-    folder = tmp_path_factory.mktemp("account") / "project"
+@pytest.fixture(scope="module", params=[Project, WorkersProject])
+def project(request: pytest.FixtureRequest) -> Iterator[Project]:
+    """A pipeline in a folder that everybody may enter, with a password that `up` generated.
+
+    With workers, PostgreSQL runs as another user, who must not be let into `.local`, either.
+    """
+    # Not in pytest's folder, which each pytest that starts closes.
+    place = Path(tempfile.mkdtemp(prefix="other-account-"))
+    folder = place / "project"
     # An earlier version left folders and files that everybody may read.
-    (folder / ".local" / "dagster").mkdir(parents=True, mode=0o755)
+    (folder / ".local" / "dagster").mkdir(parents=True)
     (folder / ".local" / "dagster" / "old.db").write_text("history")
-    project = Project(folder)
+    scratch = folder / "scratch"
+    scratch.mkdir(0o755)
+    project = request.param(folder)
+    project.settings["TMPDIR"] = str(scratch)
     # An empty variable counts as unset.
     project.settings["MINIO_ROOT_PASSWORD"] = ""
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o755)
-    with project.running():
+    place.chmod(0o755)
+    folder.chmod(0o755)
+    with project.running("up", *(["--workers", "1"] if request.param is WorkersProject else [])):
         root = Minio(
             f"127.0.0.1:{project.minio_port}",
             access_key="administrator",
@@ -48,6 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         root.fput_object("images", "a.jpg", str(path))
         wait_until(lambda: list(root.list_objects("processed")), 60, "a rendition")
         yield project
+    shutil.rmtree(place)
 
 
 def password(project: Project) -> str:
@@ -72,7 +84,6 @@ def as_nobody(command: str) -> subprocess.CompletedProcess[bytes]:
     "place",
     [
         ".local/credentials.env",
-        ".local/dagster/history/runs.db",
         ".local/dagster/old.db",
         ".local/kafka/server.properties",
         ".local/logs/minio.log",
@@ -90,6 +101,26 @@ def test_it_reads_no_file(project: Project, place: str) -> None:
     assert done.stdout == b""
 
 
+def test_it_reads_no_file_wherever_it_is(project: Project) -> None:
+    command = f"find '{project.folder}' -readable -o -writable"
+    found = as_nobody(command).stdout.decode().splitlines()
+    # It may enter the project's folder.
+    assert str(project.folder / "renditions.yaml") in found
+    scratch = project.folder / "scratch"
+    assert [*scratch.iterdir()]
+    private = (f"{project.folder}/.local", f"{project.folder}/.env", f"{scratch}/")
+    assert [path for path in found if path.startswith(private)] == []
+
+
+def test_nothing_has_permissions_for_others(project: Project) -> None:
+    """A backup or a move keeps the permissions below a folder that nobody may enter."""
+    local = project.folder / ".local"
+    found = {path for path in local.rglob("*") if not path.is_symlink()}
+    history = "postgres/data" if isinstance(project, WorkersProject) else "dagster/history/runs.db"
+    assert {local / history, local / "kafka" / "data", local / "minio" / "images"} <= found
+    assert {path for path in found if path.exists() and path.stat().st_mode & 0o077} == set()
+
+
 def test_it_lists_and_writes_nothing_in_local_dir(project: Project) -> None:
     local = project.folder / ".local"
     assert as_nobody(f"ls '{local}'").stdout == b""
@@ -98,7 +129,7 @@ def test_it_lists_and_writes_nothing_in_local_dir(project: Project) -> None:
     assert stat.S_IMODE(local.stat().st_mode) == 0o700
     assert stat.S_IMODE((project.folder / ".env").stat().st_mode) == 0o600
     for one in local.iterdir():
-        assert stat.S_IMODE(one.stat().st_mode) & 0o077 == 0 or one.name == "stack.lock", one
+        assert stat.S_IMODE(one.stat().st_mode) & 0o077 == 0, one
 
 
 def test_it_reads_no_environment(project: Project) -> None:

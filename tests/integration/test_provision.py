@@ -640,6 +640,18 @@ def test_without_rights_it_says_what_to_ask_for(
     assert not s3(foreign, root=True).bucket_exists(foreign.source_bucket)
 
 
+def test_without_an_administrators_password_it_says_what_to_ask_for(foreign: Settings) -> None:
+    settings = foreign.model_copy(update={"minio_root_password": None})
+    steps: list[Step] = []
+    provision(settings, report=steps.append)
+    asked = [step for step in steps if step.state == "needs administrator"]
+    assert {"changed", "needs administrator"} <= {step.state for step in steps}
+    unset = (
+        f"MINIO_ROOT_PASSWORD, the administrator's for MinIO at {foreign.minio_endpoint}, is not"
+    )
+    assert [step.text() for step in asked if unset not in step.text()] == []
+
+
 def test_command_prints_one_line_each(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "load_settings", lambda: own)
     result = CliRunner().invoke(cli.app, ["provision", "--dry-run"])

