@@ -18,7 +18,7 @@ from tests.support import oversized
 from tests.support.children import rendering_children
 from tests.support.pictures import encoded
 
-pytestmark = pytest.mark.attacks
+pytestmark = [pytest.mark.attacks, pytest.mark.attacks_long]
 
 SIDE, CLAIMED, HONEST = 6000, 64, 3000
 PIXELS = HONEST * HONEST

@@ -26,7 +26,7 @@ from tests.support.project import Project
 from tests.support.standing import is_caught_up, wait_for
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.attacks, pytest.mark.integration]
+pytestmark = [pytest.mark.attacks, pytest.mark.attacks_long, pytest.mark.integration]
 
 MIB = 2**20
 GOOD = 20

@@ -22,7 +22,7 @@ from tests.integration.test_pipeline import Pipeline
 from tests.support.letters import current_letters
 from tests.support.pictures import detailed, encoded
 
-pytestmark = [pytest.mark.attacks, pytest.mark.integration]
+pytestmark = [pytest.mark.attacks, pytest.mark.attacks_long, pytest.mark.integration]
 
 LETTERS = 200_000
 PICTURE = encoded(detailed(60, 40), "PNG")
