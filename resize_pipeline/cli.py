@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from resize_pipeline.commands.console import errors
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import ResizePipelineError, UserError
+from resize_pipeline.terminal import errors, guard_streams
 
 app = typer.Typer(
     help="Make resized renditions of every image in a MinIO bucket, driven by Kafka events.",
@@ -357,6 +357,7 @@ def resize(  # noqa: PLR0913 - one parameter for each option.
 
 def main() -> None:
     """Run the command line; report an error that the user can fix in one line, with exit code 1."""
+    guard_streams()
     try:
         app()
     except ResizePipelineError as error:

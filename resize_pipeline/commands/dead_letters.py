@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from resize_pipeline.errors import UserError, escaped
@@ -13,6 +12,7 @@ from resize_pipeline.kafka.dead_letters import DeadLetter, find_letters
 from resize_pipeline.kafka.letter_pages import all_letters, letters_at, letters_of, newest_page
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
+from resize_pipeline.terminal import SafeConsole
 
 PIPED_WIDTH = 10_000
 """Columns of a table that goes to a program; a key (1024 bytes) and an error fit into one line."""
@@ -49,7 +49,7 @@ def list_letters(settings: Settings, limit: int | None, *, as_json: bool) -> Non
             table.add_column(heading, overflow="fold")
         for found, letter in enumerate(letters, start=1):  # noqa: B007
             table.add_row(*_row(letter))
-        output = Console(markup=False, highlight=False)
+        output = SafeConsole()
         if not output.is_terminal:
             # A program reads line by line and searches for whole keys.
             output.width = PIPED_WIDTH

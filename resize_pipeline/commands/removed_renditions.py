@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from resize_pipeline.commands.console import errors
 from resize_pipeline.defs.names import JOB_NAME
 from resize_pipeline.errors import MissingBucketError, RefusedError, UserError, escaped
 from resize_pipeline.instance.event_log import latest_materializations
@@ -28,6 +26,7 @@ from resize_pipeline.renditions.objects import ObjectInfo, is_ours
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.minio import REMOVED_AT_ONCE, MinioResource
 from resize_pipeline.settings import Settings
+from resize_pipeline.terminal import SafeConsole, errors
 from resize_pipeline.validators import checked_bucket
 
 JOBS = frozenset({JOB_NAME, IMPLICIT_ASSET_JOB_NAME})
@@ -246,7 +245,7 @@ def list_removed(settings: Settings, *, as_json: bool) -> None:
             "elsewhere" if one.is_moved else "no",
         )
     if not as_json:
-        output = Console(markup=False, highlight=False)
+        output = SafeConsole()
         output.print(table if table.row_count else "no removed renditions")
 
 

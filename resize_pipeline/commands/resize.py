@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from resize_pipeline.commands.console import errors
 from resize_pipeline.commands.resize_files import (
     FileResult,
     check_outputs,
@@ -27,6 +26,7 @@ from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
+from resize_pipeline.terminal import errors
 
 PAGES = (".html", ".htm")
 PICTURES = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}

@@ -1,6 +1,7 @@
 """The `status` command: position in the topic, dead letters, runs, and the sensor's last tick."""
 
 import datetime as dt
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,6 @@ from typing import Literal
 
 import dagster as dg
 from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +36,7 @@ from resize_pipeline.kafka.offsets import Cursor, TopicState, starting_offsets
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
+from resize_pipeline.terminal import SafeConsole
 
 RUNS_SHOWN = 10
 FAILED_SINCE = dt.timedelta(days=1)
@@ -382,9 +383,9 @@ def print_status(settings: Settings, *, as_json: bool) -> bool:
     with open_instance(settings) as instance:
         found = pipeline_status(settings, instance, KafkaResource.from_settings(settings))
     if as_json:
-        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+        sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
     else:
-        output = Console(highlight=False)
+        output = SafeConsole()
         for part in as_tables(found):
             # Lines of text are not wrapped, so that they can be searched for and copied.
             output.print(part, soft_wrap=isinstance(part, Text))

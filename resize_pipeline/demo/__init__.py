@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,6 +30,7 @@ from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
+from resize_pipeline.terminal import SafeConsole
 
 DEADLINE_S = 240.0
 LOOK_EVERY_S = 0.5
@@ -55,7 +55,7 @@ def run_demo(settings: Settings, say: Callable[[str], None], *, keep: bool) -> b
         ServiceError: a service ended or was not ready in time.
         TransientError: a server can't be reached.
     """
-    console = Console(highlight=False)
+    console = SafeConsole()
     if is_running(settings):
         is_well = demonstrate(settings, console)
         console.print(f"Dagster  {settings.ui_url}")
@@ -74,7 +74,7 @@ def run_demo(settings: Settings, say: Callable[[str], None], *, keep: bool) -> b
     return is_well
 
 
-def demonstrate(settings: Settings, console: Console) -> bool:
+def demonstrate(settings: Settings, console: SafeConsole) -> bool:
     """Upload the samples to a running pipeline and show the outcome of each.
 
     Args:

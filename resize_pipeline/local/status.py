@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from resize_pipeline.addresses import is_listening
@@ -12,6 +11,7 @@ from resize_pipeline.local.servers.minio import minio_answers
 from resize_pipeline.local.stack import state_file
 from resize_pipeline.resources.minio import tls_context
 from resize_pipeline.settings import Settings
+from resize_pipeline.terminal import SafeConsole
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def print_stack_status(settings: Settings) -> bool:
     for status in statuses:
         pid = str(status.pid) if status.pid else ""
         table.add_row(status.name, status.state, status.address, pid, status.version)
-    Console(markup=False, highlight=False).print(table)
+    SafeConsole().print(table)
     return all(status.answers for status in statuses)
 
 

@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Generator
 
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from resize_pipeline.terminal import SafeConsole
 
 PLAIN_INTERVAL_S = 15.0
 
@@ -37,7 +38,7 @@ def _spinner(what: str) -> Generator[Update]:
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=SafeConsole(stderr=True)) as bar:
         task = bar.add_task(what)
         yield lambda words: bar.update(task, description=f"{what}: {words}")
 
