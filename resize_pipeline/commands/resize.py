@@ -15,6 +15,7 @@ from resize_pipeline.commands.resize_files import (
     find_files,
     resize_files,
 )
+from resize_pipeline.commands.writing import write_below
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import UserError, one_line
 from resize_pipeline.imaging.contact_sheet import (
@@ -177,7 +178,7 @@ def _write_sheet(sheet: Path, report: _Report, limits: RenderLimits) -> None:
         errors.print(f"no contact sheet {sheet}: {reason}")
         return
     try:
-        sheet.write_bytes(data)
+        write_below(sheet.parent, [sheet.name], data)
     except OSError as error:
         msg = f"--contact-sheet {sheet}: cannot be written: {error.strerror}"
         raise UserError(msg) from error

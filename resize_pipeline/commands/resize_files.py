@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resize_pipeline.commands.writing import write_below
 from resize_pipeline.errors import PermanentError, UserError, one_line
 from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer
@@ -214,7 +215,7 @@ def resize_files(  # noqa: PLR0913  As many as there are choices.
         try:
             rendered = renderer.render(_read(file.path, max_bytes), renditions)
             outputs = [
-                _write(out / spec.bucket / spec.key_for(file.key), made)
+                _write(out, Path(spec.bucket, spec.key_for(file.key)), made)
                 for spec, made in zip(renditions, rendered, strict=True)
             ]
         except PermanentError as error:
@@ -289,12 +290,13 @@ def _read(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _write(path: Path, made: Rendered) -> RenditionFile:
+def _write(out: Path, below: Path, made: Rendered) -> RenditionFile:
+    path = out / below
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(made.data)
+        out.mkdir(parents=True, exist_ok=True)
+        write_below(out, below.parts, made.data)
     except OSError as error:
-        msg = f"{_shown(path)} cannot be written: {error.strerror}"
+        msg = f"{_shown(path)} cannot be written: {one_line(str(error.strerror))}"
         if error.errno == errno.ENAMETOOLONG:
             raise PermanentError(msg) from error
         raise UserError(msg) from error

@@ -13,7 +13,7 @@ import yaml
 from yaml.parser import ParserError
 from yaml.scanner import ScannerError
 
-from resize_pipeline.errors import UserError
+from resize_pipeline.errors import UserError, one_line
 from resize_pipeline.renditions.spec import shown
 
 FILE_MAX_BYTES = 256 * 1024
@@ -25,6 +25,7 @@ MERGED_MAX = 1_000
 """Most entries of a mapping once its merge keys (`<<`) are resolved: a few nested lines of them
 would make billions."""
 
+_MAPPING, _TEXT = "tag:yaml.org,2002:map", "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 # PyYAML's names of tokens, and single characters other than letters and digits.
@@ -105,13 +106,11 @@ def _composed(path: Path, loader: _Loader) -> yaml.MappingNode:
         raise UserError(msg) from None
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     # A repeated key is a mistake in a spec; the loader reports it.
+    # Explicit tags, such as `!!set`, would make something else of the same text.
     is_spec = any(value.value for _, value in pairs) and all(
-        isinstance(key, yaml.ScalarNode)
-        and key.value == "renditions"
-        and isinstance(value, yaml.MappingNode)
-        for key, value in pairs
+        (key.tag, key.value, value.tag) == (_TEXT, "renditions", _MAPPING) for key, value in pairs
     )
-    if not is_spec or not isinstance(root, yaml.MappingNode):
+    if not is_spec or not isinstance(root, yaml.MappingNode) or root.tag != _MAPPING:
         msg = (
             f"{path}: not a file of renditions: must be a mapping with the one key 'renditions', "
             "which maps at least one name to its fields"
@@ -133,7 +132,11 @@ def _constructed(path: Path, loader: _Loader, root: yaml.MappingNode) -> dict[st
         raise UserError(f"{path}{_line(error)}: {error.problem or error.context}") from error
     # The last two are raised for a date that does not exist and for very deep nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
+        msg = f"{path}: not YAML: {one_line(str(error))}"
+        raise UserError(msg) from error
+    # PyYAML expects a value to match its explicit tag, such as `!!bool`.
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        msg = f"{path}: a value does not match its tag (`!!`): remove the tag"
         raise UserError(msg) from error
 
 

@@ -1,15 +1,18 @@
 """Reads the spec file, and checks what a single spec cannot: that no two renditions overlap."""
 
-from itertools import combinations
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations, islice
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from resize_pipeline.errors import UserError
+from resize_pipeline.errors import UserError, one_line
 from resize_pipeline.renditions.document import read_renditions
 from resize_pipeline.renditions.spec import Rendition, shown
 from resize_pipeline.validators import nearest
 
+PROBLEMS_MAX = 20
+"""Most problems in a message: a spec of 256 KiB can have millions."""
 FIELD_LIKENESS = 0.6
 """`difflib` ratio from which on a known field is suggested for a misspelt one: `widht` has 0.8."""
 
@@ -25,12 +28,14 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
         The renditions in the file's order, at least one.
 
     Raises:
-        UserError: the file cannot be read or breaks a rule; the message is one line with every
-            problem, each naming rendition, field, value and what is allowed.
+        UserError: the file cannot be read or breaks a rule; the message is one line with the first
+            problems, each naming rendition, field, value and what is allowed.
     """
     renditions: list[Rendition] = []
     problems: list[str] = []
     for name, fields in read_renditions(path).items():
+        if len(problems) > PROBLEMS_MAX:
+            break
         if not isinstance(fields, dict):
             problems.append(f"rendition {shown(name)}: {shown(fields)} must be a mapping of fields")
             continue
@@ -41,29 +46,37 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
             renditions.append(Rendition.model_validate({"name": name, **fields}))
         except ValidationError as error:
             problems += [f"rendition {shown(name)}, {problem}" for problem in _problems(error)]
-    problems += [
-        f"rendition {one.name!r}, bucket: {one.bucket!r} is SOURCE_BUCKET, so the pipeline would "
-        "read its own output, choose another bucket"
-        for one in renditions
-        if one.bucket == source_bucket
-    ]
-    problems += [
-        f"renditions {one.name!r} and {two.name!r}, prefix: {one.prefix!r} and {two.prefix!r} in "
-        f"bucket {one.bucket!r} are equal or nested, choose separate prefixes or buckets"
-        for one, two in combinations(renditions, 2)
-        if one.bucket == two.bucket
-        and (one.prefix.startswith(two.prefix) or two.prefix.startswith(one.prefix))
-    ]
-    if problems:
-        msg = f"{path}: {'; '.join(problems)}"
+    clashes = _clashes(renditions, source_bucket)
+    found = list(islice(chain(problems, clashes), PROBLEMS_MAX + 1))
+    if found:
+        more = "; and more" * (len(found) > PROBLEMS_MAX)
+        msg = f"{path}: {'; '.join(found[:PROBLEMS_MAX])}{more}"
         raise UserError(msg)
     return tuple(renditions)
 
 
+def _clashes(renditions: Sequence[Rendition], source_bucket: str) -> Iterator[str]:
+    for one in renditions:
+        if one.bucket == source_bucket:
+            yield (
+                f"rendition {one.name!r}, bucket: {one.bucket!r} is SOURCE_BUCKET, so the pipeline "
+                "would read its own output, choose another bucket"
+            )
+    for one, two in combinations(renditions, 2):
+        if one.bucket == two.bucket and (
+            one.prefix.startswith(two.prefix) or two.prefix.startswith(one.prefix)
+        ):
+            yield (
+                f"renditions {one.name!r} and {two.name!r}, prefix: {one.prefix!r} and "
+                f"{two.prefix!r} in bucket {one.bucket!r} are equal or nested, choose separate "
+                "prefixes or buckets"
+            )
+
+
 def _problems(error: ValidationError) -> list[str]:
     problems: list[str] = []
-    for problem in error.errors(include_url=False):
-        field = ".".join(str(part) for part in problem["loc"])
+    for problem in error.errors(include_url=False)[: PROBLEMS_MAX + 1]:
+        field = one_line(".".join(str(part) for part in problem["loc"]))
         value = shown(problem["input"])
         match problem["type"]:
             case "missing":

@@ -101,6 +101,43 @@ def test_one_that_answers_a_byte_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
         ended.set()
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"H",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 10_000,
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 60_000 + b"\r\n",
+    ],
+    ids=lambda part: f"{part[:24]!r} x {len(part)}",
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_nothing_is_left_of_a_slow_or_endless_answer(
+    part: bytes, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEADLINE_S", 0.5)
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
+    ended = threading.Event()
+    hung_up = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        try:
+            while not ended.wait(0.05):
+                connection.sendall(part)
+        except OSError:
+            hung_up.set()
+
+    before = set(threading.enumerate())
+    with serving(drip) as url:
+        refusal(url.replace("http", scheme, 1))
+        assert hung_up.wait(10), "the connection is closed"
+        left = {one for one in set(threading.enumerate()) - before if "_post" in one.name}
+        for one in left:
+            one.join(10)
+        assert not any(one.is_alive() for one in left)
+        ended.set()
+
+
 def test_a_tick_ends_in_time() -> None:
     """Dagster cuts an evaluation off after 60 s; Kafka has its part of them, too."""
     assert module.TIMEOUT_S < module.DEADLINE_S <= 20

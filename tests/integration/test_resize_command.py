@@ -307,3 +307,23 @@ def test_ctrl_c_leaves_no_child(pics: Path) -> None:
     assert not alive
     assert gone
     assert "Traceback" not in errors
+
+
+def test_nothing_is_written_through_a_link(pics: Path, tmp_path: Path) -> None:
+    victim, elsewhere = tmp_path / "victim", tmp_path / "elsewhere"
+    victim.write_bytes(b"untouched")
+    elsewhere.mkdir()
+    for name in ("large-bucket/big", "small-bucket"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "rose.jpg").symlink_to(victim)
+    (tmp_path / "sheet.html").symlink_to(victim)
+    done = run(str(pics / "rose.jpg"), "--out", "out", "--contact-sheet", "sheet.html")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "out/small-bucket/rose.jpg").is_symlink()
+    (tmp_path / "out/small-bucket/deep").symlink_to(elsewhere)
+    done = run(str(pics), "--recursive", "--out", "out")
+    assert done.returncode == 2
+    assert "deep is a link" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert victim.read_bytes() == b"untouched"
+    assert not list(elsewhere.iterdir())
