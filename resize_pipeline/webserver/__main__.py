@@ -3,17 +3,27 @@
 UI_HOST and UI_PORT are the defaults of `--host` and `--port`.
 """
 
+import functools
 import os
 import sys
 from typing import Any
 
+import uvicorn
 from dagster_webserver import app
 from dagster_webserver.cli import cli
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import UserError
 from resize_pipeline.webserver.guard import Guard, Rules
+
+WEBSOCKET_MAX_BYTES = 2**20
+"""Largest message of a websocket, decompressed. The UI sends the queries of its subscriptions."""
+LOGS = frozenset({"out", "err"})
+"""The last part of the addresses of a step's captured output."""
 
 
 def install(rules: Rules) -> None:
@@ -26,6 +36,18 @@ def install(rules: Rules) -> None:
     class GuardedWebserver(app.DagsterWebserver[Any, Any]):  # pyright: ignore[reportPrivateImportUsage]
         def build_middleware(self) -> list[Middleware]:
             return [Middleware(Guard, rules=rules), *super().build_middleware()]
+
+        async def download_captured_logs_endpoint(self, request: Request) -> FileResponse:
+            # Dagster would send any file below DAGSTER_STORAGE_DIR, such as its databases.
+            *key, kind = request.path_params["path"].split("/")
+            if kind not in LOGS or not key or {"", ".", ".."} & {*key}:
+                raise HTTPException(404)
+            return await super().download_captured_logs_endpoint(request)
+
+        async def download_notebook(self, request: Request) -> HTMLResponse | PlainTextResponse:
+            # The code server would send any file on its host whose name ends in .ipynb.
+            del request
+            raise HTTPException(404)
 
     app.DagsterWebserver = GuardedWebserver  # pyright: ignore[reportPrivateImportUsage]
 
@@ -41,6 +63,13 @@ def main() -> None:
     for warning in settings.ui_warnings:
         sys.stderr.write(f"resize-pipeline: {warning}\n")
     install(Rules.from_settings(settings))
+    # Dagster's command has no options for these. Without a proxy nobody may claim to be one, and
+    # so to come from another address.
+    uvicorn.run = functools.partial(
+        uvicorn.run,
+        ws_max_size=WEBSOCKET_MAX_BYTES,
+        proxy_headers=bool(settings.allowed_hosts),
+    )
     cli(
         prog_name="dagster-webserver",
         auto_envvar_prefix="DAGSTER_WEBSERVER",

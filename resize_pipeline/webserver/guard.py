@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resize_pipeline.addresses import is_loopback, is_unspecified, parse_host_port
 from resize_pipeline.settings import Settings
+from resize_pipeline.webserver.throttle import Throttle
 
 BODY_MAX_BYTES = 4 * 2**20
 """Largest body of a request. The UI's largest are launches that name thousands of objects or
@@ -160,25 +161,48 @@ class Guard:
             await refusal(scope, receive, send_with_headers)
 
 
+class ThrottledError(AuthenticationError):
+    """An address has tried too many wrong passwords, and this one was not looked at.
+
+    Attributes:
+        wait_s: seconds until it may try another one.
+    """
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            f"too many wrong passwords from this address: try again in {wait_s} s, and close "
+            "other pages of this UI"
+        )
+        self.wait_s = wait_s
+
+
 class Login(AuthenticationBackend):
     """Basic authentication with the one password and any user name."""
 
     def __init__(self, password: str) -> None:
         """Accept this password."""
         self._password = password.encode()
+        self._throttle = Throttle()
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser]:
         """Return who sent a request.
 
         Raises:
+            ThrottledError: its address has tried too many wrong passwords.
             AuthenticationError: it has no password, or a wrong one.
         """
-        scheme, _, encoded = conn.headers.get("authorization", "").partition(" ")
+        address = conn.client.host if conn.client else ""
+        authorization = conn.headers.get("authorization", "")
+        if authorization and (wait_s := self._throttle.wait_s(address)):
+            raise ThrottledError(wait_s)
+        scheme, _, encoded = authorization.partition(" ")
         try:
             name, _, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
         except (binascii.Error, ValueError):
             name = password = b""
         if not hmac.compare_digest(password, self._password) or scheme.lower() != "basic":
+            if authorization:
+                self._throttle.fail(address, password)
             msg = "this UI requires the password of UI_PASSWORD, with any user name"
             raise AuthenticationError(msg)
         return AuthCredentials(["authenticated"]), SimpleUser(name.decode(errors="replace"))
@@ -223,6 +247,8 @@ def _is_health_check(scope: Scope) -> bool:
 
 
 def _unauthorized(_: HTTPConnection, error: AuthenticationError) -> Response:
+    if isinstance(error, ThrottledError):
+        return _refused(429, str(error), **{"Retry-After": str(error.wait_s)})
     return _refused(
         401, str(error), **{"WWW-Authenticate": 'Basic realm="Dagster", charset="UTF-8"'}
     )

@@ -6,12 +6,13 @@ import json
 import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
 import psutil
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.support.project import Project
@@ -270,6 +271,57 @@ class TestHeaders:
             assert "dagster_webserver_version" in answer
 
 
+class TestFiles:
+    """Whoever may use the UI reads what runs print, and no other file of the host."""
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/logs/history/runs.db",
+            "/logs/history/runs/db",
+            "/logs/history/runs/index/db",
+            "/logs/schedules/schedules/db",
+            "/logs/../credentials/env",
+            "/logs/%2e%2e/credentials/env",
+            "/logs/..%2f..%2f/env",
+            "/logs//etc/passwd/out",
+            "/logs/out",
+            "/notebook?repoLocName=resize_pipeline&path=/tmp/x.ipynb",
+            "/dagit/notebook?repoLocName=resize_pipeline&path=/tmp/x.ipynb",
+        ],
+    )
+    def test_no_other_file_is_sent(self, pipeline: Project, path: str) -> None:
+        assert (pipeline.folder / ".local" / "dagster" / "history" / "runs.db").exists()
+        status, _, answer = send(pipeline.ui_url, "GET", path, {"Accept": "text/html"})
+        assert "SQLite format 3" not in answer
+        assert "MINIO_SECRET_KEY" not in answer
+        # A path that a client has shortened is a page of the UI.
+        assert status == 404 or (".." in path and "<html" in answer.lower())
+
+    def test_the_output_of_runs_is_sent(self, pipeline: Project) -> None:
+        storage = pipeline.folder / ".local" / "dagster" / "storage"
+        output = storage / "a-run" / "compute_logs" / "a-step.err"
+        output.parent.mkdir(parents=True)
+        output.write_text("what a step printed")
+        path = "/logs/storage/a-run/compute_logs/a-step/err"
+        assert send(pipeline.ui_url, "GET", path, {})[::2] == (200, "what a step printed")
+
+    def test_a_large_message_ends_its_websocket(self, pipeline: Project) -> None:
+        with connect(
+            f"ws://127.0.0.1:{pipeline.ui_port}/graphql",
+            subprotocols=["graphql-ws"],
+            origin=pipeline.ui_url,
+        ) as websocket:
+            websocket.send(json.dumps({"type": "connection_init", "payload": {"x": "y" * 2**19}}))
+            assert json.loads(websocket.recv(TIMEOUT_S))["type"] == "connection_ack"
+            with suppress(ConnectionClosed):
+                websocket.send(json.dumps({"type": "start", "payload": {"x": "y" * 2**21}}))
+            with pytest.raises(ConnectionClosed) as closed:
+                websocket.recv(TIMEOUT_S)
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == 1009
+
+
 def basic(password: str, name: str = "me") -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
 
@@ -343,6 +395,19 @@ class TestPassword:
         done = locked.run("resize-pipeline", "reprocess", "--prefix", "none/")
         assert done.returncode == 0, done.stderr
         assert "run " in done.stdout
+
+    def test_the_password_is_not_found_by_trying(self, locked: Project) -> None:
+        def status(address: str, password: str) -> int:
+            # The proxy of UI_ALLOWED_HOSTS says who sends a request.
+            headers = basic(password) | {"X-Forwarded-For": address}
+            return send(locked.ui_url, "GET", "/runs", headers)[0]
+
+        tries = [status("203.0.113.7", f"guess {number}") for number in range(30)]
+        assert set(tries[:10]) == {401}
+        assert set(tries[12:]) == {429}
+        assert status("203.0.113.7", PASSWORD) == 429
+        assert status("203.0.113.8", PASSWORD) == 200
+        assert send(locked.ui_url, "GET", "/runs", basic(PASSWORD))[0] == 200
 
     def test_what_executes_runs_has_no_password(self, locked: Project) -> None:
         found = {"grpc": 0, "dagster._daemon": 0}
