@@ -203,7 +203,7 @@ def test_asset_shows_metadata_and_contact_sheet(page, run, screenshot):
     expect(
         page.get_by_text("Every image resized with fit inside to 160 x 160 pixels")
     ).to_be_visible()
-    page.get_by_role("button", name="2 sensors").click()
+    page.get_by_role("button", name="3 sensors").click()
     expect(page.get_by_role("link", name="minio_events_sensor")).to_be_visible()
     screenshot("asset")
 

@@ -32,6 +32,7 @@ from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, SENSOR_NAME
 from resize_pipeline.defs.retention import RETENTION_JOB_NAME, RETENTION_SCHEDULE_NAME
 from resize_pipeline.defs.schedules import CHECKS_SCHEDULE_NAME, SCHEDULE_NAME
 from resize_pipeline.defs.sensors.follow_ups import SENSOR_NAME as FOLLOW_UP_SENSOR_NAME
+from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENSOR_NAME
 from tests.conftest import MINIO_BIN
 from tests.support.project import (
     COMMAND_TIMEOUT_S,
@@ -428,7 +429,7 @@ def test_the_definitions_pass_dagsters_own_checks_without_a_warning(
         RETENTION_SCHEDULE_NAME,
     }
     names = {sensor["name"] for sensor in listed["sensors"]}
-    assert names == {SENSOR_NAME, FOLLOW_UP_SENSOR_NAME}
+    assert names == {SENSOR_NAME, FOLLOW_UP_SENSOR_NAME, SLOW_LANE_SENSOR_NAME}
 
 
 class ConfiguredProject(Project):
