@@ -16,6 +16,7 @@ from resize_pipeline.imaging.renderer import NICENESS, Renderer
 from resize_pipeline.renditions.spec import Rendition
 from tests.support.hostile import scan_bomb
 from tests.support.pictures import detailed, encoded
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +64,8 @@ def test_children_of_the_slow_lane_give_way_and_so_do_those_that_replace_them(
     assert niceness() == {NICENESS}
     with pytest.raises(SlowPictureError):
         renderer.render(scan_bomb(), [SPEC], FirstTries(0.5, 60.0))
-    assert niceness() == {NICENESS}
+    # The child that replaces it has no command line of its own until it has started.
+    wait_until(lambda: niceness() == {NICENESS}, 30, "nothing but niced children")
     # No other run may get them.
     assert not renderer.is_ready
 
