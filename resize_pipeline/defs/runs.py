@@ -1,6 +1,7 @@
 """Functions on runs that ops, sensors and checks share."""
 
-from collections.abc import Generator, Mapping
+import datetime as dt
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
@@ -16,6 +17,9 @@ from resize_pipeline.instance.internals import (
 )
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.pipeline import PipelineResource
+
+SINCE = dt.timedelta(days=1)
+"""How far back a sensor without a cursor looks for runs."""
 
 
 @contextmanager
@@ -54,6 +58,29 @@ def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> in
     # With both filters in one query SQLite would scan all runs that ever had the tags.
     run_ids = instance.get_run_ids(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     return instance.get_runs_count(dg.RunsFilter(run_ids=run_ids, tags=tags)) if run_ids else 0
+
+
+def succeeded_runs(
+    instance: dg.DagsterInstance, tag: str, cursor: str | None, *, limit: int
+) -> Sequence[dg.RunRecord]:
+    """Return the runs that set a tag to "true" and have succeeded, in the order of that.
+
+    Args:
+        instance: the Dagster instance.
+        tag: name of the tag.
+        cursor: the update time of the last run that was seen, in ISO format; None for all of the
+            last day.
+        limit: most runs to return.
+    """
+    since = dt.datetime.fromisoformat(cursor) if cursor else dt.datetime.now(dt.UTC) - SINCE
+    return instance.get_run_records(
+        dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.SUCCESS], tags={tag: "true"}, updated_after=since
+        ),
+        limit=limit,
+        order_by="update_timestamp",
+        ascending=True,
+    )
 
 
 def sensor_state(instance: dg.DagsterInstance, name: str = SENSOR_NAME) -> InstigatorState | None:

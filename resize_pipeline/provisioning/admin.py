@@ -161,8 +161,9 @@ class Server:
                 f"MinIO at {self.endpoint} answered HTTP {status} ({code}): try again, or look at "
                 "its log"
             )
-        if code == "RequestTimeTooSkewed":
-            return explained_answer(self.endpoint, "", None, Answer(code, message, int(status)))
+        answer = Answer(code, message, int(status))
+        if answer.meaning is Meaning.CLOCK:
+            return explained_answer(self.endpoint, "", None, answer)
         if code in DENIED:
             return DeniedError(code, message)
         if not code:

@@ -195,13 +195,13 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             try:
                 found = self.client.stat_object(bucket, key, version_id=version_id)
             except S3Error as error:
-                reason = error if is_missing(error) else self._reason(bucket, key, version_id)
+                reason = error
+                if not is_missing(error):
+                    reason = self._reason(bucket, key, version_id) or error
                 # An id that the server can't generate is the id of no version.
-                if is_missing(reason or error) or (
-                    version_id and reason and reason.code == "InvalidArgument"
-                ):
+                if is_missing(reason) or (version_id and reason.code == "InvalidArgument"):
                     return None
-                raise reason or error from None
+                raise reason from None
         return ObjectInfo(
             key=key,
             etag=found.etag or "",

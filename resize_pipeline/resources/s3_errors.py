@@ -97,10 +97,6 @@ DENIED = UNKNOWN_KEYS | frozenset(_CODES[Meaning.DENIED].split())
 SETTING_OF = {
     "AuthorizationHeaderMalformed": "MINIO_REGION",
     "InvalidRegion": "MINIO_REGION",
-    "PermanentRedirect": "MINIO_ENDPOINT and MINIO_REGION",
-    "Redirect": "MINIO_ENDPOINT and MINIO_REGION",
-    "TemporaryRedirect": "MINIO_ENDPOINT and MINIO_REGION",
-    "IllegalLocationConstraintException": "MINIO_ENDPOINT and MINIO_REGION",
     "InvalidLocationConstraint": "MINIO_REGION",
 }
 

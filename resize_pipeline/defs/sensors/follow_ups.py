@@ -6,12 +6,12 @@ for good gets no follow-up run; reconciliation finds what it left.
 """
 
 import copy
-import datetime as dt
 from typing import Any
 
 import dagster as dg
 
 from resize_pipeline.defs.names import JOB_NAME, LEFT_AFTER_TAG, LEFT_TAG
+from resize_pipeline.defs.runs import succeeded_runs
 from resize_pipeline.instance.internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -22,8 +22,6 @@ from resize_pipeline.instance.internals import (
 
 SENSOR_NAME = "follow_up_sensor"
 INTERVAL_S = 15
-SINCE = dt.timedelta(days=1)
-"""How far back a tick without a cursor looks for runs."""
 RUNS_MOST = 20
 """Most runs that one tick follows up."""
 PASSED_ON = (
@@ -46,21 +44,7 @@ def build_follow_ups() -> dg.SensorDefinition:
         description="Requests a follow-up run where a run reached its limit of listed objects.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        since = (
-            dt.datetime.fromisoformat(context.cursor)
-            if context.cursor
-            else dt.datetime.now(dt.UTC) - SINCE
-        )
-        records = context.instance.get_run_records(
-            dg.RunsFilter(
-                statuses=[dg.DagsterRunStatus.SUCCESS],
-                tags={LEFT_TAG: "true"},
-                updated_after=since,
-            ),
-            limit=RUNS_MOST,
-            order_by="update_timestamp",
-            ascending=True,
-        )
+        records = succeeded_runs(context.instance, LEFT_TAG, context.cursor, limit=RUNS_MOST)
         if not records:
             return dg.SkipReason("no run has left objects for a follow-up run")
         return dg.SensorResult(

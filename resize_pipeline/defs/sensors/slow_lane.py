@@ -4,14 +4,13 @@ So slow pictures never take more than one of the places for runs, whatever was u
 renders for a limited time and postpones the rest, to a run behind those that already wait.
 """
 
-import datetime as dt
 from collections.abc import Sequence
 
 import dagster as dg
 
 from resize_pipeline.defs.jobs import plan_config, run_config
 from resize_pipeline.defs.names import HAS_POSTPONED_TAG, JOB_NAME, LANE_TAG, SLOW
-from resize_pipeline.defs.runs import unfinished_runs
+from resize_pipeline.defs.runs import succeeded_runs, unfinished_runs
 from resize_pipeline.instance.internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -21,8 +20,6 @@ from resize_pipeline.instance.internals import (
 
 SENSOR_NAME = "slow_lane_sensor"
 INTERVAL_S = 10
-SINCE = dt.timedelta(days=1)
-"""How far back a tick without a cursor looks for runs."""
 PRIORITY = "10"
 """That of new uploads: below it, runs of the slow lane would wait for as long as others queue."""
 PASSED_ON = (
@@ -64,17 +61,7 @@ def waiting_runs(
     instance: dg.DagsterInstance, cursor: str | None, *, limit: int
 ) -> Sequence[dg.RunRecord]:
     """Return the runs whose postponed pictures wait for the slow lane, oldest first."""
-    since = dt.datetime.fromisoformat(cursor) if cursor else dt.datetime.now(dt.UTC) - SINCE
-    return instance.get_run_records(
-        dg.RunsFilter(
-            statuses=[dg.DagsterRunStatus.SUCCESS],
-            tags={HAS_POSTPONED_TAG: "true"},
-            updated_after=since,
-        ),
-        limit=limit,
-        order_by="update_timestamp",
-        ascending=True,
-    )
+    return succeeded_runs(instance, HAS_POSTPONED_TAG, cursor, limit=limit)
 
 
 def _slow_run(run: dg.DagsterRun) -> dg.RunRequest:
