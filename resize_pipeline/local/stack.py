@@ -6,7 +6,6 @@ with running_stack(settings) as supervisor:
 """
 
 import contextlib
-import secrets
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -22,12 +21,11 @@ from resize_pipeline.local.processes.state import StackState, exclusive, read_st
 from resize_pipeline.local.processes.supervisor import Service, Supervisor
 from resize_pipeline.local.servers.kafka import kafka_service
 from resize_pipeline.local.servers.minio import minio_service
+from resize_pipeline.passwords import new_secret
 from resize_pipeline.settings import Settings
 
 STOP_TIMEOUT_S = 60.0
 GONE_POLL_S = 0.05
-PASSWORD_BYTES = 24
-"""Random bytes of a new password. They make 32 characters, and MinIO accepts 8 to 40."""
 WELL_KNOWN = frozenset({"minio123", "minioadmin", "password", "changeme"})
 """Former defaults of this project and of MinIO, and placeholders of examples."""
 LEFTOVER_TIMEOUT_S = 30.0
@@ -129,7 +127,7 @@ def with_root_password(settings: Settings, say: Callable[[str], None]) -> Settin
                 "generates one"
             )
         return settings
-    password = secrets.token_urlsafe(PASSWORD_BYTES)
+    password = new_secret()
     line = f"MINIO_ROOT_PASSWORD={password}\n"
     try:
         DOTENV.touch(mode=0o600)

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from resize_pipeline.local.processes.supervisor import Service
 from resize_pipeline.local.servers.packages import package_dir
 from resize_pipeline.local.servers.postgres import DATABASE, USER, postgres_service
 from resize_pipeline.local.servers.valkey import valkey_service
+from resize_pipeline.passwords import new_secret
 from resize_pipeline.settings import Settings
 
 HOME = Path("deploy/celery")
@@ -185,6 +185,6 @@ def _password(path: Path) -> str:
         draft = path.with_suffix(".new")
         draft.unlink(missing_ok=True)
         draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(24))
+        draft.write_text(new_secret())
         draft.replace(path)
     return path.read_text()

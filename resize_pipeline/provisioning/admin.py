@@ -1,7 +1,6 @@
 """MinIO's admin API, with its errors sorted: denied, other errors of MinIO, server unreachable."""
 
 import json
-import secrets
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, MinioException, S3Error
 
 from resize_pipeline.errors import RefusedError, TransientError, one_line
+from resize_pipeline.passwords import new_secret
 from resize_pipeline.resources.minio import (
     HTTPS_ONLY,
     MinioResource,
@@ -63,7 +63,7 @@ class Server:
         password = settings.minio_root_password
         self.has_root_password = password is not None
         # Unset is handled like wrong: no server accepts this one.
-        secret = secrets.token_urlsafe(24) if password is None else password.get_secret_value()
+        secret = new_secret() if password is None else password.get_secret_value()
         self._root = (settings.minio_root_user.get_secret_value(), secret)
         self.admin = MinioAdmin(
             endpoint=url.netloc,

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from resize_pipeline.errors import UserError
@@ -37,25 +37,37 @@ def written_credentials(path: Path, access_key: str, secret_key: str) -> Generat
     """
     path = path.resolve()
     text = merge_lines(_lines(path), {ACCESS_KEY: access_key, SECRET_KEY: secret_key})
-    temporary = ""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(replaced_file(path, text))
+        except OSError as error:
+            msg = f"{path} can't be written ({error.strerror}): choose another --credentials-file"
+            raise UserError(msg) from error
+        yield
+
+
+@contextmanager
+def replaced_file(path: Path, text: str) -> Generator[None]:
+    """Replace a file if the body succeeds; nobody but its owner can ever read it.
+
+    The text is on disk before the body begins.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mkstemp creates the file with O_EXCL and mode 0600.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp creates the file with O_EXCL and mode 0600.
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        msg = f"{path} can't be written ({error.strerror}): choose another --credentials-file"
-        raise UserError(msg) from error
-    try:
         yield
-        Path(temporary).replace(path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def merge_lines(lines: list[str], values: Mapping[str, str]) -> str:

@@ -5,12 +5,12 @@ each `provision` would point the target at its own Kafka and give the user a new
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from resize_pipeline.errors import UserError
+from resize_pipeline.provisioning.credentials import replaced_file
 from resize_pipeline.settings import Settings
 
 FILE = "provisioned.json"
@@ -62,13 +62,10 @@ class Made:
             UserError: the record can't be written.
         """
         self._servers.setdefault(self.endpoint, {})[what] = value
-        draft = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(self._servers, file, indent=2)
-            draft.replace(self._path)
+            with replaced_file(self._path, json.dumps(self._servers, indent=2)):
+                pass
         except OSError as error:
             msg = f"{self._path} can't be written ({error.strerror}): correct LOCAL_DIR"
             raise UserError(msg) from error

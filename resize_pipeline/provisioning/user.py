@@ -1,7 +1,6 @@
 """Creates the pipeline's MinIO user with least privileges."""
 
 import json
-import secrets
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any, cast
 
 from resize_pipeline.environment import CREDENTIALS_FILE
 from resize_pipeline.errors import UserError
+from resize_pipeline.passwords import new_secret
 from resize_pipeline.provisioning.admin import AdminError, DeniedError, Server, refusal
 from resize_pipeline.provisioning.credentials import (
     ACCESS_KEY,
@@ -24,8 +24,6 @@ from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
 
 PREFIX = "resize-pipeline"
-SECRET_BYTES = 24
-"""Random bytes of a new secret. They make 32 characters, and MinIO accepts 8 to 40."""
 
 
 def policy_name(user: str) -> str:
@@ -411,7 +409,7 @@ def _apply(
 def _set_secret(server: Server, action: UserAction, user: UserSpec, *, dry_run: bool) -> Step:
     """Create the user, with its secret if the settings hold one, or give it a new secret."""
     chosen = user.secret if action is UserAction.CREATE else None
-    secret = chosen or secrets.token_urlsafe(SECRET_BYTES)
+    secret = chosen or new_secret()
     if not dry_run:
         with (
             nullcontext()
