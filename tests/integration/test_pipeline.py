@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from resize_pipeline.definitions import build_definitions
 from resize_pipeline.environment import load_settings
@@ -67,6 +68,7 @@ class Pipeline:
         )
         self.instance = instance
         self.cursor: str | None = None
+        self.slow_lane_cursor: str | None = None
         self.root = MinioResource.from_settings(
             stack, access_key=ROOT_USER, secret_key=ROOT_PASSWORD
         ).client
@@ -106,26 +108,38 @@ class Pipeline:
         wait_until(sent, EVENTS_TIMEOUT_S, f"{count} events")
 
     def tick(self) -> SensorExecutionData:
+        answer = self._evaluate("minio_events_sensor", self.cursor, ("kafka", "pipeline"))
+        self.cursor = answer.cursor
+        return answer
+
+    def slow_lane_tick(self) -> SensorExecutionData:
+        answer = self._evaluate("slow_lane_sensor", self.slow_lane_cursor, ())
+        self.slow_lane_cursor = answer.cursor or self.slow_lane_cursor
+        return answer
+
+    def _evaluate(
+        self, sensor: str, cursor: str | None, resources: tuple[str, ...]
+    ) -> SensorExecutionData:
         repository = self.definitions.get_repository_def()
         assert self.definitions.resources
         context = dg.build_sensor_context(
             instance=self.instance,
-            cursor=self.cursor,
+            cursor=cursor,
             repository_def=repository,
-            sensor_name="minio_events_sensor",
-            resources={name: self.definitions.resources[name] for name in ("kafka", "pipeline")},
+            sensor_name=sensor,
+            resources={name: self.definitions.resources[name] for name in resources},
         )
-        answer = repository.get_sensor_def("minio_events_sensor").evaluate_tick(context)
-        self.cursor = answer.cursor
-        return answer
+        return repository.get_sensor_def(sensor).evaluate_tick(context)
 
     def run(self, request: dg.RunRequest) -> dict[str, dict]:
         """Run what the sensor asks for, and give the metadata of each asset."""
+        tags = dict(request.tags)
+        partition = request.partition_key or tags.pop(PARTITION_NAME_TAG)
         result = self.definitions.get_job_def("resize_images_job").execute_in_process(
             instance=self.instance,
-            partition_key=request.partition_key,
+            partition_key=partition,
             run_config=request.run_config,
-            tags=dict(request.tags),
+            tags=tags,
         )
         assert result.success
         return {
