@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     """Key suffixes that the bucket notification selects, in any mixture of cases."""
 
     notify_kafka_target: Annotated[str, AfterValidator(checked_target)] = "resize_pipeline"
-    """Identifier of the Kafka target in MinIO, as in `notify_kafka:IDENTIFIER`."""
+    """Name of MinIO's Kafka target that provisioning makes, or the ARN of one that is there."""
     notify_kafka_brokers: str | None = None
     """Kafka brokers as MinIO reaches them, if different from `KAFKA_BOOTSTRAP_SERVERS`."""
     notify_kafka_queue_dir: Path | None = None

@@ -30,6 +30,9 @@ _BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*(\.\.|\.-|-\.))[a-z0-9][a-z0-
 _TOPIC = re.compile(r"[A-Za-z0-9._-]+")
 _PIPELINE_NAME = re.compile(r"[a-z][a-z0-9-]{1,18}[a-z0-9]")
 _TARGET = re.compile(r"[A-Za-z0-9._-]+")
+# Queues of MinIO, AIStor and RustFS (`arn:minio:sqs::NAME:kafka`) and topics of Ceph
+# (`arn:aws:sns:ZONEGROUP:TENANT:NAME`).
+_TARGET_ARN = re.compile(r"arn:[a-z]+:(sqs|sns):[A-Za-z0-9_-]*:[A-Za-z0-9._$-]*:[A-Za-z0-9._-]+")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9._-]+")
 # What both MinIO (internal/config/config.go, validRegionRegex) and minio-py (helpers.py,
 # _REGION_REGEX) accept.
@@ -71,14 +74,17 @@ def checked_topic(value: str) -> str:
 
 
 def checked_target(value: str) -> str:
-    """Check the identifier of a MinIO target, which is part of an ARN and of a folder's name.
+    """Check the identifier of a MinIO target, or the ARN of a target of any server.
 
-    MinIO itself uses `_` for the target without an identifier.
+    An identifier is part of an ARN and of a folder's name. MinIO itself uses `_` for the target
+    without one.
     """
+    if _TARGET_ARN.fullmatch(value):
+        return value
     if not _TARGET.fullmatch(value) or value == "_" or len(value) > TARGET_MAX:
         msg = (
             f"must be an identifier of a MinIO target: 1 to {TARGET_MAX} letters, digits, dots, "
-            "underscores and hyphens, not '_' alone"
+            "underscores and hyphens, not '_' alone, or an ARN such as arn:minio:sqs::NAME:kafka"
         )
         raise ValueError(msg)
     return value

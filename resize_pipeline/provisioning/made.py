@@ -15,6 +15,8 @@ from resize_pipeline.settings import Settings
 
 FILE = "provisioned.json"
 """File in LOCAL_DIR with what was made on each server. It holds no secrets."""
+PIPELINE_NAME = "set PIPELINE_NAME to a name of your own"
+"""What leaves most things to the other pipeline."""
 
 
 class Made:
@@ -35,13 +37,16 @@ class Made:
         """Return the recorded value of a thing; None if it was not made here."""
         return self._servers.get(self.endpoint, {}).get(what)
 
-    def check(self, problem: str, *, is_ours: bool, effect: str) -> None:
+    def check(
+        self, problem: str, *, is_ours: bool, effect: str, instead: str = PIPELINE_NAME
+    ) -> None:
         """Refuse to change a thing that another pipeline may have made.
 
         Args:
             problem: the thing, and what is wrong with it.
             is_ours: whether the thing is as this pipeline made it.
             effect: what a change does to the other pipeline.
+            instead: what to do to leave the thing to the other pipeline.
 
         Raises:
             UserError: it was not made here, and taking over was not asked for.
@@ -49,9 +54,8 @@ class Made:
         if self.takes_over or is_ours:
             return
         msg = (
-            f"MinIO at {self.endpoint}: {problem}, and it may belong to another pipeline: set "
-            "PIPELINE_NAME to a name of your own, or run `resize-pipeline provision --take-over`, "
-            f"after which {effect}"
+            f"MinIO at {self.endpoint}: {problem}, and it may belong to another pipeline: "
+            f"{instead}, or run `resize-pipeline provision --take-over`, after which {effect}"
         )
         raise UserError(msg)
 

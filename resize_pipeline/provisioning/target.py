@@ -11,6 +11,7 @@ from typing import cast
 
 from resize_pipeline.errors import TransientError, UserError, one_line
 from resize_pipeline.provisioning.admin import AdminError, DeniedError, Server, refusal
+from resize_pipeline.provisioning.arns import is_arn, is_arn_of, is_topic
 from resize_pipeline.provisioning.made import Made
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.settings import Settings
@@ -63,24 +64,6 @@ class TargetConfig:
 
     values: dict[str, str] = field(default_factory=dict[str, str])
     environment: dict[str, str] = field(default_factory=dict[str, str])
-
-
-def arn(target: str) -> str:
-    """Return the ARN of a Kafka target."""
-    return f"arn:minio:sqs::{target}:kafka"
-
-
-def is_arn_of(value: str, target: str) -> bool:
-    """Return whether this is the ARN of the target."""
-    return target_of(value) == target
-
-
-def target_of(value: str) -> str | None:
-    """Return the Kafka target of an ARN, with or without region; None if it has none."""
-    parts = value.split(":")
-    if parts[:3] != ["arn", "minio", "sqs"] or parts[5:] != ["kafka"]:
-        return None
-    return parts[4]
 
 
 def parse_config(text: str) -> dict[str, TargetConfig]:
@@ -255,12 +238,17 @@ def ensure_target(
 ) -> None:
     """Create or change the target, and restart MinIO if that changed anything.
 
+    A target whose ARN is set belongs to an administrator, and is neither changed nor asked for.
+
     Raises:
         TransientError: MinIO is unreachable, can't reach Kafka, or did not come back.
         UserError: MinIO would misread a value, or can't read an encrypted key, or another pipeline
             made the target.
     """
     name = settings.notify_kafka_target
+    if is_arn(name):
+        report(_of_administrator(name, settings.kafka_topic))
+        return
     title = _title(name)
     wanted = wanted_config(settings)
     changes = dict(wanted)
@@ -297,17 +285,33 @@ def ensure_target(
         for warning in _warnings(wanted, actual):
             report(Step("warning", f"{title}: {warning}"))
     except DeniedError as error:
-        report(
-            Step(
-                "needs administrator",
-                f"{title}: {refusal(server, error)}; an administrator must run",
-                mc_commands(
-                    server.endpoint,
-                    f"mc admin config set {ALIAS} {SUBSYSTEM}:{name} {masked(changes)}",
-                    f"mc admin service restart {ALIAS}",
-                ),
-            )
+        report(_for_administrator(server, error, name, changes))
+
+
+def _for_administrator(
+    server: Server, error: DeniedError, name: str, changes: Mapping[str, str]
+) -> Step:
+    return Step(
+        "needs administrator",
+        f"{_title(name)}: {refusal(server, error)}; an administrator must run",
+        mc_commands(
+            server.endpoint,
+            f"mc admin config set {ALIAS} {SUBSYSTEM}:{name} {masked(changes)}",
+            f"mc admin service restart {ALIAS}",
+        ),
+    )
+
+
+def _of_administrator(target: str, topic: str) -> Step:
+    named = target.rpartition(":")[2]
+    if is_topic(target) and named != topic:
+        # Kafka's topic has the name of Ceph's (src/rgw/driver/rados/rgw_pubsub_push.cc).
+        return Step(
+            "warning",
+            f"target {target}: Ceph sends to Kafka's topic {named!r}, and KAFKA_TOPIC is "
+            f"{topic!r}: set KAFKA_TOPIC={named}, or make a topic {topic!r} in Ceph",
         )
+    return Step("ok", f"target {target}: an administrator's, which must send to topic {topic}")
 
 
 def _warnings(wanted: Mapping[str, str], actual: TargetConfig | None) -> Iterator[str]:

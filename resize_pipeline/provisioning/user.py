@@ -268,6 +268,13 @@ def _action(user: UserSpec, *, exists: bool, authenticates: bool) -> UserAction:
 def _denied(server: Server, user: UserSpec, error: DeniedError, *, authenticates: bool) -> Step:
     if authenticates:
         return Step("ok", f"user {user.name}: authenticates, but may not see its policy")
+    if not error.code and server.has_root_password:
+        return Step(
+            "needs administrator",
+            f"user {user.name}: {refusal(server, error)}; an administrator must create a user with "
+            f"this policy by the server's own tools, and give you {ACCESS_KEY} and {SECRET_KEY}",
+            tuple(json.dumps(user.policy, indent=2).splitlines()),
+        )
     return Step(
         "needs administrator",
         f"user {user.name}: {refusal(server, error)}; an administrator must run, and give you "

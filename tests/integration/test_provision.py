@@ -21,10 +21,12 @@ from resize_pipeline.environment import CREDENTIALS_FILE
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.provisioning import Step, provision
 from resize_pipeline.provisioning.admin import Server
-from resize_pipeline.provisioning.buckets import case_variants
+from resize_pipeline.provisioning.arns import arn, is_arn_of
 from resize_pipeline.provisioning.credentials import read_credentials
 from resize_pipeline.provisioning.made import FILE, Made
-from resize_pipeline.provisioning.target import arn, ensure_target, is_arn_of, read_target
+from resize_pipeline.provisioning.rules import case_variants
+from resize_pipeline.provisioning.target import ensure_target, read_target
+from resize_pipeline.provisioning.topics import ensure_topics
 from resize_pipeline.provisioning.user import policy_name
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
@@ -298,6 +300,41 @@ def test_rules_that_another_target_was_left_with_are_told_of(own: Settings) -> N
         dry_run=False,
     )
     assert states(provision(renamed)) == {"ok"}
+
+
+def test_a_target_of_an_administrator_is_used_by_its_arn(own: Settings) -> None:
+    """As on servers where provisioning can't make one: it is neither changed nor restarted."""
+    server = Server(own)
+    ensure_topics(own, lambda _: None, dry_run=False)
+    ensure_target(own, server, Made(own, take_over=False), lambda _: None, dry_run=False)
+    [shown] = [
+        one
+        for one in server.call_json(server.admin.info)["sqsARN"]
+        if is_arn_of(one, own.notify_kafka_target)
+    ]
+    before, up = read_target(server, own.notify_kafka_target), uptime(own)
+    changed = own.model_copy(
+        update={"notify_kafka_target": shown, "notify_kafka_queue_dir": Path("/nowhere")}
+    )
+    steps = provision(changed)
+    assert step_of(steps, f"target {shown}").state == "ok"
+    assert read_target(server, own.notify_kafka_target) == before
+    assert uptime(own) >= up
+    root = s3(own, root=True)
+    put(root, own.source_bucket, "a b.jpg")
+    assert messages(own, 1) == [("s3:ObjectCreated:Put", f"{own.source_bucket}/a b.jpg")]
+
+    settings = with_credentials(changed, read_credentials(own.local_dir / CREDENTIALS_FILE))
+    assert states(provision(settings)) == {"ok"}
+    provision(settings.model_copy(update={"source_suffixes": ".png"}))
+    put(root, own.source_bucket, "b.jpg")
+    put(root, own.source_bucket, "c.png")
+    assert sorted(messages(own, 2)) == [
+        ("s3:ObjectCreated:Put", f"{own.source_bucket}/{key}") for key in ("a b.jpg", "c.png")
+    ]
+    nowhere = settings.model_copy(update={"notify_kafka_target": "arn:minio:sqs::nowhere:kafka"})
+    with pytest.raises(UserError, match="the ARN of a target that this server has"):
+        provision(nowhere)
 
 
 def test_what_differs_is_mended(own: Settings) -> None:

@@ -8,7 +8,8 @@ from kafka import KafkaAdminClient
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
 
-from resize_pipeline.provisioning.target import is_arn_of, parse_config
+from resize_pipeline.provisioning.arns import is_arn_of
+from resize_pipeline.provisioning.target import parse_config
 from tests.support.project import REPOSITORY, ROOT_PASSWORD, ROOT_USER, Project
 from tests.support.standing import is_caught_up, wait_for
 

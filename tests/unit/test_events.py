@@ -322,6 +322,26 @@ AMAZON = {
         },
     },
 }
+AISTOR = {
+    "eventVersion": "2.0",
+    "eventSource": "minio:s3",
+    "awsRegion": "us-east-1",
+    "eventTime": "2026-05-04T10:59:59.123Z",
+    "eventName": "s3:ObjectCreated:Put",
+    "s3": {
+        "s3SchemaVersion": "1.0",
+        "configurationId": "Config",
+        "bucket": {"name": "images", "arn": "arn:aws:s3:::images"},
+        "object": {
+            "key": "red+flower%2B1.jpg",
+            "size": 1024,
+            "eTag": "37b51d194a7513e45b56f6524f2d51f2",
+            "contentType": "image/jpeg",
+            "versionId": "b4f38f5c-8a9c-4b9c-9d1e-2b1f1a6b5c0e",
+            "sequencer": "18A5D3F2C1B0E9D8",
+        },
+    },
+}
 CEPH = {
     "eventVersion": "2.1",
     "eventSource": "ceph:s3",
@@ -368,8 +388,9 @@ RUSTFS = {
         (AMAZON, "red flower+1.jpg", 1024, "096fKKXTRTtl3on89fVO.nfljtsv6qko"),
         (CEPH, "a b+c/100%25.jpg", 1024, None),
         (RUSTFS, "a+b/c d.jpg", 7, None),
+        (AISTOR, "red flower+1.jpg", 1024, "b4f38f5c-8a9c-4b9c-9d1e-2b1f1a6b5c0e"),
     ],
-    ids=["Amazon S3", "Ceph", "RustFS"],
+    ids=["Amazon S3", "Ceph", "RustFS", "AIStor"],
 )
 def test_creations_as_other_servers_announce_them(
     one: dict[str, Any], key: str, size: int, version: str | None
@@ -397,6 +418,46 @@ def test_removals_as_other_servers_announce_them(name: str) -> None:
     [event] = parse_message(document, source_bucket="images")
     assert isinstance(event, ObjectRemoved)
     assert event.key == "a b+c/100%25.jpg"
+
+
+@pytest.mark.parametrize("one", [AMAZON, CEPH, RUSTFS, AISTOR])
+def test_what_servers_leave_out_counts_as_unknown(one: dict[str, Any]) -> None:
+    """RustFS leaves out etag and size of what was removed, and all the version if there is none."""
+    bare = json.loads(json.dumps(one))
+    for name in ("versionId", "eTag", "size", "sequencer"):
+        bare["s3"]["object"].pop(name, None)
+    bare.pop("eventTime")
+    [event] = parse_message(json.dumps({"Records": [bare]}).encode(), source_bucket="images")
+    assert isinstance(event, ObjectCreated)
+    assert (event.size, event.etag, event.version_id, event.time) == (0, None, None, None)
+    bare["eventName"] = bare["eventName"].replace("Created:", "Removed:")
+    [event] = parse_message(json.dumps({"Records": [bare]}).encode(), source_bucket="images")
+    assert isinstance(event, ObjectRemoved)
+
+
+@pytest.mark.parametrize(
+    ("shown", "etag"),
+    [
+        ('"37b51d194a7513e45b56f6524f2d51f2-12"', "37b51d194a7513e45b56f6524f2d51f2-12"),
+        ("37B51D194A7513E45B56F6524F2D51F2", "37B51D194A7513E45B56F6524F2D51F2"),
+        ("", None),
+        ('""', None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_etags_as_servers_write_them(shown: Any, etag: str | None) -> None:
+    [event] = parse(record(eTag=shown))
+    assert isinstance(event, ObjectCreated)
+    assert event.etag == etag
+
+
+@pytest.mark.parametrize(
+    "name", ["ObjectSynced:Created", "s3:ObjectLifecycle:Expiration:Current", "s3:TestEvent"]
+)
+def test_kinds_of_ceph_that_change_no_object_here_are_ignored(name: str) -> None:
+    document = json.dumps({"Records": [{**CEPH, "eventName": name}]}).encode()
+    assert parse_message(document, source_bucket="images") == [Ignored("another kind of event")]
 
 
 @pytest.mark.parametrize("size", ["-1", "1e3", "", "9" * 5000, "²", str(2**63)])

@@ -18,7 +18,7 @@ from minio.notificationconfig import (
 from urllib3 import HTTPResponse
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.provisioning import buckets, credentials, target, topics, user
+from resize_pipeline.provisioning import arns, buckets, credentials, rules, target, topics, user
 from resize_pipeline.provisioning.admin import Server, parse_error
 from resize_pipeline.provisioning.made import Made
 from resize_pipeline.provisioning.steps import Step
@@ -214,18 +214,18 @@ def test_values_that_minio_would_misread_are_refused(value: str) -> None:
 
 
 def test_arn_of_a_server_with_a_region_is_recognised() -> None:
-    assert target.is_arn_of("arn:minio:sqs:eu-west-1:mine:kafka", "mine")
-    assert target.is_arn_of(target.arn("mine"), "mine")
-    assert not target.is_arn_of("arn:minio:sqs::mine:webhook", "mine")
-    assert not target.is_arn_of("arn:minio:sqs::mine2:kafka", "mine")
-    assert not target.is_arn_of("", "mine")
+    assert arns.is_arn_of("arn:minio:sqs:eu-west-1:mine:kafka", "mine")
+    assert arns.is_arn_of(arns.arn("mine"), "mine")
+    assert not arns.is_arn_of("arn:minio:sqs::mine:webhook", "mine")
+    assert not arns.is_arn_of("arn:minio:sqs::mine2:kafka", "mine")
+    assert not arns.is_arn_of("", "mine")
 
 
 def rule(
     suffix: str | None = None,
     *,
     arn: str = "arn:minio:sqs::mine:kafka",
-    events: tuple[str, ...] = buckets.EVENTS,
+    events: tuple[str, ...] = rules.EVENTS,
     config_id: str | None = None,
     prefix: str | None = None,
 ) -> QueueConfig:
@@ -242,16 +242,16 @@ FOREIGN = rule(".jpg", arn="arn:minio:sqs::theirs:webhook", config_id="theirs")
 
 
 def test_rules_for_every_mixture_of_cases() -> None:
-    wanted = buckets.wanted_rules([".gif", ".7", ".heicseq"], "mine")
+    wanted = rules.wanted_rules([".gif", ".7", ".heicseq"], "mine")
     suffixes = [one.suffix_filter_rule.value for one in wanted if one.suffix_filter_rule]
     gifs = {".gif", ".giF", ".gIf", ".gIF", ".Gif", ".GiF", ".GIf", ".GIF"}
     assert set(suffixes) == {*gifs, ".7", ".heicseq", ".HEICSEQ", ".Heicseq"}
     assert len(suffixes) == len(set(suffixes))
-    assert {tuple(one.events) for one in wanted} == {buckets.EVENTS}
+    assert {tuple(one.events) for one in wanted} == {rules.EVENTS}
 
 
 def test_rules_of_others_are_kept_and_ours_replaced() -> None:
-    wanted = buckets.wanted_rules([".jpg"], "mine")
+    wanted = rules.wanted_rules([".jpg"], "mine")
     existing = NotificationConfig(
         queue_config_list=[
             FOREIGN,
@@ -261,7 +261,7 @@ def test_rules_of_others_are_kept_and_ours_replaced() -> None:
             rule(".JPG", prefix="only/"),
         ]
     )
-    changes = buckets.rule_changes(existing, wanted, "mine")
+    changes = rules.rule_changes(existing, wanted, "mine")
     assert changes
     assert changes.config.queue_config_list == [
         FOREIGN,
@@ -270,12 +270,12 @@ def test_rules_of_others_are_kept_and_ours_replaced() -> None:
     ]
     assert changes.added == tuple(wanted[1:])
     assert changes.removed == tuple(existing.queue_config_list[2:])
-    assert not buckets.rule_changes(changes.config, wanted, "mine")
+    assert not rules.rule_changes(changes.config, wanted, "mine")
 
 
 def test_rules_that_are_there_twice_are_kept_once() -> None:
     existing = NotificationConfig(queue_config_list=[rule(".a", config_id="1"), rule(".a")])
-    changes = buckets.rule_changes(existing, [rule(".a")], "mine")
+    changes = rules.rule_changes(existing, [rule(".a")], "mine")
     assert len(changes.config.queue_config_list) == 1
     assert len(changes.removed) == 1
 
@@ -289,24 +289,24 @@ def test_clashing_rules_are_found() -> None:
         rule(".png", arn="x"),
         rule(".jpg", arn="x", events=("s3:ObjectAccessed:*",)),
     ]
-    assert buckets.clashing_rules(theirs, ours) == theirs[:3]
+    assert rules.clashing_rules(theirs, ours) == theirs[:3]
 
 
 def test_rules_that_repeat_ours_for_another_kafka_target_are_found() -> None:
-    ours = buckets.wanted_rules([".jpg"], "mine")
+    ours = rules.wanted_rules([".jpg"], "mine")
     old = "arn:minio:sqs:us-east-1:old:kafka"
     theirs = [
         FOREIGN,
         rule(".jpg", arn=old),
         rule(".JPG", arn=old),
-        rule(".jpg", arn="arn:minio:sqs::other:kafka", events=buckets.EVENTS[::-1]),
+        rule(".jpg", arn="arn:minio:sqs::other:kafka", events=rules.EVENTS[::-1]),
         rule(".jpg", arn="arn:minio:sqs::hook:webhook"),
         rule(".png", arn=old),
         rule(".jpg", arn=old, prefix="p/"),
         rule(".jpg", arn=old, events=("s3:ObjectCreated:*",)),
     ]
     existing = NotificationConfig(queue_config_list=[*theirs, *ours])
-    assert buckets.repeated_rules(existing, ours, "mine") == {
+    assert rules.repeated_rules(existing, ours, "mine") == {
         "old": theirs[1:3],
         "other": [theirs[3]],
     }
@@ -354,14 +354,14 @@ def test_administrator_gets_one_loop_of_commands() -> None:
         f'  mc event add {where} --event put,delete --suffix "$suffix"',
         "done",
     )
-    wanted = buckets.wanted_rules([".jpg"], "mine")
-    missing = buckets.rule_changes(NotificationConfig(), wanted, "mine")
-    assert buckets.admin_commands("images", "mine", missing, wanted) == loop
+    wanted = rules.wanted_rules([".jpg"], "mine")
+    missing = rules.rule_changes(NotificationConfig(), wanted, "mine")
+    assert rules.admin_commands("images", "mine", missing, wanted) == loop
 
-    both = NotificationConfig(queue_config_list=buckets.wanted_rules([".jpg", ".png"], "mine"))
-    too_many = buckets.rule_changes(both, wanted, "mine")
+    both = NotificationConfig(queue_config_list=rules.wanted_rules([".jpg", ".png"], "mine"))
+    too_many = rules.rule_changes(both, wanted, "mine")
     assert not too_many.added
-    removed = buckets.admin_commands("images", "mine", too_many, wanted)
+    removed = rules.admin_commands("images", "mine", too_many, wanted)
     assert removed == (f"mc event rm {where}", *loop)
 
 
