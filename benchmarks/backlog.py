@@ -59,7 +59,6 @@ from benchmarks.stack import (
     started_at,
     write,
 )
-from resize_pipeline.defs.names import SENSOR_NAME
 from resize_pipeline.defs.ops.batch import IO_THREADS
 from resize_pipeline.delivery.batches import (
     Budget,
@@ -73,6 +72,7 @@ from resize_pipeline.delivery.converge import Converger
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import identity
 from resize_pipeline.settings import Settings
+from tests.support.names import NAMES
 from tests.support.waiting import wait_until
 
 SIDES = (1280, 640, 160)
@@ -146,7 +146,7 @@ class Bench:
             found.seconds = ended - began
             with pipeline.instance() as instance:
                 records = instance.get_run_records(
-                    dg.RunsFilter(tags={"dagster/sensor_name": SENSOR_NAME})
+                    dg.RunsFilter(tags={"dagster/sensor_name": NAMES.sensor})
                 )
             found.runs = len(records)
             found.in_runs_s = ended - min(one.start_time for one in records if one.start_time)

@@ -41,9 +41,9 @@ from benchmarks.stack import (
     photograph,
     write,
 )
-from resize_pipeline.defs.names import SENSOR_NAME
 from resize_pipeline.defs.runs import sensor_state
 from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
+from tests.support.names import NAMES
 from tests.support.waiting import wait_until
 
 TICK_CYCLE_S = 5.0
@@ -125,7 +125,7 @@ def moments(
 
 def tick_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> float:
     """Tell when the tick that asked for a run began."""
-    sensor = sensor_state(instance)
+    sensor = sensor_state(instance, NAMES.sensor)
     assert sensor
     ticks = instance.get_ticks(
         sensor.instigator_origin_id, sensor.selector_id, limit=TICKS_LOOKED_AT
@@ -147,7 +147,7 @@ def one_upload(
     name = f"{bucket}/{key}".encode()
     wait_until(lambda: name in listener.had, TIMEOUT_S, "the event")
     wait_until(lambda: is_idle(instance), TIMEOUT_S, "the end of the run")
-    [run] = instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": SENSOR_NAME}), limit=1)
+    [run] = instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": NAMES.sensor}), limit=1)
     return moments(instance, run, put=put, event=listener.had[name], ended=ended)
 
 

@@ -43,13 +43,13 @@ from kafka.admin import NewTopic
 from kafka.structs import TopicPartition
 
 from benchmarks.stack import OUT, machine
-from resize_pipeline.defs.names import SENSOR_NAME
 from resize_pipeline.kafka.offsets import Cursor, OffsetRange, TopicState
 from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.processes.supervisor import Supervisor
 from resize_pipeline.local.servers.kafka import kafka_service
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.settings import Settings
+from tests.support.names import NAMES
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[1]
@@ -233,11 +233,11 @@ class CodeServer:
         return self._location.get_sensor_execution_data(
             self._instance,
             self._repository,
-            SENSOR_NAME,
+            NAMES.sensor,
             last_tick_completion_time=None,
             last_run_key=None,
             cursor=cursor,
-            log_key=["benchmark", SENSOR_NAME, str(uuid.uuid4())],
+            log_key=["benchmark", NAMES.sensor, str(uuid.uuid4())],
             last_sensor_start_time=None,
         )
 
@@ -257,7 +257,7 @@ class CodeServer:
                 texts = request.tags["resize_pipeline/offsets"].split(",")
                 ranges = [OffsetRange.parse(text) for text in texts]
                 planned += sum(one.end - one.start for one in ranges)
-            before, after = cursor, Cursor.parse(answer.cursor)
+            before, after = cursor, Cursor.parse(answer.cursor, NAMES.sensor)
             assert after
             cursor = after
             assert cursor != before, answer.skip_message

@@ -8,6 +8,7 @@ import dagster as dg
 from resize_pipeline.defs.assets import build_raw_images, build_renditions
 from resize_pipeline.defs.checks import build_completeness_checks, build_sensor_check
 from resize_pipeline.defs.jobs import build_checks_job, build_job
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.partitions import build_partitions
 from resize_pipeline.defs.retention import build_retention
 from resize_pipeline.defs.schedules import build_completeness, build_reconciliation
@@ -41,10 +42,11 @@ def build_definitions(
         UserError: the rendition specs are missing or wrong.
     """
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
+    names = Names(settings.pipeline_name)
     partitions = build_partitions(settings)
-    retention_job, retention_schedule = build_retention(renditions)
+    retention_job, retention_schedule = build_retention(names, renditions)
     notifications = (
-        [build_failed_run_sensor(settings.ui_url), build_dead_letter_sensor()]
+        [build_failed_run_sensor(names, settings.ui_url), build_dead_letter_sensor(names)]
         if settings.webhook_url
         else []
     )
@@ -53,12 +55,20 @@ def build_definitions(
             build_raw_images(settings, partitions),
             build_renditions(settings, renditions, partitions),
         ],
-        asset_checks=[build_completeness_checks(renditions, partitions), build_sensor_check()],
-        jobs=[build_job(renditions), build_checks_job(renditions), retention_job],
-        sensors=[build_sensor(partitions), build_follow_ups(), build_slow_lane(), *notifications],
+        asset_checks=[
+            build_completeness_checks(names, renditions, partitions),
+            build_sensor_check(names),
+        ],
+        jobs=[build_job(names, renditions), build_checks_job(names, renditions), retention_job],
+        sensors=[
+            build_sensor(names, partitions),
+            build_follow_ups(names),
+            build_slow_lane(names),
+            *notifications,
+        ],
         schedules=[
-            build_reconciliation(partitions, settings.reconciliation_cron),
-            build_completeness(partitions, settings.completeness_cron),
+            build_reconciliation(names, partitions, settings.reconciliation_cron),
+            build_completeness(names, partitions, settings.completeness_cron),
             retention_schedule,
         ],
         resources={

@@ -43,6 +43,7 @@ from resize_pipeline.validators import (
 
 MIB = 2**20
 UI_PASSWORD_MIN = 12
+DEFAULT_PIPELINE_NAME = "resize-pipeline"
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
@@ -62,7 +63,7 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    pipeline_name: Annotated[str, AfterValidator(checked_pipeline_name)] = "resize-pipeline"
+    pipeline_name: Annotated[str, AfterValidator(checked_pipeline_name)] = DEFAULT_PIPELINE_NAME
     """Name of this pipeline's MinIO user; unless set, its target and consumer group follow it."""
     minio_endpoint: Annotated[str, AfterValidator(checked_endpoint)] = "http://127.0.0.1:9000"
     """Address of the MinIO server; the scheme selects plain HTTP or TLS."""

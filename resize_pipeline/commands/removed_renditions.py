@@ -8,14 +8,14 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.defs.names import JOB_NAME, Names
 from resize_pipeline.errors import MissingBucketError, RefusedError, UserError, escaped
 from resize_pipeline.instance.event_log import latest_materializations
 from resize_pipeline.instance.internals import IMPLICIT_ASSET_JOB_NAME
@@ -29,7 +29,8 @@ from resize_pipeline.settings import Settings
 from resize_pipeline.terminal import SafeConsole, errors
 from resize_pipeline.validators import checked_bucket
 
-JOBS = frozenset({JOB_NAME, IMPLICIT_ASSET_JOB_NAME})
+JOBS = (JOB_NAME, IMPLICIT_ASSET_JOB_NAME)
+"""Ends of the names of the jobs that make renditions, in any pipeline."""
 METADATA = frozenset({"uri", "images", "rendition bytes"})
 """Metadata that every materialization of a rendition has."""
 
@@ -55,6 +56,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Where the renditions of this pipeline and of others in the Dagster instance were written."""
+
+    ours: set[Place] = field(default_factory=set["Place"])
+    others: set[Place] = field(default_factory=set["Place"])
+
+
+@dataclass(frozen=True, slots=True)
 class RemovedRendition:
     """A place that no rendition of the spec file is written to any longer.
 
@@ -70,10 +79,12 @@ class RemovedRendition:
 
 
 def place_of(entry: dg.EventLogEntry) -> Place | None:
-    """Return the place in a materialization; None if it is not one of this project."""
+    """Return the place in a materialization; None if it is not one of this project's jobs."""
     materialization = entry.asset_materialization
     event = entry.dagster_event
-    if materialization is None or event is None or event.job_name not in JOBS:
+    if materialization is None or event is None:
+        return None
+    if not (event.job_name or "").endswith(JOBS):
         return None
     if not materialization.metadata.keys() >= METADATA:
         return None
@@ -83,25 +94,27 @@ def place_of(entry: dg.EventLogEntry) -> Place | None:
         checked_bucket(bucket)
     except ValueError:
         return None
-    name = materialization.asset_key.to_user_string()
+    name = materialization.asset_key.path[-1]
     return Place(name, bucket, prefix) if uri.startswith(_SCHEME) and slash else None
 
 
 def removed_renditions(
-    places: Iterable[Place], renditions: Sequence[Rendition], source_bucket: str
+    places: Places, renditions: Sequence[Rendition], source_bucket: str
 ) -> list[RemovedRendition]:
     """Return the former places, each with the prefixes below it that belong to other renditions.
 
     Args:
-        places: where renditions were written at any time.
+        places: where renditions were written at any time. What is in a place of another pipeline
+            may be current there, so it counts as no removed rendition.
         renditions: the renditions of the spec file.
         source_bucket: the source bucket, which never contains renditions.
     """
     current = [Place(spec.name, spec.bucket, spec.prefix) for spec in renditions]
     former = sorted(
         place
-        for place in set(places)
-        if place.bucket != source_bucket and not any(one.covers(place) for one in current)
+        for place in places.ours
+        if place.bucket != source_bucket
+        and not any(one.covers(place) for one in (*current, *places.others))
     )
     return [
         RemovedRendition(
@@ -110,7 +123,7 @@ def removed_renditions(
             kept=tuple(
                 sorted(
                     one.prefix
-                    for one in {*current, *former}
+                    for one in {*current, *former, *places.others}
                     # Objects of another removed rendition are deleted under its own name.
                     if place.covers(one) and one.prefix != place.prefix
                 )
@@ -139,11 +152,14 @@ def places_of(
     return chosen
 
 
-def written_places(instance: dg.DagsterInstance, renditions: Sequence[Rendition]) -> set[Place]:
+def written_places(
+    instance: dg.DagsterInstance, names: Names, renditions: Sequence[Rendition]
+) -> Places:
     """Return where the newest materialization of each partition of a rendition was written.
 
     Args:
         instance: the Dagster instance.
+        names: the names of the pipeline's assets.
         renditions: the renditions of the spec file; their current places are left out.
 
     Raises:
@@ -156,7 +172,11 @@ def written_places(instance: dg.DagsterInstance, renditions: Sequence[Rendition]
         for spec in renditions
     ]
     entries = latest_materializations(instance, containing='"rendition bytes"', without=current)
-    return {place for entry in entries if (place := place_of(entry))}
+    places = Places()
+    for entry in entries:
+        if (made := entry.asset_materialization) and (place := place_of(entry)):
+            (places.ours if names.owns(made.asset_key) else places.others).add(place)
+    return places
 
 
 def left_objects(minio: MinioResource, removed: RemovedRendition) -> Iterator[ObjectInfo]:
@@ -296,6 +316,6 @@ def _count(deleted: Iterable[tuple[int, int]], verb: str, place: str) -> None:
 def _find_removed(settings: Settings) -> tuple[list[RemovedRendition], MinioResource]:
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
     with open_instance(settings) as instance:
-        places = written_places(instance, renditions)
+        places = written_places(instance, Names(settings.pipeline_name), renditions)
     found = removed_renditions(places, renditions, settings.source_bucket)
     return found, Server(settings).s3()

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from resize_pipeline.addresses import is_listening
 from resize_pipeline.defs.jobs import run_config
-from resize_pipeline.defs.names import JOB_NAME
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.ops.config import LISTED_MAX_OBJECTS
 from resize_pipeline.defs.partitions import build_partitions, partition_key_at
 from resize_pipeline.delivery.requests import check_newest
@@ -70,17 +70,18 @@ def reprocess(
     ]
     for name in renditions:
         if name not in known:
-            names = ", ".join(known)
-            msg = f"no rendition {name!r} in {settings.renditions_file}: choose from {names}"
+            choice = ", ".join(known)
+            msg = f"no rendition {name!r} in {settings.renditions_file}: choose from {choice}"
             raise UserError(msg)
+    names = Names(settings.pipeline_name)
     scopes = _scopes(settings, keys, prefix, version_id)
     with _dagster(settings) as client:
         for partition, scope in scopes:
             run_id = client.submit_job_execution(
-                JOB_NAME,
+                names.job,
                 run_config=run_config(**scope, force=force),
                 tags={PARTITION_NAME_TAG: partition},
-                asset_selection=[*renditions] or None,
+                asset_selection=[names.asset(one).path for one in renditions] or None,
             )
             yield Launched(run_id, partition, tuple(scope.get("objects", ())))
 

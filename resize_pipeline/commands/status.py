@@ -14,10 +14,10 @@ from rich.text import Text
 
 from resize_pipeline.defs.code_versions import stale_partitions, unmade_partitions
 from resize_pipeline.defs.gaps import recorded_gaps
-from resize_pipeline.defs.names import JOB_NAME, LANE_TAG, POSTPONED_TAG, SENSOR_NAME, SLOW
-from resize_pipeline.defs.runs import sensor_state, unfinished_runs
+from resize_pipeline.defs.names import POSTPONED_TAG, Names
+from resize_pipeline.defs.runs import sensor_state
 from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENSOR
-from resize_pipeline.defs.sensors.slow_lane import waiting_runs
+from resize_pipeline.defs.sensors.slow_lane import is_rendering, waiting_runs
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.imaging.renderer import child_report
 from resize_pipeline.imaging.sandbox import ON
@@ -108,6 +108,7 @@ class PipelineStatus(BaseModel):
     why it is not. `resampler` is what scales pixels on this host.
     """
 
+    pipeline: str
     topic: str
     topic_id: str | None
     partitions: list[PartitionStatus]
@@ -136,9 +137,10 @@ def pipeline_status(
     settings: Settings, instance: dg.DagsterInstance, kafka: KafkaResource
 ) -> PipelineStatus:
     """Collect the status; an unreachable Kafka is reported in it."""
-    sensor = sensor_state(instance)
+    names = Names(settings.pipeline_name)
+    sensor = sensor_state(instance, names.sensor)
     data = sensor.instigator_data if sensor else None
-    cursor = Cursor.parse(getattr(data, "cursor", None))
+    cursor = Cursor.parse(getattr(data, "cursor", None), names.sensor)
     error = None
     topic: TopicState | None = None
     letters: int | None = None
@@ -160,17 +162,18 @@ def pipeline_status(
     )
     ended = [tick for tick in ticks if tick.status is not InstigatorTickStatus.STARTED]
     unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)
-    failed = _failed_runs(instance)
+    failed = _failed_runs(instance, names)
     heartbeat = _last_heartbeat(instance)
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
-    stale = {one.name: list(stale_partitions(instance, one)) for one in renditions}
+    stale = {one.name: list(stale_partitions(instance, names, one)) for one in renditions}
     is_alive = heartbeat is not None and dt.datetime.now(dt.UTC) - heartbeat < HEARTBEAT_MAX_AGE
     return PipelineStatus(
+        pipeline=settings.pipeline_name,
         topic=settings.kafka_topic,
         topic_id=topic.topic_id if topic else None,
         partitions=partitions,
         lag=sum(partition.lag for partition in partitions) if topic else None,
-        gaps=gaps + recorded_gaps(instance),
+        gaps=gaps + recorded_gaps(instance, names),
         dead_letters=letters,
         dead_letters_are_at_most=not is_exact,
         error=error,
@@ -184,20 +187,20 @@ def pipeline_status(
         failed_runs=_runs(failed[:RUNS_SHOWN]),
         failed_count=len(failed),
         stale=_spans(stale),
-        unmade=_spans(unmade_partitions(instance, stale)),
-        slow_lane=_slow_lane(instance),
+        unmade=_spans(unmade_partitions(instance, names, renditions)),
+        slow_lane=_slow_lane(instance, names),
         **child_report()._asdict(),
     )
 
 
-def _slow_lane(instance: dg.DagsterInstance) -> SlowLaneStatus:
-    state = sensor_state(instance, SLOW_LANE_SENSOR)
+def _slow_lane(instance: dg.DagsterInstance, names: Names) -> SlowLaneStatus:
+    state = sensor_state(instance, names.of(SLOW_LANE_SENSOR))
     cursor = getattr(state.instigator_data, "cursor", None) if state else None
-    waiting = waiting_runs(instance, cursor, limit=WAITING_RUNS_MOST)
+    waiting = waiting_runs(instance, names, cursor, limit=WAITING_RUNS_MOST)
     return SlowLaneStatus(
         pictures=sum(int(one.dagster_run.tags.get(POSTPONED_TAG, 0)) for one in waiting),
         runs=len(waiting),
-        rendering=unfinished_runs(instance, {LANE_TAG: SLOW}) > 0,
+        rendering=is_rendering(instance, names),
     )
 
 
@@ -238,10 +241,10 @@ def _last_heartbeat(instance: dg.DagsterInstance) -> dt.datetime | None:
     return dt.datetime.fromtimestamp(status.last_heartbeat.timestamp, dt.UTC)
 
 
-def _failed_runs(instance: dg.DagsterInstance) -> list[dg.RunRecord]:
+def _failed_runs(instance: dg.DagsterInstance, names: Names) -> list[dg.RunRecord]:
     filters = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.FAILURE],
-        job_name=JOB_NAME,
+        job_name=names.job,
         updated_after=dt.datetime.now(dt.UTC) - FAILED_SINCE,
     )
     records = instance.get_run_records(filters, limit=FAILED_RUNS_MOST)
@@ -279,6 +282,7 @@ def tick_status(tick: InstigatorTick) -> TickStatus:
 
 def as_tables(status: PipelineStatus) -> list[Table | Text]:
     """Return the status as tables and lines for a terminal."""
+    names = Names(status.pipeline)
     lag = "unknown" if status.lag is None else str(status.lag)
     parts: list[Table | Text] = [Text(f"topic {status.topic}, lag {lag}", style="bold")]
     if status.error:
@@ -296,7 +300,7 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
     parts += [
         Text(
             f"{one.rendition}: partitions {how}: {one.partitions}, from {one.first} to {one.last}; "
-            f"wait for reconciliation, or run `dagster job backfill -j {JOB_NAME} "
+            f"wait for reconciliation, or run `dagster job backfill -j {names.job} "
             f"--from {one.first} --to {one.last} --noprompt`",
             style="yellow",
         )
@@ -316,7 +320,7 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
     for title, count, runs in (
         ("unfinished runs", status.unfinished_count, status.unfinished_runs),
         (
-            f"failed runs of {JOB_NAME} in the last day",
+            f"failed runs of {names.job} in the last day",
             status.failed_count,
             status.failed_runs,
         ),
@@ -338,7 +342,9 @@ def _sandbox_lines(steps: Mapping[str, str]) -> list[Text]:
 
 
 def _sensor_lines(status: PipelineStatus) -> list[Table | Text]:
-    lines: list[Table | Text] = [Text(f"sensor {SENSOR_NAME}: {status.sensor}", style="bold")]
+    lines: list[Table | Text] = [
+        Text(f"sensor {Names(status.pipeline).sensor}: {status.sensor}", style="bold")
+    ]
     if status.daemon == "not running":
         lines.append(Text(_without_daemon(status), style="red"))
     tick = status.last_tick

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from resize_pipeline.defs.freshness import freshness_policy
-from resize_pipeline.defs.names import RAW_IMAGES
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.ops.batch import download, resize, upload
 from resize_pipeline.defs.ops.plan import plan
 from resize_pipeline.defs.ops.publish import build_publish
@@ -18,12 +18,13 @@ GROUP = "images"
 
 def build_raw_images(settings: Settings, partitions: TimePartitions) -> dg.AssetSpec:
     """Build the asset of the source bucket, which other systems fill."""
+    names = Names(settings.pipeline_name)
     return dg.AssetSpec(
-        RAW_IMAGES,
+        names.raw_images,
         description=(
             f"Images in the bucket `{settings.source_bucket}`, partitioned by the time of their "
             f"last modification. MinIO announces each on the Kafka topic `{settings.kafka_topic}`, "
-            "and `minio_events_sensor` turns these notifications into runs. Other systems fill the "
+            f"and `{names.sensor}` turns these notifications into runs. Other systems fill the "
             "bucket, so nothing here materializes it: each run observes what it read."
         ),
         partitions_def=partitions,
@@ -39,13 +40,15 @@ def build_renditions(
     settings: Settings, renditions: Sequence[Rendition], partitions: TimePartitions
 ) -> dg.AssetsDefinition:
     """Build one asset for each rendition; a run decodes an image once for all selected ones."""
+    names = Names(settings.pipeline_name)
     publish = build_publish(renditions)
 
     @dg.graph_multi_asset(
         name="renditions",
-        ins={"source": dg.AssetIn(key=RAW_IMAGES, dagster_type=dg.Nothing)},
+        ins={"source": dg.AssetIn(key=names.raw_images, dagster_type=dg.Nothing)},
         outs={
             rendition.name: dg.AssetOut(
+                key=names.asset(rendition.name),
                 is_required=False,
                 description=_description(rendition),
                 code_version=rendition.digest,

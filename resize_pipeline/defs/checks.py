@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from resize_pipeline.defs.names import RAW_IMAGES, SENSOR_NAME
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.partitions import TimePartitions, check_partition, window_of
 from resize_pipeline.defs.runs import one_line_failures, sensor_state
 from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
 from resize_pipeline.errors import TransientError, UserError
-from resize_pipeline.instance.internals import TickStatus
+from resize_pipeline.instance.internals import InstigatorState, TickStatus
 from resize_pipeline.kafka.letter_index import letter_index
 from resize_pipeline.kafka.offsets import Cursor, lag, starting_offsets
 from resize_pipeline.renditions.spec import Rendition
@@ -29,7 +29,7 @@ delays a few of them."""
 
 
 def build_completeness_checks(
-    renditions: Sequence[Rendition], partitions: TimePartitions
+    names: Names, renditions: Sequence[Rendition], partitions: TimePartitions
 ) -> dg.AssetChecksDefinition:
     """Build the completeness checks; one listing of source and renditions serves all selected."""
     with warnings.catch_warnings():
@@ -38,7 +38,7 @@ def build_completeness_checks(
         specs = [
             dg.AssetCheckSpec(
                 COMPLETENESS_CHECK_NAME,
-                asset=rendition.name,
+                asset=names.asset(rendition.name),
                 partitions_def=partitions,
                 description=(
                     "Every object in the partition has this rendition, made from its current "
@@ -57,7 +57,7 @@ def build_completeness_checks(
     ) -> Iterator[dg.AssetCheckResult]:
         lacking: Counter[str] = Counter()
         shown: defaultdict[str, list[str]] = defaultdict(list)
-        selected = {key.asset_key.to_user_string() for key in context.selected_asset_check_keys}
+        selected = {key.asset_key.path[-1] for key in context.selected_asset_check_keys}
         for warning in pipeline.warnings:
             context.log.warning(warning)
         with one_line_failures(context.op_execution_context):
@@ -67,13 +67,13 @@ def build_completeness_checks(
             folder = context.instance.storage_directory()
             with letter_index(kafka, pipeline.dead_letter_topic, folder) as letters:
                 found = unreconciled_objects(minio, pipeline, letters, specs, scope, Counter())
-                for item, names in found:
-                    for name in names:
+                for item, lacked in found:
+                    for name in lacked:
                         lacking[name] += 1
                         if len(shown[name]) < KEYS_SHOWN:
                             shown[name].append(item.key)
         for key in context.selected_asset_check_keys:
-            name = key.asset_key.to_user_string()
+            name = key.asset_key.path[-1]
             rows = [dg.TableRecord({"key": one}) for one in shown[name]]
             keys = {"first keys": dg.MetadataValue.table(rows)} if rows else {}
             yield dg.AssetCheckResult(
@@ -86,21 +86,21 @@ def build_completeness_checks(
     return completeness
 
 
-def build_sensor_check() -> dg.AssetChecksDefinition:
+def build_sensor_check(names: Names) -> dg.AssetChecksDefinition:
     """Build the check that the sensor's ticks succeed."""
 
     @dg.asset_check(
-        asset=RAW_IMAGES,
+        asset=names.raw_images,
         name=SENSOR_CHECK_NAME,
         description=(
-            f"`{SENSOR_NAME}` had a tick that did not fail within the last "
+            f"`{names.sensor}` had a tick that did not fail within the last "
             f"{SILENT_MAX_S / 60:g} minutes, whether or not there was anything to do."
         ),
     )
     def check(
         context: dg.AssetCheckExecutionContext, kafka: KafkaResource, pipeline: PipelineResource
     ) -> dg.AssetCheckResult:
-        state = sensor_state(context.instance)
+        state = sensor_state(context.instance, names.sensor)
         ticks = (
             context.instance.get_ticks(
                 state.instigator_origin_id,
@@ -112,23 +112,26 @@ def build_sensor_check() -> dg.AssetChecksDefinition:
             else []
         )
         silent_s = time.time() - ticks[0].timestamp if ticks else None
-        problem = sensor_problem(silent_s, is_running=state is None or state.is_running)
+        problem = sensor_problem(
+            names.sensor, silent_s, is_running=state is None or state.is_running
+        )
         return dg.AssetCheckResult(
             passed=problem is None,
             description=problem,
             metadata={
                 **({} if silent_s is None else {"seconds since last tick": round(silent_s, 1)}),
-                **_lag(kafka, pipeline, getattr(state and state.instigator_data, "cursor", None)),
+                **_lag(kafka, pipeline, state),
             },
         )
 
     return check
 
 
-def sensor_problem(silent_s: float | None, *, is_running: bool) -> str | None:
+def sensor_problem(sensor: str, silent_s: float | None, *, is_running: bool) -> str | None:
     """Return what is wrong with the sensor, with a remedy; None if nothing is.
 
     Args:
+        sensor: its name.
         silent_s: seconds since the last tick that did not fail; None if there was none.
         is_running: whether the sensor is switched on.
     """
@@ -138,15 +141,19 @@ def sensor_problem(silent_s: float | None, *, is_running: bool) -> str | None:
     remedy = (
         "look at its failed ticks, and check that Dagster's daemon is running"
         if is_running
-        else f"it is stopped; start it with `dagster sensor start {SENSOR_NAME}`"
+        else f"it is stopped; start it with `dagster sensor start {sensor}`"
     )
-    return f"{SENSOR_NAME} has had no successful tick {since}: {remedy}"
+    return f"{sensor} has had no successful tick {since}: {remedy}"
 
 
-def _lag(kafka: KafkaResource, pipeline: PipelineResource, cursor: str | None) -> dict[str, int]:
+def _lag(
+    kafka: KafkaResource, pipeline: PipelineResource, state: InstigatorState | None
+) -> dict[str, int]:
+    cursor: str | None = getattr(state and state.instigator_data, "cursor", None)
+    sensor = Names(pipeline.pipeline_name).sensor
     try:
         topic = kafka.topic_state(pipeline.kafka_topic)
-        start, _ = starting_offsets(Cursor.parse(cursor), topic)
+        start, _ = starting_offsets(Cursor.parse(cursor, sensor), topic)
     except (TransientError, UserError):
         # The sensor's ticks fail as well, so the check reports it.
         return {}

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
 
+from resize_pipeline.defs.names import Names
 from resize_pipeline.instance.event_log import latest_tag_by_partition
 from resize_pipeline.instance.internals import (
     CODE_VERSION_TAG,
@@ -37,60 +38,66 @@ def version_tags(code_version: str, run_id: str) -> dict[str, str]:
 
 
 def stale_partitions(
-    instance: dg.DagsterInstance, rendition: Rendition, among: Collection[str] | None = None
+    instance: dg.DagsterInstance,
+    names: Names,
+    rendition: Rendition,
+    among: Collection[str] | None = None,
 ) -> dict[str, str]:
     """Return the partitions last made with another spec, in order, each with its code version.
 
     Args:
         instance: the Dagster instance.
+        names: the names of the pipeline's assets.
         rendition: the rendition with its current spec.
         among: the partitions of interest; None for all. The result may contain others.
     """
-    found = latest_tag_by_partition(instance, dg.AssetKey(rendition.name), DATA_VERSION_TAG, among)
+    asset = names.asset(rendition.name)
+    found = latest_tag_by_partition(instance, asset, DATA_VERSION_TAG, among)
     versions = {partition: tag.partition(".")[0] for partition, tag in sorted(found.items())}
     return {one: version for one, version in versions.items() if version != rendition.digest}
 
 
 def unmade_partitions(
-    instance: dg.DagsterInstance, renditions: Iterable[str]
+    instance: dg.DagsterInstance, names: Names, renditions: Iterable[Rendition]
 ) -> dict[str, list[str]]:
     """Return for each rendition the partitions, in order, where only others were materialized."""
-    made = {name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in renditions}
+    made = {
+        one.name: instance.get_materialized_partitions(names.asset(one.name)) for one in renditions
+    }
     everywhere = set[str]().union(*made.values())
     return {name: sorted(everywhere - partitions) for name, partitions in made.items()}
 
 
-def code_version_of_part(
-    instance: dg.DagsterInstance, rendition: Rendition, partitions: Collection[str]
-) -> str:
-    """Return the code version to record after a run over only a part of these partitions."""
-    stale = stale_partitions(instance, rendition, partitions)
+def code_version_of_part(context: dg.OpExecutionContext, names: Names, rendition: Rendition) -> str:
+    """Return the code version to record after a run over only a part of its partitions."""
+    partitions = context.partition_keys
+    stale = stale_partitions(context.instance, names, rendition, partitions)
     return next((stale[one] for one in partitions if one in stale), rendition.digest)
 
 
 def refreshed(
-    context: dg.OpExecutionContext, rendition: Rendition, among: Iterable[str], source: str
+    context: dg.OpExecutionContext, names: Names, rendition: Rendition, among: Iterable[Rendition]
 ) -> Iterator[dg.AssetMaterialization]:
     """Yield materializations that mark stale and unmade partitions as current.
 
     Args:
         context: the context of a reconciliation, which materializes its own partitions itself.
+        names: the names of the pipeline's assets.
         rendition: the rendition with its current spec.
-        among: names of all renditions.
-        source: key of the asset that renditions are made from.
+        among: all renditions.
     """
     # The tags that Dagster sets for an output; without them it would report a new dependency.
     tags = {
-        get_input_data_version_tag(dg.AssetKey(source)): DEFAULT_DATA_VERSION.value,
-        get_input_event_pointer_tag(dg.AssetKey(source)): NULL_EVENT_POINTER,
+        get_input_data_version_tag(names.raw_images): DEFAULT_DATA_VERSION.value,
+        get_input_event_pointer_tag(names.raw_images): NULL_EVENT_POINTER,
         **version_tags(rendition.digest, context.run_id),
     }
-    stale = stale_partitions(context.instance, rendition)
-    unmade = unmade_partitions(context.instance, among)[rendition.name]
+    stale = stale_partitions(context.instance, names, rendition)
+    unmade = unmade_partitions(context.instance, names, among)[rendition.name]
     others = (one for one in (*stale, *unmade) if one not in context.partition_keys)
     for partition in itertools.islice(others, REFRESHED_MAX):
         yield dg.AssetMaterialization(
-            rendition.name,
+            names.asset(rendition.name),
             description="Reconciled: everything in it is made with the current spec.",
             partition=partition,
             metadata={

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from resize_pipeline.defs.names import RAW_IMAGES
+from resize_pipeline.defs.names import Names
 from resize_pipeline.instance.event_log import observations_with_metadata
 from resize_pipeline.kafka.offsets import Gap
 
@@ -10,10 +10,10 @@ OBSERVATIONS_MAX = 1_000
 """How many of the newest observations are searched: each run records one, but few record a gap."""
 
 
-def gap_observation(topic: str, topic_id: str, gap: Gap) -> dg.AssetObservation:
+def gap_observation(names: Names, topic: str, topic_id: str, gap: Gap) -> dg.AssetObservation:
     """Return the observation that records offsets that can no longer be read."""
     return dg.AssetObservation(
-        RAW_IMAGES,
+        names.raw_images,
         metadata={
             "gap": str(gap),
             "gap topic": topic,
@@ -26,20 +26,18 @@ def gap_observation(topic: str, topic_id: str, gap: Gap) -> dg.AssetObservation:
     )
 
 
-def recorded_gaps(instance: dg.DagsterInstance) -> list[str]:
+def recorded_gaps(instance: dg.DagsterInstance, names: Names) -> list[str]:
     """Return the gaps among the newest observations of `raw_images`, newest first."""
-    return [gap for gap, _ in _gaps_and_runs(instance)]
+    return [gap for gap, _ in _gaps_and_runs(instance, names)]
 
 
-def runs_with_gaps(instance: dg.DagsterInstance) -> set[str]:
+def runs_with_gaps(instance: dg.DagsterInstance, names: Names) -> set[str]:
     """Return the ids of the runs that recorded the gaps of `recorded_gaps`."""
-    return {run_id for _, run_id in _gaps_and_runs(instance)}
+    return {run_id for _, run_id in _gaps_and_runs(instance, names)}
 
 
-def _gaps_and_runs(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
-    found = observations_with_metadata(
-        instance, dg.AssetKey(RAW_IMAGES), "gap", among=OBSERVATIONS_MAX
-    )
+def _gaps_and_runs(instance: dg.DagsterInstance, names: Names) -> list[tuple[str, str]]:
+    found = observations_with_metadata(instance, names.raw_images, "gap", among=OBSERVATIONS_MAX)
     return [
         (str(observation.metadata["gap"].value), entry.run_id)
         for entry in found

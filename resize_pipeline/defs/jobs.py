@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, RAW_IMAGES
+from resize_pipeline.defs.names import Names
 from resize_pipeline.instance.internals import UnresolvedAssetJobDefinition
 from resize_pipeline.renditions.spec import Rendition
 
@@ -22,12 +22,12 @@ def plan_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
-def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
+def build_job(names: Names, renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
     """Build the job that makes all renditions."""
     return dg.define_asset_job(
-        JOB_NAME,
+        names.job,
         # Checks list whole buckets, which is too much for every run.
-        selection=_assets(renditions).without_checks(),
+        selection=dg.AssetSelection.assets(*_keys(names, renditions)).without_checks(),
         description=(
             "Downloads, resizes and uploads the images that Kafka events or the run's "
             "configuration name, or every image of the run's partition."
@@ -35,12 +35,12 @@ def build_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
     )
 
 
-def build_checks_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
+def build_checks_job(names: Names, renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
     """Build the job that runs the checks and makes nothing."""
-    names = [RAW_IMAGES, *(rendition.name for rendition in renditions)]
+    assets = [names.raw_images, *_keys(names, renditions)]
     return dg.define_asset_job(
-        CHECKS_JOB_NAME,
-        selection=dg.AssetSelection.checks_for_assets(*names),
+        names.checks_job,
+        selection=dg.AssetSelection.checks_for_assets(*assets),
         description=(
             "Checks that every image of a partition has its renditions or a dead letter, and that "
             "the sensor reads the topic."
@@ -48,5 +48,5 @@ def build_checks_job(renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefin
     )
 
 
-def _assets(renditions: Sequence[Rendition]) -> dg.AssetSelection:
-    return dg.AssetSelection.assets(*(rendition.name for rendition in renditions))
+def _keys(names: Names, renditions: Sequence[Rendition]) -> list[dg.AssetKey]:
+    return [names.asset(rendition.name) for rendition in renditions]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from resize_pipeline.defs.gaps import runs_with_gaps
-from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.runs import one_line_failures
 from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from resize_pipeline.instance.retention import deletable_runs, delete_runs
@@ -22,18 +22,19 @@ RUNS_MAX = 500
 
 
 def build_retention(
-    renditions: Sequence[Rendition],
+    names: Names, renditions: Sequence[Rendition]
 ) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
     """Build the job, and the schedule that runs it when there is something to delete."""
-    assets = {dg.AssetKey(rendition.name) for rendition in renditions}
+    assets = {names.asset(rendition.name) for rendition in renditions}
+    job_name = names.of(RETENTION_JOB_NAME)
 
     def found(instance: dg.DagsterInstance, days: int) -> Iterator[str]:
         return deletable_runs(
             instance,
-            jobs=(JOB_NAME, CHECKS_JOB_NAME, RETENTION_JOB_NAME),
+            jobs=(names.job, names.checks_job, job_name),
             assets=assets,
             before=dt.datetime.now(dt.UTC) - dt.timedelta(days=days),
-            keep=runs_with_gaps(instance),
+            keep=runs_with_gaps(instance, names),
         )
 
     @dg.op
@@ -48,7 +49,7 @@ def build_retention(
         context.log.info(f"deleted {deleted} runs that ended over {days} days ago")
 
     @dg.job(
-        name=RETENTION_JOB_NAME,
+        name=job_name,
         description=(
             "Deletes finished runs of this project that are older than RUN_RETENTION_DAYS, at most "
             f"{RUNS_MAX}. Keeps those that hold a partition's latest materialization or check "
@@ -59,7 +60,7 @@ def build_retention(
         delete_finished_runs()
 
     @dg.schedule(
-        name=RETENTION_SCHEDULE_NAME,
+        name=names.of(RETENTION_SCHEDULE_NAME),
         job=job,
         cron_schedule=CRON,
         default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -71,7 +72,7 @@ def build_retention(
         days = pipeline.run_retention_days
         if not days:
             return dg.SkipReason("RUN_RETENTION_DAYS is 0")
-        unfinished = dg.RunsFilter(job_name=RETENTION_JOB_NAME, statuses=NOT_FINISHED_STATUSES)
+        unfinished = dg.RunsFilter(job_name=job_name, statuses=NOT_FINISHED_STATUSES)
         if context.instance.get_runs_count(unfinished):
             return dg.SkipReason("an earlier run is still unfinished")
         if next(found(context.instance, days), None) is None:

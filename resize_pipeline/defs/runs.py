@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from resize_pipeline.defs.names import SENSOR_NAME
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.instance.internals import (
     MAX_RETRIES_TAG,
@@ -44,7 +43,7 @@ def selected_renditions(
     context: dg.OpExecutionContext, pipeline: PipelineResource
 ) -> list[Rendition]:
     """Return the specs of the renditions that the run selects."""
-    names = {key.to_user_string() for key in context.selected_asset_keys}
+    names = {key.path[-1] for key in context.selected_asset_keys}
     return [spec for spec in pipeline.renditions if spec.name in names]
 
 
@@ -61,29 +60,27 @@ def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> in
 
 
 def succeeded_runs(
-    instance: dg.DagsterInstance, tag: str, cursor: str | None, *, limit: int
+    instance: dg.DagsterInstance, tags: Mapping[str, str], cursor: str | None, *, limit: int
 ) -> Sequence[dg.RunRecord]:
-    """Return the runs that set a tag to "true" and have succeeded, in the order of that.
+    """Return the runs with these tags that have succeeded, in the order of that.
 
     Args:
         instance: the Dagster instance.
-        tag: name of the tag.
+        tags: names and values of the tags.
         cursor: the update time of the last run that was seen, in ISO format; None for all of the
             last day.
         limit: most runs to return.
     """
     since = dt.datetime.fromisoformat(cursor) if cursor else dt.datetime.now(dt.UTC) - SINCE
     return instance.get_run_records(
-        dg.RunsFilter(
-            statuses=[dg.DagsterRunStatus.SUCCESS], tags={tag: "true"}, updated_after=since
-        ),
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=tags, updated_after=since),
         limit=limit,
         order_by="update_timestamp",
         ascending=True,
     )
 
 
-def sensor_state(instance: dg.DagsterInstance, name: str = SENSOR_NAME) -> InstigatorState | None:
+def sensor_state(instance: dg.DagsterInstance, name: str) -> InstigatorState | None:
     """Return Dagster's state of a sensor; None before its first tick."""
     states = [
         state

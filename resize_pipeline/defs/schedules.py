@@ -5,7 +5,7 @@ import datetime as dt
 import dagster as dg
 
 from resize_pipeline.defs.jobs import run_config
-from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
 from resize_pipeline.defs.runs import unfinished_runs
 from resize_pipeline.instance.internals import PARTITION_NAME_TAG, PRIORITY_TAG, SCHEDULE_NAME_TAG
@@ -17,12 +17,14 @@ PRIORITY = "5"
 """Below the sensor's runs and above manual runs in the queue."""
 
 
-def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDefinition:
+def build_reconciliation(
+    names: Names, partitions: TimePartitions, cron: str
+) -> dg.ScheduleDefinition:
     """Build the schedule that requests a run for all objects without a current rendition."""
 
     @dg.schedule(
-        name=SCHEDULE_NAME,
-        job_name=JOB_NAME,
+        name=names.of(SCHEDULE_NAME),
+        job_name=names.job,
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(
@@ -33,7 +35,7 @@ def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDe
     def reconciliation(
         context: dg.ScheduleEvaluationContext, pipeline: PipelineResource
     ) -> dg.RunRequest | dg.SkipReason:
-        if unfinished_runs(context.instance, {SCHEDULE_NAME_TAG: SCHEDULE_NAME}):
+        if unfinished_runs(context.instance, {SCHEDULE_NAME_TAG: names.of(SCHEDULE_NAME)}):
             return dg.SkipReason("an earlier reconciliation is still unfinished")
         return dg.RunRequest(
             partition_key=partition_key_at(partitions, None, dt.datetime.now(dt.UTC)),
@@ -44,12 +46,14 @@ def build_reconciliation(partitions: TimePartitions, cron: str) -> dg.ScheduleDe
     return reconciliation
 
 
-def build_completeness(partitions: TimePartitions, cron: str) -> dg.ScheduleDefinition:
+def build_completeness(
+    names: Names, partitions: TimePartitions, cron: str
+) -> dg.ScheduleDefinition:
     """Build the schedule that checks the most recently ended partition."""
 
     @dg.schedule(
-        name=CHECKS_SCHEDULE_NAME,
-        job_name=CHECKS_JOB_NAME,
+        name=names.of(CHECKS_SCHEDULE_NAME),
+        job_name=names.checks_job,
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(

@@ -13,8 +13,8 @@ from resize_pipeline.defs.names import (
     HAS_POSTPONED_TAG,
     LANE_TAG,
     POSTPONED_TAG,
-    RAW_IMAGES,
     SLOW,
+    Names,
 )
 from resize_pipeline.delivery.batches import Request
 from resize_pipeline.imaging.limits import FirstTries, RenderTime, SlowLane
@@ -44,13 +44,15 @@ def render_time(context: dg.OpExecutionContext, pipeline: PipelineResource) -> R
     return FirstTries(pipeline.render_first_try_s, pipeline.render_batch_s)
 
 
-def observe_postponed(context: dg.OpExecutionContext, postponed: Sequence[Postponed]) -> None:
+def observe_postponed(
+    context: dg.OpExecutionContext, pipeline: PipelineResource, postponed: Sequence[Postponed]
+) -> None:
     """Record which objects the run leaves to the slow lane."""
     if not postponed:
         return
     context.log_event(
         dg.AssetObservation(
-            RAW_IMAGES,
+            Names(pipeline.pipeline_name).raw_images,
             partition=context.partition_key if context.has_partition_key else None,
             metadata={
                 "objects postponed": len(postponed),
@@ -60,10 +62,10 @@ def observe_postponed(context: dg.OpExecutionContext, postponed: Sequence[Postpo
     )
 
 
-def tag_postponed(context: dg.OpExecutionContext, count: int) -> None:
+def tag_postponed(context: dg.OpExecutionContext, pipeline: PipelineResource, count: int) -> None:
     """Let the sensor find the run, once it has succeeded."""
     if count:
-        tags = {HAS_POSTPONED_TAG: "true", POSTPONED_TAG: str(count)}
+        tags = {HAS_POSTPONED_TAG: pipeline.pipeline_name, POSTPONED_TAG: str(count)}
         context.instance.add_run_tags(context.run.run_id, tags)
 
 

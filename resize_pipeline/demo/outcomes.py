@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from resize_pipeline.defs.names import JOB_NAME, OFFSETS_TAG
+from resize_pipeline.defs.names import OFFSETS_TAG, Names
 from resize_pipeline.delivery.events import ObjectCreated, parse_message
 from resize_pipeline.demo.samples import Sample
 from resize_pipeline.imaging.geometry import geometry
@@ -88,6 +88,7 @@ class Observer:
         self._minio = minio
         self._source_bucket = settings.source_bucket
         self._renditions = renditions
+        self._names = Names(settings.pipeline_name)
         self._instance = instance
         self._renderer = renderer
         self._next = kafka.topic_state(self._topic).ends
@@ -123,7 +124,7 @@ class Observer:
     def _read_runs(self, outcomes: Sequence[Outcome]) -> None:
         if not any(outcome.offset for outcome in outcomes):
             return
-        runs = self._instance.get_runs(dg.RunsFilter(job_name=JOB_NAME), limit=RUNS_MOST)
+        runs = self._instance.get_runs(dg.RunsFilter(job_name=self._names.job), limit=RUNS_MOST)
         for run in runs:
             ranges = [
                 OffsetRange.parse(text) for text in run.tags.get(OFFSETS_TAG, "").split(",") if text
@@ -153,7 +154,7 @@ class Observer:
                 outcome.made[rendition.name] = Made((made.width, made.height), len(got.data))
 
     def _read_rejections(self, by_key: Mapping[str, Outcome]) -> None:
-        asset = dg.AssetKey(self._renditions[0].name)
+        asset = self._names.asset(self._renditions[0].name)
         records = self._instance.fetch_materializations(asset, limit=MATERIALIZATIONS_MOST).records
         for record in records:
             materialization = record.asset_materialization

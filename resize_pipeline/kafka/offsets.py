@@ -62,7 +62,7 @@ class Cursor(BaseModel):
     requested_at: float | None = None
 
     @classmethod
-    def parse(cls, text: str | None, sensor: str = "minio_events_sensor") -> Self | None:
+    def parse(cls, text: str | None, sensor: str) -> Self | None:
         """Parse a cursor as Dagster stores it; None if there is none.
 
         Args:

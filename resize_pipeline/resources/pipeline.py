@@ -21,6 +21,7 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     # A list of its own, because the UI shows all of it: a new setting, which may be a secret, stays
     # out. Dagster's configuration has no types for paths and dates, so they are strings here.
 
+    pipeline_name: str
     source_bucket: str
     kafka_topic: str
     renditions_file: str

@@ -19,10 +19,10 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from resize_pipeline.defs.jobs import run_config
-from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME
 from resize_pipeline.demo.samples import draw_rose, draw_sunset
 from resize_pipeline.renditions.file import load_renditions
 from tests.browser.chromium import ARGUMENTS, TIMEOUT_MS, find_chromium, page_of
+from tests.support.names import NAMES
 from tests.support.project import Project
 from tests.support.waiting import wait_until
 
@@ -267,7 +267,7 @@ def test_failed_check_names_the_missing_key_which_the_launchpad_makes_again(
         executionMetadata: {tags: [{key: "dagster/partition", value: $hour}]}
       }) { ... on LaunchRunSuccess { run { runId } } }
     }"""
-    answer = _ask(pipeline.ui_url, query, {"job": CHECKS_JOB_NAME, "hour": hour})
+    answer = _ask(pipeline.ui_url, query, {"job": NAMES.checks_job, "hour": hour})
     page.goto(f"/runs/{answer['launchRun']['run']['runId']}")
     expect(page.get_by_text("Success", exact=True)).to_be_visible(timeout=RUN_TIMEOUT_MS)
 
@@ -277,7 +277,7 @@ def test_failed_check_names_the_missing_key_which_the_launchpad_makes_again(
     expect(_row(page, "first keys").get_by_role("cell", name=key, exact=True)).to_be_visible()
     screenshot("failed-check")
 
-    page.goto(f"/locations/resize_pipeline/jobs/{JOB_NAME}")
+    page.goto(f"/locations/resize_pipeline/jobs/{NAMES.job}")
     # The job has no Launchpad of its own: its config is that of its assets.
     page.get_by_role("button", name="arrow_drop_down").click()
     page.get_by_role("menuitem", name="Open launchpad").click()

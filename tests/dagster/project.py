@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from resize_pipeline.definitions import build_definitions
+from resize_pipeline.defs.names import Names
 from resize_pipeline.kafka.offsets import Cursor
 from resize_pipeline.resources.scratch import ScratchIOManager
 from resize_pipeline.settings import Settings
@@ -37,12 +38,16 @@ class Project:
             | ({} if self.has_children else {"renderer": InProcessRenderer(slow=self.slow)}),
         )
 
+    @property
+    def names(self) -> Names:
+        return Names(self.settings.pipeline_name)
+
     def configure(self, **changes: Any) -> None:
         self.settings = fake_settings(self.folder, **changes)
 
     def let_pass(self, seconds: float) -> None:
         """Move the time of the sensor's last request back by that many seconds."""
-        cursor = Cursor.parse(self.cursor)
+        cursor = Cursor.parse(self.cursor, self.names.sensor)
         assert cursor
         assert cursor.requested_at
         before = cursor.requested_at - seconds
@@ -57,10 +62,10 @@ class Project:
             instance=self.instance,
             cursor=self.cursor,
             repository_def=repository,
-            sensor_name="minio_events_sensor",
+            sensor_name=self.names.sensor,
             resources={name: definitions.resources[name] for name in ("kafka", "pipeline")},
         )
-        answer = repository.get_sensor_def("minio_events_sensor").evaluate_tick(context)
+        answer = repository.get_sensor_def(self.names.sensor).evaluate_tick(context)
         self.cursor = answer.cursor
         return answer
 
@@ -72,17 +77,17 @@ class Project:
         partition: str | None = None,
         config: dict[str, Any] | None = None,
         tags: dict[str, str] | None = None,
-        job_name: str = "resize_images_job",
+        job_name: str | None = None,
         raise_on_error: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        job = self.definitions.get_repository_def().get_job(job_name)
+        job = self.definitions.get_repository_def().get_job(job_name or self.names.job)
         run_config = {"ops": {"renditions": {"ops": {"plan": {"config": config or {}}}}}}
         return job.execute_in_process(
             instance=self.instance,
             partition_key=request.partition_key if request else partition,
             run_config=request.run_config if request else run_config,
             tags=dict(request.tags) if request else tags,
-            asset_selection=[dg.AssetKey(name) for name in selection] if selection else None,
+            asset_selection=[self.names.asset(name) for name in selection] if selection else None,
             raise_on_error=raise_on_error,
         )
 

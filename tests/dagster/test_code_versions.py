@@ -12,6 +12,7 @@ from resize_pipeline.defs.code_versions import stale_partitions, unmade_partitio
 from resize_pipeline.renditions.file import load_renditions
 from tests.dagster.fakes import NOW, RENDITIONS, SOURCE, event
 from tests.dagster.project import Project
+from tests.support.names import NAMES
 from tests.support.pictures import detailed, encoded
 
 HOUR = dt.timedelta(hours=1)
@@ -51,7 +52,7 @@ def stale(project: Project) -> dict[str, list[str]]:
 def in_status(project: Project) -> dict[str, list[str]]:
     """Return the stale partitions that `resize-pipeline status` shows, by rendition."""
     found = {
-        spec.name: list(stale_partitions(project.instance, spec))
+        spec.name: list(stale_partitions(project.instance, NAMES, spec))
         for spec in load_renditions(project.settings.renditions_file, SOURCE)
     }
     return {name: hours for name, hours in found.items() if hours}
@@ -115,10 +116,11 @@ def test_a_reconciliation_ends_it_for_all(full: Project) -> None:
 def test_a_reconciliation_fills_the_hours_of_a_new_rendition(full: Project) -> None:
     square = "  square: {width: 10, height: 10, bucket: square-bucket}\n"
     full.configure(renditions=RENDITIONS + square)
-    assert unmade_partitions(full.instance, ["large", "square"])["square"] == HOURS
+    renditions = load_renditions(full.settings.renditions_file, SOURCE)
+    assert unmade_partitions(full.instance, NAMES, renditions)["square"] == HOURS
     full.run(partition=HOURS[-1], config={"reconcile": True})
     assert full.minio.keys("square-bucket") == ["0.png", "1.png", "2.png"]
-    assert unmade_partitions(full.instance, ["large", "square"]) == {"large": [], "square": []}
+    assert not any(unmade_partitions(full.instance, NAMES, renditions).values())
 
 
 def test_a_reconciliation_marks_a_bounded_number_at_a_time(

@@ -121,7 +121,7 @@ def test_a_kafka_that_is_away_is_told_by_the_ticks(project: Project) -> None:
 
 @pytest.mark.parametrize(("silent_s", "is_well"), [(SILENT_MAX_S, True), (SILENT_MAX_S + 1, False)])
 def test_the_limit(silent_s: float, *, is_well: bool) -> None:
-    assert (sensor_problem(silent_s, is_running=True) is None) == is_well
+    assert (sensor_problem("a_sensor", silent_s, is_running=True) is None) == is_well
 
 
 def test_the_schedule_s_job_checks_all_of_it(project: Project) -> None:

@@ -14,6 +14,7 @@ from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
 from tests.dagster.fakes import NOW, InProcessRenderer, event
 from tests.dagster.project import Project, materialized, observed
+from tests.support.names import NAMES
 from tests.support.pictures import detailed, encoded
 
 THIS_HOUR = NOW.strftime("%Y-%m-%d-%H:00")
@@ -37,13 +38,14 @@ class Lane:
 
     def tick(self) -> Sequence[dg.RunRequest]:
         repository = self.project.definitions.get_repository_def()
+        name = self.project.names.of("slow_lane_sensor")
         context = dg.build_sensor_context(
             instance=self.project.instance,
             repository_def=repository,
-            sensor_name="slow_lane_sensor",
+            sensor_name=name,
             cursor=self.cursor,
         )
-        answer = repository.get_sensor_def("slow_lane_sensor").evaluate_tick(context)
+        answer = repository.get_sensor_def(name).evaluate_tick(context)
         self.cursor = answer.cursor or self.cursor
         return answer.run_requests or []
 
@@ -91,9 +93,9 @@ def test_its_run_says_how_many_and_names_them(project: Project) -> None:
     assert run.tags[POSTPONED_TAG] == "2"
     found = list(postponed_by(project.instance, result.run_id))
     assert found == [Postponed(name, had_dead_letter=False) for name in ("bomb.png", "other.png")]
-    assert [one.dagster_run.run_id for one in waiting_runs(project.instance, None, limit=9)] == [
-        result.run_id
-    ]
+    assert [
+        one.dagster_run.run_id for one in waiting_runs(project.instance, NAMES, None, limit=9)
+    ] == [result.run_id]
 
 
 @pytest.mark.parametrize("config", [{"objects": ["bomb.png"]}, {"prefix": "b"}, {}])

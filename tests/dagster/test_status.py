@@ -19,11 +19,11 @@ from dagster._utils.error import SerializableErrorInfo, serializable_error_info_
 from rich.console import Console
 
 from resize_pipeline.commands.status import PipelineStatus, as_tables, pipeline_status, tick_status
-from resize_pipeline.defs.names import JOB_NAME
 from resize_pipeline.errors import TransientError
 from resize_pipeline.resources.kafka import KafkaResource
 from tests.dagster.fakes import NOW, RENDITIONS, fake_settings
 from tests.dagster.project import Project
+from tests.support.names import NAMES
 from tests.support.pictures import detailed, encoded
 
 THIS_HOUR = NOW.strftime("%Y-%m-%d-%H:00")
@@ -114,7 +114,7 @@ def test_a_failed_run_that_is_repeated_is_not_counted(project: Project) -> None:
     def failed(will_retry: str) -> dg.DagsterRun:
         return project.instance.add_run(
             dg.DagsterRun(
-                job_name=JOB_NAME,
+                job_name=NAMES.job,
                 status=dg.DagsterRunStatus.FAILURE,
                 tags={WILL_RETRY_TAG: will_retry},
             )
@@ -141,7 +141,7 @@ def test_partitions_made_by_another_spec_are_listed(project: Project) -> None:
         THIS_HOUR,
     )
     assert f"small: partitions made by another spec: 1, from {THIS_HOUR}" in said(status)
-    assert f"`dagster job backfill -j {JOB_NAME} --from {THIS_HOUR} --to {THIS_HOUR} " in said(
+    assert f"`dagster job backfill -j {NAMES.job} --from {THIS_HOUR} --to {THIS_HOUR} " in said(
         status
     )
 
@@ -165,7 +165,7 @@ def test_partitions_that_lack_one_rendition_are_listed(project: Project) -> None
 def test_tables_fit_into_80_columns(project: Project) -> None:
     project.instance.add_run(
         dg.DagsterRun(
-            job_name=JOB_NAME,
+            job_name=NAMES.job,
             status=dg.DagsterRunStatus.STARTED,
             tags={PARTITION_NAME_TAG: "2026-11-22-10:00"},
         )

@@ -9,6 +9,7 @@ from resize_pipeline.commands.removed_renditions import Place, written_places
 from resize_pipeline.renditions.file import load_renditions
 from tests.dagster.fakes import NOW
 from tests.dagster.project import Project
+from tests.support.names import NAMES
 
 HOUR = NOW.strftime("%Y-%m-%d-%H:00")
 LARGE = Place("large", "large-bucket", "")
@@ -27,7 +28,7 @@ def configure(project: Project, *places: Place) -> None:
 def places(project: Project) -> set[Place]:
     settings = project.settings
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
-    return written_places(project.instance, renditions)
+    return written_places(project.instance, NAMES, renditions).ours
 
 
 @pytest.mark.parametrize("job_name", ["resize_images_job", "__ASSET_JOB"])

@@ -33,7 +33,6 @@ from kafka.structs import TopicPartition
 from minio import Minio
 
 from resize_pipeline.commands.status import PipelineStatus, pipeline_status
-from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, SENSOR_NAME
 from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from resize_pipeline.kafka.offsets import Cursor, TopicState
 from resize_pipeline.local.dagster import locations_loaded
@@ -51,6 +50,7 @@ from resize_pipeline.resources.minio import http_client
 from resize_pipeline.settings import MIB, Settings
 from tests.conftest import MINIO_BIN, ROOT_PASSWORD, ROOT_USER
 from tests.faults.memory import MemoryWatch, Role, bounds, loaded_bytes
+from tests.support.names import NAMES
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -422,8 +422,8 @@ class Cluster:
         """Give the sensor's cursor."""
         states = self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
         for state in states:
-            if state.instigator_name == SENSOR_NAME:
-                return Cursor.parse(getattr(state.instigator_data, "cursor", None))
+            if state.instigator_name == NAMES.sensor:
+                return Cursor.parse(getattr(state.instigator_data, "cursor", None), NAMES.sensor)
         return None
 
     def status(self) -> PipelineStatus:
@@ -433,7 +433,7 @@ class Cluster:
     def ticks(self, since: float = 0.0) -> list[InstigatorTick]:
         """Give the ticks of the sensor that began at or after a time, newest first."""
         for state in self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-            if state.instigator_name == SENSOR_NAME:
+            if state.instigator_name == NAMES.sensor:
                 ticks = self.instance.get_ticks(state.instigator_origin_id, state.selector_id)
                 return [tick for tick in ticks if tick.timestamp >= since]
         return []
@@ -524,7 +524,7 @@ class Cluster:
         """Launch a run as a schedule would request it, and wait for its end."""
         config = {"ops": {"renditions": {"ops": {"plan": {"config": dict(config)}}}}}
         hour = time.strftime("%Y-%m-%d-%H:00", time.gmtime())
-        return self._launch(JOB_NAME, config, hour)
+        return self._launch(NAMES.job, config, hour)
 
     def _launch(self, job: str, config: Mapping[str, object], hour: str) -> dg.DagsterRun:
         before = {run.run_id for run in self.instance.get_runs()}
@@ -564,7 +564,7 @@ class Cluster:
 
     def check(self, hour: str) -> None:
         """Run the completeness checks of an hour, as their schedule would."""
-        self._launch(CHECKS_JOB_NAME, {}, hour)
+        self._launch(NAMES.checks_job, {}, hour)
 
     def failed_checks(self) -> list[str]:
         """Give the checks that failed last, as the UI shows them."""

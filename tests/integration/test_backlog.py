@@ -12,7 +12,7 @@ import pytest
 from minio import Minio
 from PIL import Image
 
-from resize_pipeline.defs.names import SENSOR_NAME
+from tests.support.names import NAMES
 from tests.support.project import Project
 from tests.support.standing import instance_of, is_caught_up, messages, wait_for
 
@@ -46,7 +46,7 @@ def test_a_thousand_uploads_become_a_handful_of_runs(
 
     assert made == dict.fromkeys(BUCKETS, uploaded)
     with instance_of(project) as instance:
-        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": SENSOR_NAME}))
+        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": NAMES.sensor}))
         records = instance.get_run_records(dg.RunsFilter([run.run_id for run in runs]))
     record_property("runs", len(runs))
     times = [time for record in records for time in (record.start_time, record.end_time) if time]

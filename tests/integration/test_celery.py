@@ -19,10 +19,10 @@ from dotenv import dotenv_values
 from minio import Minio
 from redis import Redis
 
-from resize_pipeline.defs.names import JOB_NAME
 from resize_pipeline.instance.celery_launcher import CheckedCeleryRunLauncher
 from resize_pipeline.instance.open import INSTANCE_FILE
 from resize_pipeline.local.processes.state import StackState, read_state
+from tests.support.names import NAMES
 from tests.support.pictures import detailed, encoded
 from tests.support.project import REPOSITORY, Project
 from tests.support.waiting import wait_until
@@ -320,7 +320,7 @@ def test_a_run_delivered_twice(project: WorkersProject) -> None:
 def test_a_live_run_goes_before_a_backfill_s(project: WorkersProject) -> None:
     names = [f"before-{number}.jpg" for number in range(PICTURES)]
     hours = "2026-02-01-00:00,2026-02-01-01:00"
-    backfill = ("dagster", "job", "backfill", "-j", JOB_NAME, "--noprompt", "--partitions", hours)
+    backfill = ("dagster", "job", "backfill", "-j", NAMES.job, "--noprompt", "--partitions", hours)
     with project.instance() as instance:
         with held_run(project, instance, *names):
             done = project.run(*backfill)

@@ -28,12 +28,12 @@ from minio import Minio
 from minio.error import S3Error
 from PIL import Image
 
-from resize_pipeline.defs.names import CHECKS_JOB_NAME, JOB_NAME, SENSOR_NAME
 from resize_pipeline.defs.retention import RETENTION_JOB_NAME, RETENTION_SCHEDULE_NAME
 from resize_pipeline.defs.schedules import CHECKS_SCHEDULE_NAME, SCHEDULE_NAME
 from resize_pipeline.defs.sensors.follow_ups import SENSOR_NAME as FOLLOW_UP_SENSOR_NAME
 from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENSOR_NAME
 from tests.conftest import MINIO_BIN
+from tests.support.names import NAMES
 from tests.support.project import (
     COMMAND_TIMEOUT_S,
     NEVER,
@@ -235,7 +235,7 @@ def test_launch_makes_the_renditions_of_the_named_object(
 
     run = run_since(instance, before, **{PARTITION_NAME_TAG: picture.hour})
     assert run.status is dg.DagsterRunStatus.SUCCESS
-    assert run.job_name == JOB_NAME
+    assert run.job_name == NAMES.job
     assert picture.renditions() == ALL
     assert other.renditions() == {"large", "medium"}
     assert materialized(instance, run.run_id) == {(name, picture.hour) for name in ALL}
@@ -393,7 +393,7 @@ def test_status_says_where_the_pipeline_stands(pipeline: Project, pictures: dict
     plain = done(pipeline, ["resize-pipeline", "status"])
 
     assert f"topic {status['topic']}, lag 0" in plain
-    assert f"sensor {SENSOR_NAME}: " in plain
+    assert f"sensor {NAMES.sensor}: " in plain
     assert "last tick " in plain
 
 
@@ -419,8 +419,8 @@ def test_the_definitions_pass_dagsters_own_checks_without_a_warning(
     listed = json.loads(outputs[-1])
     assert {asset["asset_key"] for asset in listed["assets"]} == ALL | {"raw_images"}
     assert {job["name"] for job in listed["jobs"]} == {
-        JOB_NAME,
-        CHECKS_JOB_NAME,
+        NAMES.job,
+        NAMES.checks_job,
         RETENTION_JOB_NAME,
     }
     assert {one["name"] for one in listed["schedules"]} == {
@@ -429,7 +429,7 @@ def test_the_definitions_pass_dagsters_own_checks_without_a_warning(
         RETENTION_SCHEDULE_NAME,
     }
     names = {sensor["name"] for sensor in listed["sensors"]}
-    assert names == {SENSOR_NAME, FOLLOW_UP_SENSOR_NAME, SLOW_LANE_SENSOR_NAME}
+    assert names == {NAMES.sensor, FOLLOW_UP_SENSOR_NAME, SLOW_LANE_SENSOR_NAME}
 
 
 class ConfiguredProject(Project):

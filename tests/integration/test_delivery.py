@@ -382,7 +382,7 @@ class TestGaps:
         taken = self.retention(pipeline)
         for request in requests:
             assert pipeline.run(request)["large"]["images"].value == 0
-        assert sorted(recorded_gaps(pipeline.instance)) == [
+        assert sorted(recorded_gaps(pipeline.instance, pipeline.names)) == [
             f"partition {partition} offsets 0-{end}: deleted by retention"
             for partition, end in sorted(taken.items())
             if end
@@ -396,7 +396,7 @@ class TestGaps:
         self.recreate(pipeline)
         for request in requests:
             assert pipeline.run(request)["large"]["images"].value == 0
-        [of_run] = recorded_gaps(pipeline.instance)
+        [of_run] = recorded_gaps(pipeline.instance, pipeline.names)
         assert of_run.endswith("was recreated")
         assert "offsets 0-1" in of_run
         found = gaps(pipeline.tick())

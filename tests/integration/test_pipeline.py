@@ -12,6 +12,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from resize_pipeline.definitions import build_definitions
+from resize_pipeline.defs.names import Names
 from resize_pipeline.environment import load_settings
 from resize_pipeline.kafka.offsets import Cursor
 from resize_pipeline.provisioning import provision
@@ -66,6 +67,7 @@ class Pipeline:
                 "minio_secret_key": None,
             }
         )
+        self.names = Names(self.settings.pipeline_name)
         self.instance = instance
         self.cursor: str | None = None
         self.slow_lane_cursor: str | None = None
@@ -108,12 +110,12 @@ class Pipeline:
         wait_until(sent, EVENTS_TIMEOUT_S, f"{count} events")
 
     def tick(self) -> SensorExecutionData:
-        answer = self._evaluate("minio_events_sensor", self.cursor, ("kafka", "pipeline"))
+        answer = self._evaluate(self.names.sensor, self.cursor, ("kafka", "pipeline"))
         self.cursor = answer.cursor
         return answer
 
     def slow_lane_tick(self) -> SensorExecutionData:
-        answer = self._evaluate("slow_lane_sensor", self.slow_lane_cursor, ())
+        answer = self._evaluate(self.names.of("slow_lane_sensor"), self.slow_lane_cursor, ())
         self.slow_lane_cursor = answer.cursor or self.slow_lane_cursor
         return answer
 
@@ -135,7 +137,7 @@ class Pipeline:
         """Run what the sensor asks for, and give the metadata of each asset."""
         tags = dict(request.tags)
         partition = request.partition_key or tags.pop(PARTITION_NAME_TAG)
-        result = self.definitions.get_job_def("resize_images_job").execute_in_process(
+        result = self.definitions.get_job_def(self.names.job).execute_in_process(
             instance=self.instance,
             partition_key=partition,
             run_config=request.run_config,
@@ -143,9 +145,7 @@ class Pipeline:
         )
         assert result.success
         return {
-            event.asset_key.to_user_string(): dict(
-                event.step_materialization_data.materialization.metadata
-            )
+            event.asset_key.path[-1]: dict(event.step_materialization_data.materialization.metadata)
             for event in result.get_asset_materialization_events()
             if event.asset_key
         }
@@ -206,7 +206,7 @@ def test_the_cursor_moves_with_the_topic_and_a_reset_replays_it(pipeline: Pipeli
     pipeline.put("a.png", PICTURES["deeper/path/a b+c%2F.png"])
     pipeline.wait_for_events(1)
     [first] = pipeline.tick().run_requests or []
-    cursor = Cursor.parse(pipeline.cursor)
+    cursor = Cursor.parse(pipeline.cursor, pipeline.names.sensor)
     assert cursor
     assert sum(cursor.next_offsets.values()) == 1
     assert cursor.topic_id == pipeline.kafka.topic_state(pipeline.settings.kafka_topic).topic_id

@@ -435,19 +435,19 @@ class TestHeldBack:
 class TestCursor:
     def test_round_trip(self) -> None:
         one = cursor({0: 7, 1: 0})
-        assert Cursor.parse(one.model_dump_json()) == one
+        assert Cursor.parse(one.model_dump_json(), "a") == one
         requested = one.model_copy(update={"requested_at": 1_700_000_000.123456})
-        assert Cursor.parse(requested.model_dump_json()) == requested
+        assert Cursor.parse(requested.model_dump_json(), "a") == requested
 
     def test_version_1_had_no_time(self) -> None:
         text = '{"version": 1, "topic": "events", "topic_id": "id-1", "next_offsets": {"0": 7}}'
-        parsed = Cursor.parse(text)
+        parsed = Cursor.parse(text, "minio_events_sensor")
         assert parsed
         assert (parsed.next_offsets, parsed.requested_at) == ({0: 7}, None)
 
     @pytest.mark.parametrize("text", [None, ""])
     def test_no_cursor(self, text: str | None) -> None:
-        assert Cursor.parse(text) is None
+        assert Cursor.parse(text, "minio_events_sensor") is None
 
     @pytest.mark.parametrize(
         "text",
@@ -463,6 +463,6 @@ class TestCursor:
     )
     def test_an_unreadable_cursor_says_how_to_reset_it(self, text: str) -> None:
         with pytest.raises(UserError, match="dagster sensor cursor minio_events_sensor") as refused:
-            Cursor.parse(text)
+            Cursor.parse(text, "minio_events_sensor")
         assert len(str(refused.value)) < 500
         assert "\n" not in str(refused.value)

@@ -9,6 +9,7 @@ import pytest
 
 from resize_pipeline.commands.removed_renditions import (
     Place,
+    Places,
     RemovedRendition,
     delete_objects,
     left_objects,
@@ -29,7 +30,7 @@ def spec(name: str, bucket: str, prefix: str = "") -> Rendition:
 
 
 def removed(places: Sequence[Place], *specs: Rendition) -> dict[Place, tuple[bool, tuple]]:
-    found = removed_renditions(places, specs, SOURCE)
+    found = removed_renditions(Places(set(places)), specs, SOURCE)
     return {one.place: (one.is_moved, one.kept) for one in found}
 
 
@@ -154,13 +155,13 @@ class TestObjects:
 class TestNames:
     def test_all_former_places_of_the_rendition(self) -> None:
         places = [OLD, Place("old", "other", ""), Place("older", "bucket", "x")]
-        found = removed_renditions(places, [spec("large", "b1b")], SOURCE)
+        found = removed_renditions(Places(set(places)), [spec("large", "b1b")], SOURCE)
         chosen = places_of(found, "old", Path("renditions.yaml"))
         assert {one.place for one in chosen} == set(places[:2])
 
     @pytest.mark.parametrize("name", ["large", "ol", ""])
     def test_another_name_is_refused(self, name: str) -> None:
-        found = removed_renditions([OLD], [spec("large", "b1b")], SOURCE)
+        found = removed_renditions(Places({OLD}), [spec("large", "b1b")], SOURCE)
         with pytest.raises(UserError, match=r"not in renditions.yaml.*: old$") as refused:
             places_of(found, name, Path("renditions.yaml"))
         assert f"no removed rendition {name!r}" in str(refused.value)

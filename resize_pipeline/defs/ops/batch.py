@@ -165,7 +165,7 @@ def _pass_on(
     if busy:
         kafka.send(pipeline.kafka_topic, busy)
     slow = [one.request for one in outcomes if one.status is Status.POSTPONED]
-    observe_postponed(context, as_postponed(slow))
+    observe_postponed(context, pipeline, as_postponed(slow))
 
 
 def _uploaded(converger: Converger, step: Resized | Settled | Confirmed) -> Confirmed:

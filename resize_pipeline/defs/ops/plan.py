@@ -8,7 +8,7 @@ from dataclasses import replace
 import dagster as dg
 
 from resize_pipeline.defs.gaps import gap_observation
-from resize_pipeline.defs.names import LAG_TAG, LEFT_AFTER_TAG, LEFT_TAG, RAW_IMAGES
+from resize_pipeline.defs.names import LAG_TAG, LEFT_AFTER_TAG, LEFT_TAG, Names
 from resize_pipeline.defs.ops.config import LISTED_MAX_OBJECTS, PlanConfig
 from resize_pipeline.defs.partitions import check_partition, window_of
 from resize_pipeline.defs.runs import (
@@ -83,12 +83,12 @@ def plan(
         planned.objects = len(requests)
         if planned.left_after is not None:
             context.log.info(f"more objects after {planned.left_after!r}: left to a follow-up run")
-            tags = {LEFT_TAG: "true", LEFT_AFTER_TAG: planned.left_after}
+            tags = {LEFT_TAG: pipeline.pipeline_name, LEFT_AFTER_TAG: planned.left_after}
             context.instance.add_run_tags(context.run.run_id, tags)
         context.log.info(
             f"objects: {planned.objects}; messages skipped: {in_words(planned.skipped) or 'none'}"
         )
-        context.log_event(_observation(context, config, planned, requests))
+        context.log_event(_observation(context, config, pipeline, planned, requests))
         yield dg.Output(planned, "planned")
         batches = batches_of(
             requests,
@@ -133,11 +133,12 @@ def _read_ranges(
     wanted = [OffsetRange.parse(text) for text in config.offset_ranges]
     state = kafka.topic_state(topic)
     requested = Requested()
+    names = Names(pipeline.pipeline_name)
     for offsets in wanted:
         part, gaps = readable(offsets, config.topic_id, state)
         for gap in gaps:
             context.log.warning(f"gap in {topic}: {gap}")
-            context.log_event(gap_observation(topic, config.topic_id, gap))
+            context.log_event(gap_observation(names, topic, config.topic_id, gap))
             planned.skip(gap.reason, gap.end - gap.start)
         for message in kafka.read_range(topic, part) if part else ():
             if isinstance(message, Undecodable):
@@ -201,7 +202,7 @@ def _postponed(
     """Find what another run left to the slow lane: a batch of it, and the rest is left again."""
     found = list(postponed_by(context.instance, config.postponed_by))
     now, later = found[: pipeline.batch_max_objects], found[pipeline.batch_max_objects :]
-    observe_postponed(context, later)
+    observe_postponed(context, pipeline, later)
     planned.postponed = len(later)
     for key, had_dead_letter in now:
         info = None
@@ -250,11 +251,12 @@ def _listed(
 def _observation(
     context: dg.OpExecutionContext,
     config: PlanConfig,
+    pipeline: PipelineResource,
     planned: Plan,
     requests: Sequence[Request],
 ) -> dg.AssetObservation:
     return dg.AssetObservation(
-        RAW_IMAGES,
+        Names(pipeline.pipeline_name).raw_images,
         partition=context.partition_key if context.has_partition_key else None,
         metadata={
             "objects": planned.objects,

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from resize_pipeline.defs.code_versions import code_version_of_part, refreshed, version_tags
-from resize_pipeline.defs.names import RAW_IMAGES
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.runs import in_words
 from resize_pipeline.defs.slow_lane import tag_postponed
 from resize_pipeline.delivery.batches import Covers, Plan, Status, Uploaded
@@ -47,8 +47,8 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
         if total.statuses[Status.POSTPONED]:
             # A run of the slow lane makes the rest, so this one covers no partition whole.
             planned = replace(planned, covers=Covers.OBJECTS)
-            tag_postponed(context, total.statuses[Status.POSTPONED])
-        names = [one.name for one in renditions]
+            tag_postponed(context, pipeline, total.statuses[Status.POSTPONED])
+        names = Names(pipeline.pipeline_name)
         selected = [one for one in renditions if one.name in context.selected_output_names]
         # Dagster stores metadata several times over, and all renditions show the same images.
         shown = min(selected, key=lambda one: one.width * one.height)
@@ -57,9 +57,9 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
             metadata = _metadata(rendition, planned, total, seconds)
             version = rendition.digest
             if planned.covers is Covers.OBJECTS:
-                version = code_version_of_part(context.instance, rendition, context.partition_keys)
+                version = code_version_of_part(context, names, rendition)
             if planned.covers is Covers.BUCKET:
-                for event in refreshed(context, rendition, names, RAW_IMAGES):
+                for event in refreshed(context, names, rendition, renditions):
                     context.log_event(event)
             yield dg.Output(
                 None,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.sensors.notices import dead_letters_notice, failed_run_notice
 from resize_pipeline.errors import TransientError
 from resize_pipeline.instance.internals import (
@@ -47,15 +48,16 @@ class NotToldError(dg.DagsterError):
     """
 
 
-def build_failed_run_sensor(ui_url: str) -> dg.SensorDefinition:
+def build_failed_run_sensor(names: Names, ui_url: str) -> dg.SensorDefinition:
     """Build the sensor that reports runs that failed and that Dagster does not retry.
 
     Args:
+        names: the names of the pipeline's definitions.
         ui_url: address of the Dagster UI.
     """
 
     @dg.run_failure_sensor(
-        name=FAILED_RUN_SENSOR_NAME,
+        name=names.of(FAILED_RUN_SENSOR_NAME),
         minimum_interval_seconds=FAILED_RUN_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notifies the webhook of each failed run that Dagster does not retry.",
@@ -119,11 +121,11 @@ def _error(context: dg.RunFailureSensorContext) -> str:
     return error.message if error else event.message or "no step failed"
 
 
-def build_dead_letter_sensor() -> dg.SensorDefinition:
+def build_dead_letter_sensor(names: Names) -> dg.SensorDefinition:
     """Build the sensor that reports new dead letters; its cursor is how far it has reported."""
 
     @dg.sensor(
-        name=DEAD_LETTER_SENSOR_NAME,
+        name=names.of(DEAD_LETTER_SENSOR_NAME),
         minimum_interval_seconds=DEAD_LETTER_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notifies the webhook of new dead letters: number, first keys and reasons.",
@@ -148,7 +150,8 @@ def build_dead_letter_sensor() -> dg.SensorDefinition:
                     return
 
         state = kafka.topic_state(pipeline.dead_letter_topic)
-        start, _ = starting_offsets(Cursor.parse(context.cursor, DEAD_LETTER_SENSOR_NAME), state)
+        cursor = Cursor.parse(context.cursor, names.of(DEAD_LETTER_SENSOR_NAME))
+        start, _ = starting_offsets(cursor, state)
         position: dict[int, int] = {}
         letters = newest(itertools.islice(read(start, position), MESSAGES_MOST))
         new: list[DeadLetter] = []

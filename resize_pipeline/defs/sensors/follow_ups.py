@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from resize_pipeline.defs.names import JOB_NAME, LEFT_AFTER_TAG, LEFT_TAG
+from resize_pipeline.defs.names import LEFT_AFTER_TAG, LEFT_TAG, Names
 from resize_pipeline.defs.runs import succeeded_runs
 from resize_pipeline.instance.internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -33,18 +33,19 @@ PASSED_ON = (
 )
 
 
-def build_follow_ups() -> dg.SensorDefinition:
+def build_follow_ups(names: Names) -> dg.SensorDefinition:
     """Build the sensor that requests follow-up runs."""
 
     @dg.sensor(
-        name=SENSOR_NAME,
-        job_name=JOB_NAME,
+        name=names.of(SENSOR_NAME),
+        job_name=names.job,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Requests a follow-up run where a run reached its limit of listed objects.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        records = succeeded_runs(context.instance, LEFT_TAG, context.cursor, limit=RUNS_MOST)
+        left = {LEFT_TAG: names.pipeline}
+        records = succeeded_runs(context.instance, left, context.cursor, limit=RUNS_MOST)
         if not records:
             return dg.SkipReason("no run has left objects for a follow-up run")
         return dg.SensorResult(

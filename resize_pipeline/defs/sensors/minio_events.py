@@ -14,7 +14,7 @@ import dagster as dg
 
 from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.jobs import run_config
-from resize_pipeline.defs.names import JOB_NAME, LAG_TAG, OFFSETS_TAG, SENSOR_NAME, TOPIC_TAG
+from resize_pipeline.defs.names import LAG_TAG, OFFSETS_TAG, TOPIC_TAG, Names
 from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import unfinished_runs
 from resize_pipeline.delivery.events import ObjectCreated, ObjectRemoved, parse_message
@@ -41,12 +41,12 @@ RUN_PRIORITY = "10"
 """Above the 0 of manual runs and backfills, so that new uploads come first in the queue."""
 
 
-def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
+def build_sensor(names: Names, partitions: TimePartitions) -> dg.SensorDefinition:
     """Build the sensor that requests runs for new messages."""
 
     @dg.sensor(
-        name=SENSOR_NAME,
-        job_name=JOB_NAME,
+        name=names.sensor,
+        job_name=names.job,
         minimum_interval_seconds=MIN_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -59,7 +59,7 @@ def build_sensor(partitions: TimePartitions) -> dg.SensorDefinition:
     ) -> dg.SensorResult | dg.SkipReason:
         for warning in pipeline.warnings:
             context.log.warning(warning)
-        unfinished = unfinished_runs(context.instance, {SENSOR_NAME_TAG: SENSOR_NAME})
+        unfinished = unfinished_runs(context.instance, {SENSOR_NAME_TAG: names.sensor})
         free = pipeline.sensor_max_unfinished_runs - unfinished
         if free > 0:
             return _tick(context, kafka, pipeline, partitions, free)
@@ -80,7 +80,8 @@ def _tick(
 ) -> dg.SensorResult:
     """Read the backlog, cut it into at most `free` runs, and request them."""
     started = time.monotonic()
-    cursor = Cursor.parse(context.cursor)
+    names = Names(pipeline.pipeline_name)
+    cursor = Cursor.parse(context.cursor, names.sensor)
     state, start, gaps = _position(context, kafka, pipeline, cursor)
     if not lag(start, state):
         kafka.wait(state.topic, start, max(0.0, started + LONG_POLL_S - time.monotonic()))
@@ -114,7 +115,7 @@ def _tick(
         f"lag {lag(next_offsets, state)}"
     )
     # Only gaps: events outside a run are never deleted, because runs are what is deleted.
-    events = [gap_observation(state.topic, cursor.topic_id, gap) for gap in gaps if cursor]
+    events = [gap_observation(names, state.topic, cursor.topic_id, gap) for gap in gaps if cursor]
     return _result(runs, after, state, events, pipeline.spec_digest, held_back)
 
 

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import dagster as dg
 
 from resize_pipeline.defs.jobs import plan_config, run_config
-from resize_pipeline.defs.names import HAS_POSTPONED_TAG, JOB_NAME, LANE_TAG, SLOW
+from resize_pipeline.defs.names import HAS_POSTPONED_TAG, LANE_TAG, SLOW, Names
 from resize_pipeline.defs.runs import succeeded_runs, unfinished_runs
 from resize_pipeline.instance.internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
     PRIORITY_TAG,
+    SENSOR_NAME_TAG,
 )
 
 SENSOR_NAME = "slow_lane_sensor"
@@ -30,12 +31,12 @@ PASSED_ON = (
 """Not the tag of a backfill, whose other runs would come first."""
 
 
-def build_slow_lane() -> dg.SensorDefinition:
+def build_slow_lane(names: Names) -> dg.SensorDefinition:
     """Build the sensor that requests the runs of the slow lane."""
 
     @dg.sensor(
-        name=SENSOR_NAME,
-        job_name=JOB_NAME,
+        name=names.of(SENSOR_NAME),
+        job_name=names.job,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -44,9 +45,9 @@ def build_slow_lane() -> dg.SensorDefinition:
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        if unfinished_runs(context.instance, {LANE_TAG: SLOW}):
+        if is_rendering(context.instance, names):
             return dg.SkipReason("a run of the slow lane is unfinished: waiting for it to end")
-        waiting = waiting_runs(context.instance, context.cursor, limit=1)
+        waiting = waiting_runs(context.instance, names, context.cursor, limit=1)
         if not waiting:
             return dg.SkipReason("no run has postponed pictures")
         return dg.SensorResult(
@@ -57,11 +58,16 @@ def build_slow_lane() -> dg.SensorDefinition:
     return sensor
 
 
+def is_rendering(instance: dg.DagsterInstance, names: Names) -> bool:
+    """Return whether a run of the slow lane is unfinished."""
+    return unfinished_runs(instance, {SENSOR_NAME_TAG: names.of(SENSOR_NAME)}) > 0
+
+
 def waiting_runs(
-    instance: dg.DagsterInstance, cursor: str | None, *, limit: int
+    instance: dg.DagsterInstance, names: Names, cursor: str | None, *, limit: int
 ) -> Sequence[dg.RunRecord]:
     """Return the runs whose postponed pictures wait for the slow lane, oldest first."""
-    return succeeded_runs(instance, HAS_POSTPONED_TAG, cursor, limit=limit)
+    return succeeded_runs(instance, {HAS_POSTPONED_TAG: names.pipeline}, cursor, limit=limit)
 
 
 def _slow_run(run: dg.DagsterRun) -> dg.RunRequest:
