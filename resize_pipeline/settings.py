@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     )
 
     pipeline_name: Annotated[str, AfterValidator(checked_pipeline_name)] = DEFAULT_PIPELINE_NAME
-    """Name of this pipeline's MinIO user; unless set, its target and consumer group follow it."""
+    """Name of its MinIO user; target, consumer group and names in Dagster follow it, unless set."""
     minio_endpoint: Annotated[str, AfterValidator(checked_endpoint)] = "http://127.0.0.1:9000"
     """Address of the MinIO server; the scheme selects plain HTTP or TLS."""
     minio_access_key: SecretStr | None = None
