@@ -10,6 +10,8 @@ from dataclasses import dataclass
 SEQUENCE_HEADER, FRAME_HEADER, FRAME, REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
 """Types of AV1's open bitstream units (AV1 specification, 6.2.2)."""
 SWITCH_FRAME = 3
+UNSPECIFIED = 0x020202
+"""Primaries, transfer and matrix of a stream that does not tell its colours."""
 HEVC_SPS = 33
 """Type of HEVC's sequence parameter sets (H.265, table 7-1); below 32 are slices."""
 REFERENCES = {"AV1": 8, "HEVC": 16}
@@ -75,6 +77,20 @@ class _Sequence:
     integer_vectors: int
     frame_id_bits: int
     bytes_per_pixel: float
+    colour: int
+
+
+def av1_colour(sample: bytes) -> tuple[int, int]:
+    """Return the code points of primaries and transfer that a sample tells; 2 if unspecified.
+
+    Raises:
+        BrokenError: its sequence header is broken.
+    """
+    for kind, content in _obus(sample):
+        if kind == SEQUENCE_HEADER:
+            colour = _av1_sequence(_Bits(content[:256])).colour
+            return colour >> 16, colour >> 8 & 255
+    return UNSPECIFIED >> 16, UNSPECIFIED >> 8 & 255
 
 
 def av1(samples: Iterable[bytes]) -> Coded:
@@ -147,6 +163,7 @@ def _av1_sequence(bits: _Bits) -> _Sequence:
     bits.read(3)
     tools, vectors = (2, 2) if is_reduced else _av1_tools(bits)
     bits.read(3)
+    bytes_per_pixel, colour = _av1_colour_config(bits, profile)
     return _Sequence(
         width=width,
         height=height,
@@ -156,7 +173,8 @@ def _av1_sequence(bits: _Bits) -> _Sequence:
         screen_content_tools=tools,
         integer_vectors=vectors,
         frame_id_bits=frame_id_bits,
-        bytes_per_pixel=_av1_bytes_per_pixel(bits, profile),
+        bytes_per_pixel=bytes_per_pixel,
+        colour=colour,
     )
 
 
@@ -201,12 +219,16 @@ def _av1_tools(bits: _Bits) -> tuple[int, int]:
     return tools, vectors
 
 
-def _av1_bytes_per_pixel(bits: _Bits, profile: int) -> float:
-    """Read the colour configuration (AV1 specification, 5.5.2); return the bytes of all planes."""
+def _av1_colour_config(bits: _Bits, profile: int) -> tuple[float, int]:
+    """Read the colour configuration (AV1 specification, 5.5.2).
+
+    Returns:
+        Bytes of a pixel in all planes, and primaries, transfer and matrix in a byte each.
+    """
     is_deep = bits.read()
     is_12_bit = profile == 2 and is_deep and bits.read()
     is_grey = profile != 1 and bits.read()
-    colour = bits.read(24) if bits.read() else 0
+    colour = bits.read(24) if bits.read() else UNSPECIFIED
     if is_grey:
         planes = 1.0
     elif profile == 1 or colour == 0x010D00:  # sRGB in RGB, which has no subsampling
@@ -215,7 +237,7 @@ def _av1_bytes_per_pixel(bits: _Bits, profile: int) -> float:
         planes = 1.5
     else:
         planes = 3.0 if is_12_bit else 2.0
-    return planes * (2 if is_deep else 1)
+    return planes * (2 if is_deep else 1), colour
 
 
 def _overrides_size(bits: _Bits, sequence: _Sequence) -> bool:

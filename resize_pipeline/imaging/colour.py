@@ -77,6 +77,13 @@ def working_mode(image: Image.Image) -> Image.Image:
     return image if mode == image.mode else image.convert(mode)
 
 
+def without_opaque_alpha(image: Image.Image) -> Image.Image:
+    """Return an image in a working mode without its alpha channel, if that is opaque."""
+    if image.mode != "RGBA" or image.getchannel("A").getextrema() != (255, 255):
+        return image
+    return image.convert("RGB")
+
+
 def _mask_of(image: Image.Image, clear: int) -> Image.Image:
     """Return an alpha channel in which one level is transparent."""
 

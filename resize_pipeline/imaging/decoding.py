@@ -7,12 +7,12 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 from PIL import Image, ImageFile
 
 from resize_pipeline.errors import PermanentError, one_line
+from resize_pipeline.imaging import readers
 from resize_pipeline.imaging.real_size import RealSize, holds_coefficients, real_size
 
 T = TypeVar("T")
@@ -21,13 +21,7 @@ T = TypeVar("T")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 # Plugins share state. Loading them once, here, keeps threads from racing for it.
-Image.init()
-
-with suppress(ImportError):
-    # Installed with the extra `heic`.
-    from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
-
-    register_heif_opener(thumbnails=False)
+readers.register()
 
 DECODERS = tuple(
     name for name in ("AVIF", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP") if name in Image.OPEN

@@ -73,6 +73,44 @@ def media(data: bytes) -> Media:
     return found
 
 
+def primary_properties(data: bytes) -> list[Box]:
+    """Return the properties of the primary item; of the first track, if there are no items.
+
+    Raises:
+        BrokenError: a box is broken.
+    """
+    file = memoryview(data)
+    # A meta box begins with a version, as `pitm` and `ipma` do.
+    for meta in (content[4:] for kind, content in _boxes(file) if kind == b"meta"):
+        boxes = list(itertools.chain(*map(_boxes, _children(meta, b"iprp", b"ipco"))))
+        primary = next((_Reader(one[4:]).read(4 if one[0] else 2) for one in _pitm(meta)), None)
+        associations = itertools.chain(*map(_associations, _children(meta, b"iprp", b"ipma")))
+        found = [index for item, index in associations if item == primary]
+        if found:
+            return [boxes[index - 1] for index in found if 0 < index <= len(boxes)]
+    for entries in _children(file, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
+        for kind, entry in _boxes(entries[8:]):
+            if kind in CODED:
+                return list(_boxes(entry[SAMPLE_ENTRY_BYTES:]))
+    return []
+
+
+def _pitm(meta: memoryview) -> Iterator[memoryview]:
+    return (one for one in _children(meta, b"pitm") if len(one))
+
+
+def _associations(ipma: memoryview) -> Iterator[tuple[int, int]]:
+    """Return pairs of an item and the place of one of its properties, from 1."""
+    reader = _Reader(ipma)
+    version_and_flags = reader.read(4)
+    is_long = version_and_flags & 1
+    for _ in range(reader.read(4)):
+        item = reader.read(4 if version_and_flags >> 24 else 2)
+        for _ in range(reader.read(1)):
+            # The first bit says whether the property is essential.
+            yield item, reader.read(2) & 0x7FFF if is_long else reader.read(1) & 0x7F
+
+
 def _boxes(view: memoryview) -> Iterator[Box]:
     reader = _Reader(view)
     while len(view) - reader.at >= 8:

@@ -22,10 +22,21 @@ _MIRRORED_ACROSS = frozenset({2, 3, 6, 7})
 _MIRRORED_DOWN = frozenset({3, 4, 7, 8})
 
 
+_EXIF = frozenset({"exif", "Raw profile type exif"})
+"""Where Pillow keeps EXIF; the second is what some programs write into a PNG's texts."""
+
+
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 to 8; 1 if it has none or an invalid one."""
+    """Return the EXIF orientation of an image, 1 to 8; 1 if it has none or an invalid one.
+
+    XMP's does not count, as in browsers. Pillow presents the orientation of an AVIF's container as
+    EXIF's, and turns a TIFF when it is loaded.
+    """
+    # Pillow's own look falls back to XMP.
+    bare = Image.Image()
+    bare.info = {name: value for name, value in image.info.items() if name in _EXIF}
     try:
-        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = int(bare.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  The pixels are fine even if the metadata breaks the parser.
         return 1
     return orientation if orientation in _TRANSPOSE else 1

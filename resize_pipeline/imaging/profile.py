@@ -33,7 +33,7 @@ def rebuilt(profile: bytes) -> bytes | None:
         is not computed here.
     """
     try:
-        return _written(profile, _tags(profile))
+        return written(profile, _tags(profile))
     except (ArithmeticError, LookupError, ValueError, struct.error):
         return None
 
@@ -76,7 +76,16 @@ def _element_bytes(element: bytes) -> int:
             return _FIXED_BYTES[kind]
 
 
-def _written(profile: bytes, tags: dict[bytes, bytes]) -> bytes:
+def written(profile: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """Return a profile with these elements, by their names.
+
+    Args:
+        profile: has a header whose version, class and colour spaces are kept.
+        tags: all elements but texts.
+
+    Raises:
+        ValueError: profiles of that version, class or colour space are not supported.
+    """
     version, minor = profile[8], profile[9]
     kind, space, pcs = profile[12:16], profile[16:20], profile[20:24]
     if version not in _VERSIONS or kind not in _CLASSES or pcs not in _PCS:

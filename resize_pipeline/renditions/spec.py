@@ -22,8 +22,8 @@ from resize_pipeline.errors import PermanentError
 from resize_pipeline.validators import checked_bucket
 
 RENDERER_VERSION = 4
-"""Part of every digest. Raise it when `imaging` makes different bytes from the same spec, so that
-existing renditions become outdated."""
+"""Part of every digest, so a higher one makes all existing renditions outdated. docs/renditions.md
+says when it is raised."""
 
 SIDE_MAX = 16383
 """Largest width and height in pixels: WebP's, the smallest limit among the formats written."""

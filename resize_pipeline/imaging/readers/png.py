@@ -1,0 +1,96 @@
+"""Reads PNG with its transparent colour at every depth, and with the colours that it tells."""
+
+import io
+import os
+import struct
+from typing import IO, cast
+
+from PIL import Image, ImageChops, PngImagePlugin
+
+from resize_pipeline.imaging.colour_codes import are_known, profile_of_codes, profile_of_gamma
+
+_SCALES = {"L;2": 0x55, "L;4": 0x11}
+"""What Pillow multiplies the levels of 2 and 4 bits by, by its name of their coding."""
+_DEEP_RGB = "RGB;16B"
+_LOW_BYTES = "RGB;16L"
+"""As `_DEEP_RGB`, of which Pillow keeps the upper byte of each sample, but keeps the lower one."""
+
+
+_GREY = frozenset({"1", "L", "LA", "I;16"})
+_SIGNATURE_BYTES = 8
+
+
+class PngReader(PngImagePlugin.PngImageFile):
+    """A PNG whose transparent colour (tRNS) is compared with its pixels at their own depth.
+
+    `info["icc_profile"]` describes the colours that a cICP chunk tells or, without a profile and an
+    sRGB chunk, those of gAMA and cHRM (PNG, third edition, 4.3).
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        self._coding = str(self.tile[0].args) if self.tile else ""
+        clear = self.info.get("transparency")
+        if self._coding in _SCALES and isinstance(clear, int):
+            # Pillow scales the pixels, but not this level. Bits beyond the depth don't count.
+            scale = _SCALES[self._coding]
+            self.info["transparency"] = clear % (256 // scale + 1) * scale
+        self._tell_colours()
+
+    def load_end(self) -> None:
+        """Make the transparent colour of 16 bits a channel an alpha channel."""
+        super().load_end()
+        clear = self.info.get("transparency")
+        if self._coding != _DEEP_RGB or self.mode != "RGB" or not isinstance(clear, tuple):
+            return
+        # Colours may differ in their lower bytes alone, and Pillow compares none of 16 bits.
+        file = cast("IO[bytes]", self.fp)
+        at = file.tell()
+        file.seek(0)
+        low = PngImagePlugin.PngImageFile(io.BytesIO(file.read()))
+        file.seek(at)
+        low.tile = [low.tile[0]._replace(args=_LOW_BYTES)]
+        low.load()
+        upper, lower = (sample >> 8 for sample in clear), (sample & 255 for sample in clear)
+        differs = Image.new("L", self.size)
+        for band, byte in zip((*self.split(), *low.split()), (*upper, *lower), strict=True):
+            table = [255 * (level != byte) for level in range(256)]
+            differs = ImageChops.lighter(differs, band.point(table))
+        with_alpha = Image.merge("RGBA", (*self.split(), differs))
+        self.im, self._mode = with_alpha.im, with_alpha.mode
+        del self.info["transparency"]
+
+    def _tell_colours(self) -> None:
+        is_grey = self.mode in _GREY
+        codes = self._code_points()
+        if codes and are_known(*codes[:2]):
+            primaries, transfer, _, is_full = codes
+            profile = profile_of_codes(primaries, transfer, is_narrow=not is_full, is_grey=is_grey)
+        elif self.info.get("icc_profile") or "srgb" in self.info:
+            return
+        elif gamma := self.info.get("gamma"):
+            chromaticities = self.info.get("chromaticity")
+            profile = profile_of_gamma(gamma, chromaticities, is_grey=is_grey)
+        else:
+            return
+        self.info.pop("icc_profile", None)
+        if profile:
+            self.info["icc_profile"] = profile
+
+    def _code_points(self) -> tuple[int, int, int, int] | None:
+        """Return what the cICP chunk holds: primaries, transfer, matrix and whether it is full."""
+        file = cast("IO[bytes]", self.fp)
+        at = file.tell()
+        file.seek(_SIGNATURE_BYTES)
+        found = None
+        while len(head := file.read(8)) == 8:  # noqa: PLR2004
+            length, kind = struct.unpack(">I4s", head)
+            if kind in {b"IDAT", b"IEND"}:
+                break
+            if kind == b"cICP" and length == 4:  # noqa: PLR2004
+                first, second, third, fourth = file.read(4)
+                found = first, second, third, fourth
+                break
+            file.seek(length + 4, os.SEEK_CUR)
+        file.seek(at)
+        return found
