@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults test-attacks soak bench lint audit docs format lock
+.PHONY: help demo up down test test-unit test-faults test-attacks test-clients soak bench lint audit docs format lock
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ test-faults: $(STAMP) ## Break a real stack in every known way and check that no
 
 test-attacks: $(STAMP) ## Attack a running pipeline: UI, messages, pictures, children, servers
 	$(BIN)/pytest -m attacks tests/attacks
+
+test-clients: $(STAMP) ## Upload with boto3, aws, rclone and s3cmd, and count the renditions
+	@sh tests/clients/install.sh $(UV) .local/clients
+	$(BIN)/pytest -m clients tests/clients
 
 MINUTES ?= 20
 SEED ?= 1
