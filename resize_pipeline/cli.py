@@ -184,7 +184,8 @@ def removed_delete(
 def status(*, as_json: AsJson = False) -> None:
     """Show lag, gaps, dead letters and runs.
 
-    Exit code 1 if Kafka can't be read.
+    Exit code 1 if Kafka or MinIO can't be read, if pictures have no events, or if a run failed and
+    no later run has made up for it.
     """
     from resize_pipeline.commands.status import print_status
 

@@ -15,7 +15,9 @@ from resize_pipeline.defs.schedules import build_completeness, build_reconciliat
 from resize_pipeline.defs.sensors.alerts import build_dead_letter_sensor, build_failed_run_sensor
 from resize_pipeline.defs.sensors.follow_ups import build_follow_ups
 from resize_pipeline.defs.sensors.minio_events import build_sensor
+from resize_pipeline.defs.sensors.silence import build_silence_sensor
 from resize_pipeline.defs.sensors.slow_lane import build_slow_lane
+from resize_pipeline.defs.silence import build_source_check
 from resize_pipeline.environment import export_secrets, load_settings
 from resize_pipeline.instance.open import check_modules, instance_file
 from resize_pipeline.renditions.file import load_renditions
@@ -46,7 +48,11 @@ def build_definitions(
     partitions = build_partitions(settings)
     retention_job, retention_schedule = build_retention(names, renditions)
     notifications = (
-        [build_failed_run_sensor(names, settings.ui_url), build_dead_letter_sensor(names)]
+        [
+            build_failed_run_sensor(names, settings.ui_url),
+            build_dead_letter_sensor(names),
+            build_silence_sensor(names),
+        ]
         if settings.webhook_url
         else []
     )
@@ -58,6 +64,7 @@ def build_definitions(
         asset_checks=[
             build_completeness_checks(names, renditions, partitions),
             build_sensor_check(names),
+            build_source_check(names),
         ],
         jobs=[build_job(names, renditions), build_checks_job(names, renditions), retention_job],
         sensors=[

@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     asset_owners: str | None = None
     """Owners of the assets, separated by commas: e-mail addresses or `team:NAME`."""
     webhook_url: SecretStr | None = None
-    """Webhook notified of failed runs and new dead letters; unset disables it."""
+    """Webhook notified of failed runs, new dead letters and missing events; unset disables it."""
 
     local_stack: bool = True
     """Let `up` start whichever of Kafka and MinIO has an address on this machine."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple, Self
 
 from resize_pipeline.imaging.contact_sheet import THUMBNAILS_MAX
-from resize_pipeline.renditions.objects import Original, Rendered
+from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered
 
 SAMPLE_MAX_BYTES = 2**20
 """Largest rendition that is kept for a contact sheet, which shows small ones."""
@@ -223,7 +223,8 @@ class Plan:
     `skipped` counts messages that ask for no rendition, by reason; `started` is a Unix time.
     For a listing, `listed` counts the images that need nothing, by reason. `left_after` is the last
     key taken if more are left, which the run then does not cover. `postponed` counts objects that
-    a run of the slow lane leaves to the next one before it begins.
+    a run of the slow lane leaves to the next one before it begins. `lacking` are the pictures that
+    reconciliation found without a current rendition.
     """
 
     started: float
@@ -232,6 +233,7 @@ class Plan:
     listed: Counter[str] = field(default_factory=Counter[str])
     left_after: str | None = None
     postponed: int = 0
+    lacking: list[ObjectInfo] = field(default_factory=list[ObjectInfo])
     skipped: Counter[str] = field(default_factory=Counter[str])
 
     def skip(self, reason: str, messages: int = 1) -> None:

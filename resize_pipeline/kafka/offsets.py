@@ -50,7 +50,8 @@ class Cursor(BaseModel):
     `requested_at` is the Unix time of the last tick that requested runs. It is None if there was
     none, or if version 1, which lacks it, wrote the cursor. It is kept here, and not looked up in
     the runs, so that Dagster stores it together with them, and deletes it when the cursor is
-    deleted for a replay.
+    deleted for a replay. `watched_since` is the Unix time of the first tick that
+    stored one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class Cursor(BaseModel):
     topic_id: str
     next_offsets: dict[int, int]
     requested_at: float | None = None
+    watched_since: float | None = None
 
     @classmethod
     def parse(cls, text: str | None, sensor: str) -> Self | None:

@@ -41,7 +41,13 @@ def policy_document(source_bucket: str, renditions: Sequence[Rendition]) -> dict
     objects = sorted({f"{one.bucket}/{one.prefix}*" for one in renditions})
     statements: list[dict[str, Any]] = []
     for actions, resources in (
-        (["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketVersions"], [source_bucket]),
+        (
+            [
+                *("s3:GetBucketLocation", "s3:GetBucketNotification"),
+                *("s3:ListBucket", "s3:ListBucketVersions"),
+            ],
+            [source_bucket],
+        ),
         (["s3:GetObject", "s3:GetObjectVersion"], [f"{source_bucket}/*"]),
         (["s3:GetBucketLocation", "s3:ListBucket"], buckets),
         (

@@ -99,3 +99,14 @@ class Rendered:
     format: str
     content_type: str
     smaller: bool = False
+
+
+def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the user metadata among an object's headers, with names in lower case."""
+    # A stat returns all headers; a listing returns X-Amz-Meta-*, in the case they were sent.
+    prefix = "x-amz-meta-"
+    return {
+        name.lower().removeprefix(prefix): value
+        for name, value in headers.items()
+        if name.lower().startswith(prefix)
+    }

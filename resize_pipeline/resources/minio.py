@@ -16,6 +16,7 @@ from minio import Minio
 from minio.commonconfig import CopySource
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error, ServerError
+from minio.notificationconfig import NotificationConfig
 from pydantic import PrivateAttr
 
 from resize_pipeline.addresses import how_to_start
@@ -26,7 +27,7 @@ from resize_pipeline.errors import (
     UserError,
     one_line,
 )
-from resize_pipeline.renditions.objects import ObjectInfo, Original
+from resize_pipeline.renditions.objects import ObjectInfo, Original, user_metadata
 from resize_pipeline.resources.bounded_http import (
     AnswerError,
     BoundedClient,
@@ -173,7 +174,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     size=item.size or 0,
                     last_modified=cast("dt.datetime", item.last_modified),
                     # MinIO lists at least the content type, other servers nothing.
-                    metadata=_user_metadata(cast("Mapping[str, str]", item.metadata))
+                    metadata=user_metadata(cast("Mapping[str, str]", item.metadata))
                     if item.metadata
                     else None,
                 )
@@ -208,7 +209,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             version_id=found.version_id,
             size=found.size or 0,
             last_modified=cast("dt.datetime", found.last_modified),
-            metadata=_user_metadata(cast("Mapping[str, str]", found.metadata or {})),
+            metadata=user_metadata(cast("Mapping[str, str]", found.metadata or {})),
         )
 
     def is_listed(self, bucket: str, key: str) -> bool:
@@ -232,6 +233,11 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
         response.close()
         response.release_conn()
         return None
+
+    def notification(self, bucket: str) -> NotificationConfig:
+        """Return the bucket's notification configuration; errors as in `list_objects`."""
+        with self.errors(bucket):
+            return self.client.get_bucket_notification(bucket)
 
     def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
         """Read an object into memory; return None if it does not exist.
@@ -274,7 +280,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             etag=response.headers.get("etag", "").strip('"'),
             version_id=response.headers.get("x-amz-version-id"),
             data=data,
-            metadata=_user_metadata(response.headers),
+            metadata=user_metadata(response.headers),
         )
 
     def upload(
@@ -434,13 +440,3 @@ def http_client(
         maxsize=POOL_SIZE,
         ssl_context=tls_context(ca_file, verify=verify),
     )
-
-
-def _user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    # A stat returns all headers; a listing returns X-Amz-Meta-*, in the case they were sent.
-    prefix = "x-amz-meta-"
-    return {
-        name.lower().removeprefix(prefix): value
-        for name, value in headers.items()
-        if name.lower().startswith(prefix)
-    }

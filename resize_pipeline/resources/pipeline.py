@@ -23,6 +23,7 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
 
     pipeline_name: str
     source_bucket: str
+    notify_kafka_target: str
     kafka_topic: str
     renditions_file: str
     run_max_objects: int

@@ -7,7 +7,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_plus
+
+from minio.notificationconfig import NotificationConfig
 
 from resize_pipeline.errors import PermanentError, SlowPictureError
 from resize_pipeline.imaging.limits import RenderTime
@@ -15,6 +18,7 @@ from resize_pipeline.imaging.render import render
 from resize_pipeline.imaging.thumbnails import contact_sheet
 from resize_pipeline.kafka.dead_letters import DeadLetter, Headers, newest
 from resize_pipeline.kafka.offsets import OffsetRange, TopicState
+from resize_pipeline.provisioning.rules import wanted_rules
 from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
@@ -155,8 +159,11 @@ class FakeKafka:
         return self.read(topic, start, end, position={})
 
     def offsets_at(self, state: TopicState, start: str) -> dict[int, int]:
-        assert start in {"earliest", "latest"}
-        return state.starts if start == "earliest" else state.ends
+        if start in {"earliest", "latest"}:
+            return state.starts if start == "earliest" else state.ends
+        since = dt.datetime.fromisoformat(start).timestamp() * 1000
+        later = [one for one in reversed(self.log) if one.timestamp >= since]
+        return state.ends | {one.partition: one.offset for one in later}
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
         assert topic == self.topic
@@ -202,7 +209,8 @@ class FakeMinio:
 
     `errors` are raised when the object of that key is touched; `before` is called ahead of each
     call with its name, bucket and key, and may change things; `lists_metadata` is what MinIO does
-    and other servers don't; `versions` are those of source objects that were versioned.
+    and other servers don't; `rules` are those of the source bucket, or the error of asking for
+    them; `versions` are those of source objects that were versioned.
     """
 
     objects: dict[tuple[str, str], FakeObject] = field(default_factory=dict)
@@ -210,6 +218,10 @@ class FakeMinio:
     before: Callable[[str, str, str], None] | None = None
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     lists_metadata: bool = True
+    rules: list[Any] | Exception = field(
+        default_factory=lambda: wanted_rules(Settings().suffixes, "resize_pipeline")
+    )
+    endpoint: str = "http://M"
     versions: dict[tuple[str, str], ObjectInfo] = field(default_factory=dict)
 
     def put(
@@ -244,6 +256,12 @@ class FakeMinio:
         if key in self.errors:
             raise self.errors[key]
         return self.objects.get((bucket, key))
+
+    def notification(self, bucket: str) -> NotificationConfig:
+        assert bucket == SOURCE
+        if isinstance(self.rules, Exception):
+            raise self.rules
+        return NotificationConfig(queue_config_list=self.rules)
 
     def list_objects(
         self, bucket: str, prefix: str = "", *, start_after: str = "", with_metadata: bool = False

@@ -43,6 +43,7 @@ def test_names(tmp_path: Path) -> None:
     assert checks.asset_layer.asset_graph.asset_check_keys == {
         *(dg.AssetCheckKey(dg.AssetKey(name), "complete") for name in ("large", "small")),
         dg.AssetCheckKey(dg.AssetKey("raw_images"), "sensor_is_current"),
+        dg.AssetCheckKey(dg.AssetKey("raw_images"), "events_arrive"),
     }
     repository = definitions.get_repository_def()
     for schedule in repository.schedule_defs:

@@ -7,27 +7,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import (
-    ManagedGrpcPythonEnvCodeLocationOrigin,
-    RemoteInstigatorOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorStatus,
-    SensorInstigatorData,
-    TickData,
-    TickStatus,
-)
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.scheduler.instigation import InstigatorStatus, TickData, TickStatus
 from dagster._utils.error import SerializableErrorInfo
 
 from resize_pipeline.defs.checks import SILENT_MAX_S, sensor_problem
 from resize_pipeline.errors import TransientError
 from tests.dagster.fakes import NOW, event, fake_settings
 from tests.dagster.project import Project
+from tests.support.sensor_state import NAME, keep_state
 
-NAME = "minio_events_sensor"
 FAILED = SerializableErrorInfo("Kafka at K does not answer: start it", [], None)
 
 
@@ -37,21 +25,13 @@ def project(tmp_path: Path) -> Iterator[Project]:
         yield Project(instance, tmp_path, fake_settings(tmp_path))
 
 
-def origin() -> RemoteInstigatorOrigin:
-    target = LoadableTargetOrigin(module_name="resize_pipeline.definitions")
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, "resize_pipeline")
-    return RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), NAME)
-
-
 def had_ticks(
     project: Project,
     *ticks: tuple[float, TickStatus],
     status: InstigatorStatus = InstigatorStatus.DECLARED_IN_CODE,
 ) -> None:
     """Let the sensor have had ticks, each some seconds ago, the oldest first."""
-    data = SensorInstigatorData(cursor=project.cursor, last_tick_timestamp=time.time())
-    state = InstigatorState(origin(), InstigatorType.SENSOR, status, data)
-    project.instance.add_instigator_state(state)
+    state = keep_state(project.instance, project.cursor, status)
     for seconds, tick in ticks:
         project.instance.create_tick(
             TickData(
@@ -135,6 +115,7 @@ def test_the_schedule_s_job_checks_all_of_it(project: Project) -> None:
         for one in result.get_asset_check_evaluations()
     } == {
         ("raw_images", "sensor_is_current"),
+        ("raw_images", "events_arrive"),
         ("large", "complete"),
         ("small", "complete"),
     }

@@ -10,8 +10,12 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.storage.tags import PARTITION_NAME_TAG
+from pydantic import SecretStr
 
+from resize_pipeline.commands.status import pipeline_status
 from resize_pipeline.definitions import build_definitions
+from resize_pipeline.defs import silence
+from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.names import Names
 from resize_pipeline.environment import load_settings
 from resize_pipeline.kafka.offsets import Cursor
@@ -21,6 +25,7 @@ from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.support.pictures import decoded, detailed, encoded
+from tests.support.sensor_state import keep_state
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -132,6 +137,34 @@ class Pipeline:
             resources={name: self.definitions.resources[name] for name in resources},
         )
         return repository.get_sensor_def(sensor).evaluate_tick(context)
+
+    def reconcile(self) -> tuple[bool, str]:
+        """Reconcile; return whether the run succeeded, and what the check of the source says."""
+        job = self.definitions.get_job_def(self.names.job)
+        assert job.partitions_def
+        result = job.execute_in_process(
+            instance=self.instance,
+            partition_key=job.partitions_def.get_last_partition_key(),
+            run_config=run_config(reconcile=True),
+            raise_on_error=False,
+        )
+        [*_, evaluation] = result.get_asset_check_evaluations()
+        assert evaluation.check_name == "events_arrive"
+        assert evaluation.passed == (not evaluation.description)
+        return result.success, evaluation.description or ""
+
+    def provision_again(self) -> None:
+        keys = self.minio_as_the_pipeline()
+        known = {
+            "minio_access_key": SecretStr(keys.access_key),
+            "minio_secret_key": SecretStr(keys.secret_key),
+        }
+        provision(self.settings.model_copy(update=known))
+
+    def silence(self) -> list[str]:
+        """Return what `status` says of events that do not arrive."""
+        minio = self.minio_as_the_pipeline()
+        return pipeline_status(self.settings, self.instance, self.kafka, minio).silence
 
     def run(self, request: dg.RunRequest) -> dict[str, dict]:
         """Run what the sensor asks for, and give the metadata of each asset."""
@@ -255,6 +288,42 @@ def test_an_object_that_is_gone_is_counted(pipeline: Pipeline) -> None:
     made = pipeline.run(request)
     assert made["large"]["missing"].value == 1
     assert pipeline.keys(pipeline.large) == set()
+
+
+def test_a_source_that_fell_silent_is_noticed_and_healed(
+    stack: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "LATENCY_S", 1.0)
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        pipeline = Pipeline(stack, tmp_path, instance)
+        bucket = pipeline.settings.source_bucket
+        pipeline.tick()
+        keep_state(instance, pipeline.cursor, name=pipeline.names.sensor)
+        pipeline.put("announced.png", PICTURES["deeper/path/a b+c%2F.png"])
+        pipeline.wait_for_events(1)
+        assert pipeline.silence() == []
+
+        pipeline.root.delete_bucket_notification(bucket)
+        for name in ("a.png", "b.png", "c.png"):
+            pipeline.put(name, PICTURES["deeper/path/a b+c%2F.png"])
+        success, said = pipeline.reconcile()
+        assert success
+        assert f"bucket {bucket!r} on MinIO at {stack.minio_endpoint} has no notification" in said
+        assert "3 objects had no event" in said
+        assert "; ".join(pipeline.silence()) == said
+        assert pipeline.keys(pipeline.large) == {"announced.png", "a.png", "b.png", "c.png"}
+
+        for name in pipeline.keys(bucket):
+            pipeline.root.remove_object(bucket, name or "")
+        pipeline.root.remove_bucket(bucket)
+        success, said = pipeline.reconcile()
+        assert not success
+        assert said.startswith(f"MinIO at {stack.minio_endpoint} has no bucket {bucket!r}: run")
+        pipeline.root.make_bucket(bucket)
+        assert "no notification rules" in pipeline.silence()[0], "it was recreated without them"
+        pipeline.provision_again()
+        assert pipeline.reconcile() == (True, "")
+        assert pipeline.silence() == []
 
 
 def test_messages_of_strangers_hold_up_nothing(pipeline: Pipeline) -> None:

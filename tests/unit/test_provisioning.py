@@ -384,6 +384,7 @@ def test_policy_is_exactly_what_the_pipeline_needs() -> None:
     assert granted == {
         *((f"s3:{action}", f"{aws}images") for action in ("ListBucket", "GetBucketLocation")),
         ("s3:ListBucketVersions", f"{aws}images"),
+        ("s3:GetBucketNotification", f"{aws}images"),
         *((f"s3:{action}", f"{aws}images/*") for action in ("GetObject", "GetObjectVersion")),
         *(
             (f"s3:{action}", f"{aws}{bucket}")

@@ -17,6 +17,7 @@ from resize_pipeline.defs.runs import (
     one_line_failures,
     selected_renditions,
 )
+from resize_pipeline.defs.silence import evaluation, reconciled, source_problem
 from resize_pipeline.defs.slow_lane import observe_postponed, postponed_by
 from resize_pipeline.delivery.batches import Batch, Covers, Plan, Request, SourceMessage, batches_of
 from resize_pipeline.delivery.reconciliation import (
@@ -54,7 +55,9 @@ def plan(
     kafka: KafkaResource,
     minio: MinioResource,
     pipeline: PipelineResource,
-) -> Iterator[dg.Output[Plan] | dg.DynamicOutput[Batch]]:
+) -> Iterator[
+    dg.Output[Plan] | dg.DynamicOutput[Batch] | dg.AssetObservation | dg.AssetCheckEvaluation
+]:
     """Find the objects that the run covers and cut them into batches."""
     # Steps pass images on in memory, so a retry starts at the first step. The tag is set here and
     # not on the job, because runs of `Materialize` and of asset backfills get no tags of the job.
@@ -65,6 +68,10 @@ def plan(
         config = PlanConfig.parse(context.op_config)
         _check_config(context, config, pipeline)
         planned = Plan(started=time.time())
+        problem = source_problem(minio, pipeline) if config.reconcile else None
+        if problem:
+            # At once, because nothing can be listed if the bucket is missing.
+            yield evaluation(pipeline, [problem])
         # A listing asks which states were answered, so it waits for the whole index.
         is_listing = not config.offset_ranges and not config.objects
         folder = context.instance.storage_directory()
@@ -80,6 +87,10 @@ def plan(
                 found = _listed(context, config, minio, pipeline, letters, planned)
             marked = with_dead_letters(found, pipeline.source_bucket, letters.may_have)
             requests = [replace(request, force=config.force) for request in marked]
+        # Follow-up runs list later parts of the bucket, and must not hide what the first one found.
+        if config.reconcile and (planned.lacking or not config.start_after):
+            yield from reconciled(context, kafka, pipeline, planned.lacking, problem)
+            planned.lacking.clear()
         planned.objects = len(requests)
         if planned.left_after is not None:
             context.log.info(f"more objects after {planned.left_after!r}: left to a follow-up run")
@@ -235,11 +246,13 @@ def _listed(
     renditions = selected_renditions(context, pipeline)
     found = unreconciled_objects(minio, pipeline, letters, renditions, scope, planned.listed)
     last = ""
-    for number, (item, _) in enumerate(found):
+    for number, (item, lacking) in enumerate(found):
         if number == LISTED_MAX_OBJECTS:
             planned.left_after = last
             return
         last = item.key
+        if config.reconcile and lacking and pipeline.is_picture(item.key):
+            planned.lacking.append(item)
         yield Request(item.key, item.size)
     # The runs that a follow-up run continues have succeeded, so it covers their objects, too.
     if config.reconcile:

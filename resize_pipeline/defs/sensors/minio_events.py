@@ -109,6 +109,7 @@ def _tick(
         topic_id=state.topic_id,
         next_offsets=next_offsets,
         requested_at=now.timestamp() if runs else requested_at,
+        watched_since=(cursor.watched_since if cursor else None) or now.timestamp(),
     )
     context.log.info(
         f"{state.topic}: {sum(run.messages for run in runs)} messages in {len(runs)} runs, "

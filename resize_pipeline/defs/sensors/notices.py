@@ -71,6 +71,21 @@ def dead_letters_notice(letters: Sequence[DeadLetter]) -> dict[str, object]:
     }
 
 
+def silence_notice(problem: str, bucket: str) -> dict[str, object]:
+    """Return the notice that pictures have no events, or have them again.
+
+    Args:
+        problem: what is wrong; empty if nothing is any more.
+        bucket: the source bucket.
+    """
+    text = f"Pictures have no events: {_code(problem)}"
+    return {
+        "text": text if problem else f"Pictures in {_code(bucket)} have events again",
+        "bucket": bucket,
+        "problem": problem or None,
+    }
+
+
 def _shortened(key: str) -> str:
     return key if len(key) <= KEY_MAX else f"{key[: KEY_MAX - 3]}..."
 
