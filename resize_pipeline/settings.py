@@ -143,12 +143,14 @@ class Settings(BaseSettings):
     run_max_bytes: Annotated[int, Field(ge=1)] = 4096 * MIB
     """Maximum total size of the originals in a run that the sensor requests."""
     run_min_interval_s: Annotated[float, Field(ge=0)] = 60.0
-    """Minimum seconds between runs while less than a full batch is waiting."""
+    """Seconds after which a run with less than a full batch may follow, once RUN_BURST is used."""
+    run_burst: Annotated[int, Field(ge=1)] = 6
+    """Runs with less than a full batch that may be requested at once after a pause."""
     run_retention_days: Annotated[int, Field(ge=0, le=3650)] = 7
     """Days to keep finished runs; those with a partition's latest state stay, and 0 keeps all."""
     sensor_max_unfinished_runs: Annotated[int, Field(ge=1)] = 4
     """Maximum number of the sensor's unfinished runs; with this many, it waits."""
-    batch_max_objects: Annotated[int, Field(ge=1)] = 32
+    batch_max_objects: Annotated[int, Field(ge=1)] = 128
     """Maximum number of objects in memory at once."""
     batch_max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
     """Maximum total size of the originals in memory at once."""

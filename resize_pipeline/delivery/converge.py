@@ -309,8 +309,10 @@ class Converger:
     def _is_confirmed(self, settled: Settled) -> bool:
         if settled.status is Status.DEFERRED:
             return False
-        # A current object was not touched, and the slow lane looks at a postponed one again.
+        # Nothing was done since the source was looked at, or the slow lane looks at it again.
         if settled.status in {Status.CURRENT, Status.POSTPONED}:
+            return True
+        if settled.status is Status.MISSING and not self.delete_renditions:
             return True
         return self._is_unchanged(settled)
 

@@ -165,11 +165,39 @@ def _fill(run: RunRanges, weights: Iterable[int], limit: int) -> int:
     return count
 
 
+@dataclass(frozen=True, slots=True)
+class RunRate:
+    """How often runs that are not full may be requested: a token bucket.
+
+    Its state is one number, the Unix time at which it is full again (the theoretical arrival time
+    of ITU-T I.371's generic cell rate algorithm); None stands for a full one.
+
+    Attributes:
+        burst: runs that a full bucket allows at once.
+        interval_s: seconds until the bucket allows another run.
+    """
+
+    burst: int
+    interval_s: float
+
+    def wait_s(self, full_at: float | None, now: float) -> float:
+        """Return the seconds until a run may be requested, at most `interval_s`."""
+        if full_at is None or full_at > now + self.burst * self.interval_s:
+            # No run yet, or the clock was set back.
+            return 0.0
+        return max(full_at - (self.burst - 1) * self.interval_s - now, 0.0)
+
+    def after(self, full_at: float | None, now: float, runs: int) -> float:
+        """Return the state after a number of runs, which never empty it below zero."""
+        start = now if full_at is None else max(full_at, now)
+        return min(start + runs * self.interval_s, now + self.burst * self.interval_s)
+
+
 def held_back_s(
-    requested_at: float | None,
+    full_at: float | None,
     waiting: Mapping[int, Backlog],
     now: float,
-    min_interval_s: float,
+    rate: RunRate,
     full: RunLimits,
 ) -> float:
     """Return how long messages wait for more messages to share a run with.
@@ -177,22 +205,20 @@ def held_back_s(
     A run costs seconds and hundreds of kilobytes, however little it does.
 
     Args:
-        requested_at: Unix time at which runs were last requested; None if never.
+        full_at: state of the token bucket.
         waiting: the messages that were read, by partition.
         now: Unix time.
-        min_interval_s: the shortest time between runs that are not full.
+        rate: how often runs that are not full may be requested.
         full: messages and weight of a full run, which is requested at once.
 
     Returns:
-        Seconds, at most `min_interval_s`; 0 to request runs now.
+        Seconds, at most `rate.interval_s`; 0 to request runs now.
     """
     messages = sum(map(len, waiting.values()))
     if (
-        requested_at is None
-        # The clock was set back.
-        or requested_at > now
+        not messages
         or messages >= full.messages
         or sum(queue.weight for queue in waiting.values()) >= full.weight
     ):
         return 0.0
-    return max(requested_at + min_interval_s - now, 0.0) if messages else 0.0
+    return rate.wait_s(full_at, now)

@@ -47,20 +47,21 @@ class OffsetRange(BaseModel):
 class Cursor(BaseModel):
     """The sensor's position: the next offset of each partition of a topic with a certain id.
 
-    `requested_at` is the Unix time of the last tick that requested runs. It is None if there was
-    none, or if version 1, which lacks it, wrote the cursor. It is kept here, and not looked up in
-    the runs, so that Dagster stores it together with them, and deletes it when the cursor is
-    deleted for a replay. `watched_since` is the Unix time of the first tick that
-    stored one.
+    `full_at` is the state of the token bucket for runs (`RunRate` in `backlog.py`). It is None if
+    no run was requested, or if an earlier version wrote the cursor; version 2 had `requested_at`.
+    The state is kept here, and not looked up in the runs, so that Dagster stores it together with
+    them, and deletes it when the cursor is deleted for a replay. `watched_since` is the Unix time
+    of the first tick that stored a cursor.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2, 3] = 3
     topic: str
     topic_id: str
     next_offsets: dict[int, int]
-    requested_at: float | None = None
+    full_at: float | None = None
+    requested_at: float | None = Field(default=None, exclude=True)
     watched_since: float | None = None
 
     @classmethod

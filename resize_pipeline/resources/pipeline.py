@@ -29,6 +29,7 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     run_max_objects: int
     run_max_bytes: int
     run_min_interval_s: float
+    run_burst: int
     run_retention_days: int
     sensor_max_unfinished_runs: int
     batch_max_objects: int

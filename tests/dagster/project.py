@@ -46,12 +46,12 @@ class Project:
         self.settings = fake_settings(self.folder, **changes)
 
     def let_pass(self, seconds: float) -> None:
-        """Move the time of the sensor's last request back by that many seconds."""
+        """Move the time at which the bucket of runs is full back by that many seconds."""
         cursor = Cursor.parse(self.cursor, self.names.sensor)
         assert cursor
-        assert cursor.requested_at
-        before = cursor.requested_at - seconds
-        self.cursor = cursor.model_copy(update={"requested_at": before}).model_dump_json()
+        assert cursor.full_at
+        before = cursor.full_at - seconds
+        self.cursor = cursor.model_copy(update={"full_at": before}).model_dump_json()
 
     def tick(self) -> SensorExecutionData:
         """Evaluate the sensor and keep the cursor, as the daemon does."""

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from types import SimpleNamespace
+from typing import ClassVar
 
 import dagster as dg
 import pytest
@@ -370,9 +371,16 @@ def test_where_a_first_tick_starts(project: Project, start: str, ranges: list[st
 class TestTrickle:
     """A few messages wait for more, because a run costs much however little it does."""
 
+    LIMITS: ClassVar = {
+        "run_min_interval_s": 60,
+        "run_burst": 1,
+        "batch_max_objects": 5,
+        "batch_max_bytes": 50_000,
+    }
+
     @pytest.fixture
     def project(self, project: Project) -> Project:
-        project.configure(run_min_interval_s=60, batch_max_objects=5, batch_max_bytes=50_000)
+        project.configure(**self.LIMITS)
         return project
 
     def test_the_first_one_goes_at_once(self, project: Project) -> None:
@@ -423,8 +431,7 @@ class TestTrickle:
     def test_a_full_batch_goes_at_once(
         self, project: Project, changes: dict[str, int], size: int, count: int
     ) -> None:
-        limits = {"run_min_interval_s": 60, "batch_max_objects": 5, "batch_max_bytes": 50_000}
-        project.configure(**(limits | changes))
+        project.configure(**(self.LIMITS | changes))
         project.kafka.produce(event("a", NOW))
         project.tick()
         project.kafka.produce(*(event(str(index), NOW, size=size) for index in range(count - 1)))
@@ -458,15 +465,29 @@ class TestTrickle:
         project.cursor = None
         assert len(requests(project.tick())) == 1
 
-    def test_a_cursor_of_version_1_is_read_on(self, project: Project) -> None:
-        project.cursor = json.dumps(
-            {"version": 1, "topic": "minio-events", "topic_id": "id-1", "next_offsets": {"0": 1}}
-        )
+    def test_a_burst_goes_at_once(self, project: Project) -> None:
+        project.configure(**(self.LIMITS | {"run_burst": 3}))
+        for index in range(3):
+            project.kafka.produce(event(str(index), NOW))
+            assert len(requests(project.tick())) == 1
+        project.kafka.produce(event("3", NOW))
+        assert requests(project.tick()) == []
+        project.let_pass(61)
+        assert len(requests(project.tick())) == 1
+        project.kafka.produce(event("4", NOW))
+        assert requests(project.tick()) == []
+
+    @pytest.mark.parametrize("former", [{"version": 1}, {"version": 2, "requested_at": 1.5}])
+    def test_a_cursor_of_a_former_version_is_read_on(
+        self, project: Project, former: dict[str, float]
+    ) -> None:
+        position = {"topic": "minio-events", "topic_id": "id-1", "next_offsets": {"0": 1}}
+        project.cursor = json.dumps(position | former)
         project.kafka.produce(event("a", NOW), event("b", NOW))
         [request] = requests(project.tick())
         assert offset_ranges(request) == ["0:1-2"]
         assert project.cursor
-        assert json.loads(project.cursor)["version"] == 2
+        assert json.loads(project.cursor)["version"] == 3
 
     def test_none_waits_when_it_is_switched_off(self, project: Project) -> None:
         project.configure(run_min_interval_s=0)

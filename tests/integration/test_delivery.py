@@ -62,7 +62,7 @@ def work_off(pipeline: Pipeline, events: int) -> list[dict[str, dict]]:
 
 def launch(pipeline: Pipeline, config: dict[str, object]) -> dict[str, dict]:
     """Run the job with this configuration, as its partition of now."""
-    partitions = pipeline.definitions.get_job_def("resize_images_job").partitions_def
+    partitions = pipeline.definitions.get_job_def(pipeline.names.job).partitions_def
     assert partitions
     return pipeline.run(
         dg.RunRequest(

@@ -258,7 +258,7 @@ def test_the_cursor_moves_with_the_topic_and_a_reset_replays_it(pipeline: Pipeli
 
 
 def test_a_trickle_shares_runs(pipeline: Pipeline) -> None:
-    pipeline.configure(run_min_interval_s=3600.0, batch_max_objects=4)
+    pipeline.configure(run_min_interval_s=3600.0, run_burst=1, batch_max_objects=4)
     picture = PICTURES["deeper/path/a b+c%2F.png"]
 
     def upload(count: int) -> SensorExecutionData:

@@ -35,7 +35,7 @@ def render(pipeline: Pipeline) -> None:
     pipeline.configure()
     assert pipeline.definitions.resources
     pipeline.definitions.resources["renderer"] = InProcessRenderer()
-    partitions = pipeline.definitions.get_job_def("resize_images_job").partitions_def
+    partitions = pipeline.definitions.get_job_def(pipeline.names.job).partitions_def
     assert partitions
     pipeline.run(
         dg.RunRequest(

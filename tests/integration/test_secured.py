@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from resize_pipeline import cli
 from resize_pipeline.definitions import build_definitions
+from resize_pipeline.defs.names import Names
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.local.status import stack_status
 from resize_pipeline.provisioning import Step, provision
@@ -62,7 +63,7 @@ def render_one(pipeline: Pipeline) -> dg.ExecuteInProcessResult:
     pipeline.put("none.png", b"no picture")
     pipeline.wait_for_events(2)
     results = [
-        pipeline.definitions.get_job_def("resize_images_job").execute_in_process(
+        pipeline.definitions.get_job_def(pipeline.names.job).execute_in_process(
             instance=pipeline.instance,
             partition_key=request.partition_key,
             run_config=request.run_config,
@@ -185,13 +186,14 @@ def tick(settings: Settings, instance: dg.DagsterInstance) -> SensorExecutionDat
     definitions = build_definitions(settings)
     assert definitions.resources
     repository = definitions.get_repository_def()
+    sensor = Names(settings.pipeline_name).sensor
     context = dg.build_sensor_context(
         instance=instance,
         repository_def=repository,
-        sensor_name="minio_events_sensor",
+        sensor_name=sensor,
         resources={name: definitions.resources[name] for name in ("kafka", "pipeline")},
     )
-    return repository.get_sensor_def("minio_events_sensor").evaluate_tick(context)
+    return repository.get_sensor_def(sensor).evaluate_tick(context)
 
 
 def elsewhere(address: str) -> str:

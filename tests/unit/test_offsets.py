@@ -13,6 +13,7 @@ from resize_pipeline.kafka.backlog import (
     Backlog,
     RunLimits,
     RunRanges,
+    RunRate,
     cut_into_runs,
     held_back_s,
 )
@@ -395,26 +396,68 @@ class TestOffsetRange:
         assert "\n" not in str(refused.value)
 
 
+class TestRunRate:
+    NOW = 1_000_000.0
+
+    @given(
+        st.integers(1, 10),
+        st.floats(0.1, 1000),
+        st.lists(st.tuples(st.floats(0, 3000), st.integers(1, 20)), max_size=60),
+    )
+    def test_never_more_than_the_burst_and_one_each_interval(
+        self, burst: int, interval_s: float, asked: list[tuple[float, int]]
+    ) -> None:
+        rate = RunRate(burst, interval_s)
+        now, full_at, allowed = self.NOW, None, 0
+        for pause, _ in asked:
+            now += pause
+            wait_s = rate.wait_s(full_at, now)
+            assert 0 <= wait_s <= interval_s * 1.001
+            if wait_s == 0:
+                allowed += 1
+                full_at = rate.after(full_at, now, 1)
+        # A hundredth for the rounding of Unix times.
+        assert allowed <= burst + (now - self.NOW) / interval_s + 0.01
+
+    def test_a_pause_fills_it(self) -> None:
+        rate = RunRate(3, 60.0)
+        full_at = rate.after(None, self.NOW, 3)
+        assert rate.wait_s(full_at, self.NOW) == 60
+        assert rate.wait_s(full_at, self.NOW + 59) == 1
+        assert rate.wait_s(full_at, self.NOW + 60) == 0
+        assert rate.after(full_at, self.NOW + 500, 1) == self.NOW + 560
+
+    def test_many_full_runs_leave_no_debt(self) -> None:
+        rate = RunRate(3, 60.0)
+        assert rate.wait_s(rate.after(None, self.NOW, 1000), self.NOW) == 60
+
+    def test_a_clock_that_was_set_back_holds_up_nothing(self) -> None:
+        rate = RunRate(3, 60.0)
+        full_at = rate.after(None, self.NOW, 3)
+        assert rate.wait_s(full_at, self.NOW - 3600) == 0
+        assert rate.after(full_at, self.NOW - 3600, 1) <= self.NOW - 3600 + 180
+
+    def test_without_an_interval_nothing_waits(self) -> None:
+        rate = RunRate(1, 0.0)
+        assert rate.wait_s(rate.after(None, self.NOW, 9), self.NOW) == 0
+
+
 class TestHeldBack:
     FULL = RunLimits(messages=4, weight=100, runs=1)
     NOW = 1_000_000.0
 
-    def held_back(self, requested_at: float | None, waiting: dict[int, Backlog]) -> float:
-        return held_back_s(requested_at, waiting, self.NOW, 60.0, self.FULL)
+    def held_back(self, full_at: float | None, waiting: dict[int, Backlog]) -> float:
+        return held_back_s(full_at, waiting, self.NOW, RunRate(1, 60.0), self.FULL)
 
-    @pytest.mark.parametrize(
-        ("ago", "expected"), [(0, 60), (1, 59), (59.5, 0.5), (60, 0), (10_000, 0), (-1, 0)]
-    )
-    def test_a_few_messages_wait_for_what_is_left_of_the_interval(
-        self, ago: float, expected: float
-    ) -> None:
-        assert self.held_back(self.NOW - ago, {0: queue("a"), 1: queue("b")}) == expected
+    def test_a_few_messages_wait_for_the_bucket(self) -> None:
+        assert self.held_back(self.NOW + 59, {0: queue("a"), 1: queue("b")}) == 59
+        assert self.held_back(self.NOW, {0: queue("a"), 1: queue("b")}) == 0
 
     def test_the_first_ones_do_not(self) -> None:
         assert self.held_back(None, {0: queue("a")}) == 0
 
     def test_nothing_does_not(self) -> None:
-        assert self.held_back(self.NOW, {0: Backlog(), 1: Backlog()}) == 0
+        assert self.held_back(self.NOW + 60, {0: Backlog(), 1: Backlog()}) == 0
 
     @pytest.mark.parametrize(
         ("waiting", "expected"),
@@ -429,21 +472,22 @@ class TestHeldBack:
     def test_as_many_or_as_heavy_as_a_full_run_do_not(
         self, waiting: dict[int, Backlog], expected: float
     ) -> None:
-        assert self.held_back(self.NOW, waiting) == expected
+        assert self.held_back(self.NOW + 60, waiting) == expected
 
 
 class TestCursor:
     def test_round_trip(self) -> None:
         one = cursor({0: 7, 1: 0})
         assert Cursor.parse(one.model_dump_json(), "a") == one
-        requested = one.model_copy(update={"requested_at": 1_700_000_000.123456})
+        requested = one.model_copy(update={"full_at": 1_700_000_000.123456})
         assert Cursor.parse(requested.model_dump_json(), "a") == requested
 
-    def test_version_1_had_no_time(self) -> None:
-        text = '{"version": 1, "topic": "events", "topic_id": "id-1", "next_offsets": {"0": 7}}'
+    @pytest.mark.parametrize("former", ['"version": 1', '"version": 2, "requested_at": 1.5'])
+    def test_former_versions_had_no_bucket(self, former: str) -> None:
+        text = f'{{{former}, "topic": "events", "topic_id": "id-1", "next_offsets": {{"0": 7}}}}'
         parsed = Cursor.parse(text, "minio_events_sensor")
         assert parsed
-        assert (parsed.next_offsets, parsed.requested_at) == ({0: 7}, None)
+        assert (parsed.next_offsets, parsed.full_at) == ({0: 7}, None)
 
     @pytest.mark.parametrize("text", [None, ""])
     def test_no_cursor(self, text: str | None) -> None:
@@ -455,7 +499,7 @@ class TestCursor:
             "junk\nand more",
             "{}",
             "7",
-            '{"version": 3, "topic": "t", "topic_id": "i", "next_offsets": {}}',
+            '{"version": 4, "topic": "t", "topic_id": "i", "next_offsets": {}}',
             '{"version": 1, "topic": "t", "topic_id": "i", "next_offsets": {"a": 1}}',
             '{"version": 1, "topic": "t", "topic_id": "i", "next_offsets": {}, "more": 1}',
             "x" * 10_000,

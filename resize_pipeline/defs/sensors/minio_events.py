@@ -20,7 +20,14 @@ from resize_pipeline.defs.runs import unfinished_runs
 from resize_pipeline.delivery.events import ObjectCreated, ObjectRemoved, parse_message
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.instance.internals import PRIORITY_TAG, SENSOR_NAME_TAG
-from resize_pipeline.kafka.backlog import Backlog, RunLimits, RunRanges, cut_into_runs, held_back_s
+from resize_pipeline.kafka.backlog import (
+    Backlog,
+    RunLimits,
+    RunRanges,
+    RunRate,
+    cut_into_runs,
+    held_back_s,
+)
 from resize_pipeline.kafka.messages import Message
 from resize_pipeline.kafka.offsets import Cursor, Gap, TopicState, lag, starting_offsets
 from resize_pipeline.resources.kafka import KafkaResource
@@ -97,10 +104,9 @@ def _tick(
     key_at = partition_keys(partitions, now)
     _collect(messages, backlog, key_at, pipeline, limits, started + TICK_BUDGET_S)
 
-    requested_at = cursor.requested_at if cursor else None
-    held_back = held_back_s(
-        requested_at, backlog, now.timestamp(), pipeline.run_min_interval_s, _full_batch(pipeline)
-    )
+    rate = RunRate(pipeline.run_burst, pipeline.run_min_interval_s)
+    full_at = cursor.full_at if cursor else None
+    held_back = held_back_s(full_at, backlog, now.timestamp(), rate, _full_batch(pipeline))
     runs, next_offsets = (
         ([], start) if held_back else cut_into_runs(start, backlog, position, limits)
     )
@@ -108,7 +114,7 @@ def _tick(
         topic=state.topic,
         topic_id=state.topic_id,
         next_offsets=next_offsets,
-        requested_at=now.timestamp() if runs else requested_at,
+        full_at=rate.after(full_at, now.timestamp(), len(runs)) if runs else full_at,
         watched_since=(cursor.watched_since if cursor else None) or now.timestamp(),
     )
     context.log.info(
@@ -251,6 +257,6 @@ def _skip_reason(topic: str, left: int, held_back: float) -> str:
     if not held_back:
         return f"no new messages in {topic}, lag {left}"
     return (
-        f"the last runs were requested less than RUN_MIN_INTERVAL_S ago and less than a full batch "
+        f"RUN_BURST and RUN_MIN_INTERVAL_S allow no further run yet and less than a full batch "
         f"waits in {topic}, lag {left}: waiting {math.ceil(held_back)} s for more"
     )
