@@ -231,7 +231,7 @@ class Connection:
                 return (
                     f"{kafka} refuses user {self.sasl_username!r} with this password by "
                     f"{self.sasl_mechanism}: check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and "
-                    "KAFKA_SASL_MECHANISM"
+                    "KAFKA_SASL_MECHANISM, and restart the pipeline after a change"
                 )
             case kafka_errors.UnsupportedSaslMechanismError():
                 return (

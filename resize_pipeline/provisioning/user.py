@@ -388,7 +388,8 @@ def _refuse_wrong(server: Server, action: UserAction, user: UserSpec) -> None:
     if action is UserAction.WRONG_SECRET:
         msg = (
             f"MinIO at {server.endpoint} refuses user {user.name!r} with this {SECRET_KEY}: "
-            "correct it, or unset it and run `resize-pipeline provision` again for a new one"
+            "correct it, or unset it and run `resize-pipeline provision --take-over "
+            "--credentials-file .env` for a new one, which stops pipelines that use the old one"
         )
         raise UserError(msg)
     if action is UserAction.WRONG_CREDENTIALS:
@@ -431,6 +432,8 @@ def _set_secret(server: Server, action: UserAction, user: UserSpec, *, dry_run: 
         ):
             server.call(server.admin.user_add, user.name, secret)
     what = f"user {user.name}: {'create' if action is UserAction.CREATE else 'new secret'}"
+    if action is not UserAction.CREATE:
+        what = f"{what}, for which pipelines that run must be restarted"
     if user.destination is not None:
         return changed(f"{what}, credentials in {user.destination}, mode 0600", dry_run=dry_run)
     step = changed(what, dry_run=dry_run)

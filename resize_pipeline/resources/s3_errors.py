@@ -196,13 +196,14 @@ def explained_answer(
         case Meaning.UNKNOWN_KEYS:
             return RefusedError(
                 f"MinIO at {endpoint} does not know this access key with this secret key "
-                f"({code}): correct MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
+                f"({code}): correct MINIO_ACCESS_KEY and MINIO_SECRET_KEY, and restart the "
+                "pipeline, which reads them at its start"
             )
         case Meaning.DENIED:
             return RefusedError(
                 f"MinIO at {endpoint} refuses access to bucket {bucket!r} ({code}): "
-                "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY; if they are right, run "
-                "`resize-pipeline provision`, which corrects bucket and policy"
+                "run `resize-pipeline provision`, which corrects the policy, or check "
+                "MINIO_ACCESS_KEY and MINIO_SECRET_KEY, and restart the pipeline after a change"
             )
         case Meaning.CLOCK:
             return TransientError(_clocks(endpoint, answer.date))
