@@ -147,7 +147,7 @@ def _refusal(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
     depth = "/".join(map(str, sorted(set(bits))))
     found = f"a TIFF in {kind} of {depth} {'/'.join(sorted(set(formats)))} bits a sample"
     if tags.get(PLANAR_CONFIGURATION, 1) == _SEPARATE:
-        found += ", one plane after the other,"
+        found += " in planes of their own"
     if extra:
         found += f" with {' and '.join(extra)} beside the colours"
     return f"{found}, which is not read: save it in RGB, grey or CMYK of 8 or 16 unsigned bits"
