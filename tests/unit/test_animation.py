@@ -9,7 +9,7 @@ from PIL import Image
 from resize_pipeline.errors import PermanentError
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.spec import Rendition
-from tests.support.pictures import encoded
+from tests.support.pictures import detailed, encoded, psnr
 
 COLOURS = [(220, 20, 20), (20, 200, 20), (20, 20, 220), (230, 230, 20)]
 DURATIONS = [100, 250, 40, 1000]
@@ -169,3 +169,43 @@ def test_one_that_fits_never_grows(source):
     assert len(result.data) <= len(data)
     assert b"secret place" not in result.data
     assert Image.open(io.BytesIO(result.data)).n_frames == 4
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_few_colours_are_kept_exactly(clear):
+    frames = []
+    for shift in range(3):
+        frame = Image.new("RGBA", (64, 64), (0, 0, 0, 0) if clear else (9, 9, 9, 255))
+        for index in range(200):
+            at = (4 * (index % 16), 4 * (index // 16))
+            colour = ((index * 37 + shift) % 256, index, 255 - index, 255)
+            frame.paste(colour, (*at, at[0] + 4, at[1] + 4))
+        frames.append(frame)
+    data = encoded(
+        frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True, duration=50
+    )
+    found, _ = frames_of(rendered(data, spec(200, format="gif")))
+    assert len(found) == 3
+    for frame, here in zip(frames, found, strict=True):
+        assert frame.getchannel("A").tobytes() == here.getchannel("A").tobytes()
+        drawn = frame.getchannel("A").point(lambda alpha: 255 * (alpha > 0))
+        black = Image.new("RGB", frame.size)
+        pair = [Image.composite(one.convert("RGB"), black, drawn) for one in (frame, here)]
+        assert pair[0].tobytes() == pair[1].tobytes()
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_many_colours_are_close(clear):
+    frames = [detailed(120, 80).crop((at, 0, at + 100, 80)) for at in (0, 10, 20)]
+    if clear:
+        frames = [frame.convert("RGBA") for frame in frames]
+        for frame in frames:
+            frame.paste((0, 0, 0, 0), (0, 0, 30, 30))
+    data = encoded(
+        frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True, duration=50
+    )
+    found, _ = frames_of(rendered(data, spec(200, format="gif")))
+    for frame, here in zip(frames, found, strict=True):
+        area = (30, 30, 100, 80)
+        assert psnr(frame.crop(area), here.crop(area)) > 26
+        assert here.getpixel((9, 9))[3] == (0 if clear else 255)

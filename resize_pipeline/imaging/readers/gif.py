@@ -27,6 +27,9 @@ class GifReader(GifImagePlugin.GifImageFile):
             elif self.mode == "L":
                 # A later frame may have colours, or the canvas a level that only it makes clear.
                 self._become("RGB")
+            if self._is_cleared and self.dispose_extent:
+                left, top, right, bottom = self.dispose_extent
+                self.dispose = Image.core.fill("RGBA", (right - left, bottom - top), _CLEAR)
         # Pillow sets it only for frames that have one.
         self.disposal_method = 0
         super()._seek(frame, update_image)
@@ -35,9 +38,8 @@ class GifReader(GifImagePlugin.GifImageFile):
         # What was there before the first frame is transparent, too.
         disposals = {_TO_BACKGROUND} if frame else {_TO_BACKGROUND, _TO_PREVIOUS}
         self._is_cleared = self.disposal_method in disposals
-        if self._is_cleared and self.dispose_extent:
-            left, top, right, bottom = self.dispose_extent
-            self.dispose = Image.core.fill("RGBA", (right - left, bottom - top), _CLEAR)
+        if self._is_cleared:
+            self.dispose = None
 
     def load_end(self) -> None:
         """Clear what the first frame leaves uncovered."""

@@ -43,6 +43,7 @@ class PngReader(PngImagePlugin.PngImageFile):
         clear = self.info.get("transparency")
         if self._coding != _DEEP_RGB or self.mode != "RGB" or not isinstance(clear, tuple):
             return
+        differs = _differing(self, [sample >> 8 for sample in clear], Image.new("L", self.size))
         # Colours may differ in their lower bytes alone, and Pillow compares none of 16 bits.
         file = cast("IO[bytes]", self.fp)
         at = file.tell()
@@ -51,11 +52,8 @@ class PngReader(PngImagePlugin.PngImageFile):
         file.seek(at)
         low.tile = [low.tile[0]._replace(args=_LOW_BYTES)]
         low.load()
-        upper, lower = (sample >> 8 for sample in clear), (sample & 255 for sample in clear)
-        differs = Image.new("L", self.size)
-        for band, byte in zip((*self.split(), *low.split()), (*upper, *lower), strict=True):
-            table = [255 * (level != byte) for level in range(256)]
-            differs = ImageChops.lighter(differs, band.point(table))
+        differs = _differing(low, [sample & 255 for sample in clear], differs)
+        del low
         with_alpha = Image.merge("RGBA", (*self.split(), differs))
         self.im, self._mode = with_alpha.im, with_alpha.mode
         del self.info["transparency"]
@@ -94,3 +92,11 @@ class PngReader(PngImagePlugin.PngImageFile):
             file.seek(length + 4, os.SEEK_CUR)
         file.seek(at)
         return found
+
+
+def _differing(image: Image.Image, colour: list[int], before: Image.Image) -> Image.Image:
+    """Return a mask that is 255 also where an image does not have a colour."""
+    for index, level in enumerate(colour):
+        table = [255 * (other != level) for other in range(256)]
+        before = ImageChops.lighter(before, image.getchannel(index).point(table))
+    return before
