@@ -40,16 +40,17 @@ from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.processes.state import read_state
 from resize_pipeline.local.processes.supervisor import Service, Supervisor
 from resize_pipeline.local.servers.kafka import kafka_service
-from resize_pipeline.local.servers.minio import minio_service
+from resize_pipeline.local.servers.minio import minio_answers, minio_service
 from resize_pipeline.provisioning import provision
 from resize_pipeline.provisioning.credentials import read_credentials
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition, specs_digest
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.resources.minio import http_client
+from resize_pipeline.resources.minio import http_client, tls_context
 from resize_pipeline.settings import MIB, Settings
 from tests.conftest import MINIO_BIN, ROOT_PASSWORD, ROOT_USER
 from tests.faults.memory import MemoryWatch, Role, bounds, loaded_bytes
+from tests.support.certificates import issue
 from tests.support.names import NAMES
 from tests.support.waiting import wait_until
 
@@ -86,6 +87,7 @@ class Cluster:
         folder: empty; gets the project's files, all data and all logs.
         settings: further settings, by field.
         environment: further environment variables of the daemon and what it starts.
+        tls: whether MinIO has a certificate, as encryption with customers' keys requires.
         small_disks: bytes of a file system of its own, by service; needs root.
         package: folder that holds the `resize_pipeline` to run, by default the repository.
     """
@@ -96,6 +98,7 @@ class Cluster:
         *,
         settings: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
+        tls: bool = False,
         small_disks: Mapping[str, int] | None = None,
         package: Path = REPOSITORY,
     ) -> None:
@@ -132,6 +135,9 @@ class Cluster:
             "render_timeout_s": 20,
             "minio_bin": MINIO_BIN,
         }
+        if tls:
+            chosen["minio_endpoint"] = f"https://127.0.0.1:{free_port()}"
+            chosen["minio_ca_file"] = self._certificate(folder / ".local" / "minio-certs")
         self.settings = Settings(**(chosen | dict(settings or {})))
         self.topics: dict[str, dict[int, int]] = {}
         """By topic id the end of each partition that was seen last."""
@@ -142,6 +148,14 @@ class Cluster:
         self._stack = contextlib.ExitStack()
         self._instance: dg.DagsterInstance | None = None
         self._small_disks = dict(small_disks or {})
+
+    @staticmethod
+    def _certificate(folder: Path) -> Path:
+        (folder / "CAs").mkdir(parents=True)
+        own = issue(folder.parent, "own", hosts=["127.0.0.1"])
+        (folder / "public.crt").write_bytes(own.cert_file.read_bytes())
+        (folder / "private.key").write_bytes(own.key_file.read_bytes())
+        return own.cert_file
 
     # Starting and ending
 
@@ -290,7 +304,11 @@ class Cluster:
         return process.find() if process else None
 
     def _minio(self) -> Service:
-        return minio_service(self.settings)
+        service, address = minio_service(self.settings), self.settings.minio_address
+        if self.settings.minio_ca_file is None:
+            return service
+        trust = tls_context(str(self.settings.minio_ca_file))
+        return replace(service, ready=lambda: minio_answers(address, tls=trust))
 
     def _kafka(self) -> Service:
         return kafka_service(self.settings)
@@ -387,9 +405,11 @@ class Cluster:
             address,
             ROOT_USER,
             ROOT_PASSWORD,
-            secure=False,
+            secure=self.settings.minio_ca_file is not None,
             region=self.settings.minio_region,
-            http_client=http_client(None),
+            http_client=http_client(
+                str(self.settings.minio_ca_file) if self.settings.minio_ca_file else None
+            ),
         )
 
     @property

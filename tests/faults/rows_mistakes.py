@@ -1,0 +1,194 @@
+"""Rows in which somebody makes a mistake: with keys, rules, buckets, checkouts and clocks."""
+
+import io
+import time
+
+import pytest
+from minio.deleteobjects import DeleteObject
+from minio.sse import SseCustomerKey
+
+from resize_pipeline.commands.status import pipeline_status
+from resize_pipeline.errors import UserError
+from resize_pipeline.provisioning import provision
+from resize_pipeline.resources.minio import MinioResource
+from tests.faults.ledger import Entry, picture
+from tests.faults.world import World, row
+
+
+def put_encrypted(world: World, name: str) -> str:
+    """Upload a picture that only its uploader's key opens, and return its object key."""
+    key, data = world.key(name), picture(world.random)
+    cluster = world.cluster
+    done = cluster.minio.put_object(
+        cluster.settings.source_bucket,
+        key,
+        io.BytesIO(data),
+        len(data),
+        sse=SseCustomerKey(world.random.randbytes(32)),
+    )
+    etag = (done.etag or "").strip('"')
+    world.ledger.add(Entry("put", key, etag, done.version_id, len(data), time.time()))
+    return key
+
+
+@row(
+    "objects encrypted with their uploader's key (SSE-C), DELETE_RENDITIONS on",
+    "ABCDFGH",
+    evidence=lambda world: world.letter(world.key("encrypted-0.jpg")),
+    reconcile=True,
+    tls=True,
+    settings={"delete_renditions": True},
+)
+def encrypted(world: World) -> None:
+    former = {key: world.put(key) for key in ("readable-0.jpg", "readable-1.jpg")}
+    with world.storm(20).raging():
+        pass
+    world.settled()
+    before = world.checker.snapshot()
+    hidden = [
+        put_encrypted(world, name) for name in ("encrypted-0.jpg", "encrypted-1.jpg", *former)
+    ]
+    world.settled()
+    for key in hidden:
+        if "encrypt" not in (world.letter(key) or "").lower():
+            world.violate("A", f"the dead letter of {key} says {world.letter(key)!r}")
+    after = world.checker.snapshot()
+    gone = [place for place in before if place.endswith(tuple(former)) and place not in after]
+    if gone:
+        world.violate("A", f"renditions of objects that are there were deleted: {gone}")
+    world.put("readable-0.jpg")
+    world.settled()
+    if world.letter(former["readable-0.jpg"]):
+        world.violate("A", "the dead letter of an object that is readable again stays")
+
+
+def silence(world: World) -> list[str]:
+    """Give why pictures have no events, as `resize-pipeline status` says with the user's rights."""
+    settings = world.cluster.settings
+    keys = settings.minio_access_key, settings.minio_secret_key
+    assert all(keys)
+    access_key, secret_key = (key.get_secret_value() for key in keys if key)
+    minio = MinioResource.from_settings(settings, access_key=access_key, secret_key=secret_key)
+    return pipeline_status(settings, world.cluster.instance, world.cluster.kafka, minio).silence
+
+
+@row(
+    "notification rules removed mid-way, and set again by provision",
+    "ABCDFGH",
+    evidence=lambda world: next(iter(world.notes), None),
+    reconcile=True,
+    own=True,
+)
+def rules_removed(world: World) -> None:
+    cluster = world.cluster
+    with world.storm(60, pause_s=0.1).raging() as storm:
+        storm.wait_for(0.3)
+        cluster.minio.delete_bucket_notification(cluster.settings.source_bucket)
+    world.notes += silence(world)
+    cluster.provision()
+    if silence(world):
+        world.violate("H", f"status still says {silence(world)}")
+
+
+def failures(world: World, words: str) -> list[str]:
+    """Give the beginning of what the failed runs of this row say with these words."""
+    return [
+        said[:200]
+        for run in world.runs()
+        if run.is_failure
+        for said in world.cluster.failures_of_steps(run.run_id)
+        if words in said
+    ]
+
+
+def remove_bucket(world: World, bucket: str) -> None:
+    """Remove a bucket with all that is in it, while runs write to it."""
+    minio = world.cluster.minio
+
+    def removed() -> bool:
+        listed = minio.list_objects(bucket, recursive=True)
+        objects = (DeleteObject(item.object_name or "") for item in listed)
+        assert not list(minio.remove_objects(bucket, objects))
+        try:
+            minio.remove_bucket(bucket)
+        except Exception as error:
+            if getattr(error, "code", "") != "BucketNotEmpty":
+                raise
+            return False
+        return True
+
+    world.wait(removed, f"the end of bucket {bucket}")
+
+
+@row(
+    "the bucket of a rendition removed, and healed by provision",
+    "ABCDFGH",
+    evidence=lambda world: next(iter(world.notes), None),
+    reconcile=True,
+    own=True,
+)
+def bucket_removed(world: World) -> None:
+    cluster = world.cluster
+    bucket = next(one.bucket for one in cluster.renditions if one.name == "small")
+    with world.storm(60, pause_s=0.1).raging() as storm:
+        storm.wait_for(0.3)
+        remove_bucket(world, bucket)
+        storm.wait_for(0.9)
+        world.wait(lambda: failures(world, "no bucket"), "a run that names the bucket")
+    world.notes += failures(world, "no bucket")[:1]
+    late = world.put("after-the-removal.jpg")
+    large = next(one for one in cluster.renditions if one.name == "large")
+    world.wait(
+        lambda: world.checker.store().stat(large.bucket, large.key_for(late)),
+        "the rendition whose bucket is there",
+    )
+    cluster.provision()
+
+
+@row(
+    "a second checkout provisions the same servers",
+    "ABCDFGH",
+    evidence=lambda world: next(iter(world.notes), None),
+)
+def second_checkout(world: World) -> None:
+    cluster = world.cluster
+    folder = cluster.folder / f"other-checkout-{time.time_ns():x}"
+    other = {"local_dir": folder, "minio_access_key": None, "minio_secret_key": None}
+    with world.storm(60, pause_s=0.1).raging() as storm:
+        storm.wait_for(0.3)
+        for changes in ({}, {"kafka_topic": "topic-of-another-checkout"}):
+            with pytest.raises(UserError, match="--take-over") as refused:
+                provision(cluster.settings.model_copy(update=other | changes))
+            world.notes.append(str(refused.value)[:150])
+        storm.wait_for(0.7)
+    if any(run.is_failure for run in world.runs()):
+        world.violate("A", "a run of the first checkout failed")
+
+
+# Requests are signed with the time of the pipeline's host, which no test may change.
+FAST_CLOCK = """
+import datetime
+try:
+    import minio.time as clock
+except ImportError:
+    clock = None
+if clock:
+    right = clock.utcnow
+    clock.utcnow = lambda: right() + datetime.timedelta(minutes=20)
+"""
+
+
+@row(
+    "the clock of the pipeline's host 20 minutes fast, then right",
+    "ABCDFGH",
+    evidence=lambda world: next(iter(world.notes), None),
+    reconcile=True,
+)
+def fast_clock(world: World) -> None:
+    with world.patched(FAST_CLOCK):
+        with world.storm(30).raging():
+            pass
+        world.wait(lambda: failures(world, "clock"), "a run that names both clocks")
+        world.notes += failures(world, "clock")[:1]
+    if world.letters():
+        world.violate("A", f"a wrong clock rejects objects: {world.letters()}")
