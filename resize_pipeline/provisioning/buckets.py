@@ -3,11 +3,10 @@
 import shlex
 from collections.abc import Iterable, Sequence
 
-from minio import Minio
 from minio.error import S3Error
 from minio.notificationconfig import NotificationConfig
 
-from resize_pipeline.errors import RefusedError, UserError
+from resize_pipeline.errors import MissingBucketError, RefusedError, UserError
 from resize_pipeline.provisioning.admin import DeniedError, Server, refusal
 from resize_pipeline.provisioning.arns import arn, is_arn, is_arn_of, is_topic
 from resize_pipeline.provisioning.made import PIPELINE_NAME, Made
@@ -30,8 +29,6 @@ from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.s3_errors import DENIED
 from resize_pipeline.settings import Settings
-
-NOTIFICATION_MISSING = frozenset({"NoSuchBucket"})
 
 
 def ensure_buckets(
@@ -111,7 +108,7 @@ def ensure_notification(
     changes = rule_changes(NotificationConfig(), wanted, target)
     try:
         with minio.errors(bucket):
-            existing = _read_notification(minio.client, bucket)
+            existing = _read_notification(minio, bucket)
             changes = rule_changes(existing, wanted, target)
             _check_loss(server, made, bucket, changes, target)
             if changes and not dry_run:
@@ -222,14 +219,12 @@ def _topic_of(server: Server, target: str) -> str | None:
     return None if config is None else config.values.get("topic")
 
 
-def _read_notification(client: Minio, bucket: str) -> NotificationConfig:
+def _read_notification(minio: MinioResource, bucket: str) -> NotificationConfig:
     try:
-        return client.get_bucket_notification(bucket)
-    except S3Error as error:
+        return minio.notification(bucket)
+    except MissingBucketError:
         # In a dry run the bucket may not exist yet.
-        if error.code in NOTIFICATION_MISSING:
-            return NotificationConfig()
-        raise
+        return NotificationConfig()
 
 
 def _write_notification(

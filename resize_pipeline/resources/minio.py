@@ -37,6 +37,7 @@ from resize_pipeline.resources.bounded_http import (
 from resize_pipeline.resources.content_encoding import without_encoding
 from resize_pipeline.resources.listings import checked
 from resize_pipeline.resources.s3_errors import (
+    UNREADABLE_FILTERS,
     Answer,
     explained_answer,
     is_malformed,
@@ -237,7 +238,13 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
     def notification(self, bucket: str) -> NotificationConfig:
         """Return the bucket's notification configuration; errors as in `list_objects`."""
         with self.errors(bucket):
-            return self.client.get_bucket_notification(bucket)
+            try:
+                return self.client.get_bucket_notification(bucket)
+            except ValueError as error:
+                if "S3Key" not in str(error):
+                    raise
+                msg = f"bucket {bucket!r} at {self.endpoint} has {UNREADABLE_FILTERS}"
+                raise UserError(msg) from error
 
     def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
         """Read an object into memory; return None if it does not exist.

@@ -94,6 +94,11 @@ PARSERS = frozenset({"minio.datatypes", "minio.error", "minio.time", "minio.xml"
 UNKNOWN_KEYS = frozenset(_CODES[Meaning.UNKNOWN_KEYS].split())
 DENIED = UNKNOWN_KEYS | frozenset(_CODES[Meaning.DENIED].split())
 
+UNREADABLE_FILTERS = (
+    "notification rules with filters that an S3 client can't read, such as Ceph's by metadata or "
+    "tags: remove them, or use another SOURCE_BUCKET"
+)
+
 SETTING_OF = {
     "AuthorizationHeaderMalformed": "MINIO_REGION",
     "InvalidRegion": "MINIO_REGION",

@@ -152,6 +152,17 @@ def test_rules_of_others_that_would_lose_their_filters_are_named(tmp_path: Path)
         assert list(server.rules["images"]) == ["theirs"]
 
 
+def test_filters_that_no_client_reads_are_named(tmp_path: Path) -> None:
+    with other_server("Ceph", CEPH, OWNER) as server:
+        provisioned(settings_of(server, tmp_path))
+        [rule, *_] = server.rules["images"].values()
+        for found in rule.findall(f"{NAMESPACE}Filter"):
+            found.clear()
+            ET.SubElement(found, f"{NAMESPACE}S3Metadata")
+        with pytest.raises(UserError, match=r"filters that an S3 client can't read.*SOURCE_BUCKET"):
+            provisioned(settings_of(server, tmp_path))
+
+
 def test_topics_and_queues_are_told_apart() -> None:
     assert arns.is_topic(CEPH)
     assert not arns.is_topic(RUSTFS)
