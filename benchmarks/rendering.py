@@ -1,15 +1,18 @@
-"""Compares rendering with plain Pillow, pyvips and sharp, side by side in one run.
+"""Compares rendering with plain Pillow, pyvips, sharp and thumbor, side by side in one run.
 
     python -m benchmarks.rendering [PHOTOGRAPH] [--rounds N] [--out FOLDER]
 
 Each makes 1280, 640 and 160 pixels of the same picture at quality 80, on two processors: ours in
 two children, as in the job; plain Pillow in two threads, opening the picture for each rendition and
 scaling it with Lanczos; pyvips in two threads, by its `thumbnail`; sharp with two pictures in
-flight. They take turns in each round, ratios are of the same round, and the median is printed.
-Fidelity is PSNR and SSIM of the decoded results against a full decode scaled by Lanczos in one
-step, before encoding. Pictures are PHOTOGRAPH as it is, as PNG and as WebP, and enlarged to 12 and
-24 megapixels with the noise of a sensor, so that there is detail to code. sharp is left out, with a
-line, when node or npm is missing.
+flight; thumbor as a server with two processes, over HTTP, without a cache. They take turns in each
+round, ratios are of the same round, and the median is printed. Fidelity is PSNR and SSIM of the
+decoded results against a full decode scaled by Lanczos in one step, before encoding.
+
+Pictures are PHOTOGRAPH as it is, as PNG, WebP and AVIF, as an animated GIF that pans over it, and
+enlarged to 12, 24 and 48 megapixels with the noise of a sensor, so that there is detail to code.
+Fidelity of the GIF is that of its first frame. sharp is left out, with a line, when node or npm is
+missing, and thumbor where it does not take the format.
 """
 
 import io
@@ -32,9 +35,10 @@ import psutil
 import pyvips
 import skimage
 import typer
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImageSequence
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from benchmarks.thumbor import Thumbor
 from resize_pipeline.imaging.render import render
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.file import load_renditions
@@ -46,6 +50,9 @@ SIDES = tuple(one.width for one in SPECS)
 QUALITY = 80
 WORKERS = 2
 SHARP = "sharp"
+GIF = ".gif"
+FRAMES = 10
+FRAME = (1280, 960)
 SENSOR_NOISE = 4.0
 """Standard deviation, in levels, of what is added to an enlarged photograph."""
 SECONDS = 4.0
@@ -66,21 +73,29 @@ def plain_pillow(data: bytes) -> list[bytes]:
     made: list[bytes] = []
     for side in SIDES:
         with Image.open(io.BytesIO(data)) as image:
-            upright = ImageOps.exif_transpose(image)
-            size = ImageOps.contain(upright, (side, side), Image.Resampling.LANCZOS)
+            frames = [
+                ImageOps.contain(
+                    ImageOps.exif_transpose(frame).convert("RGB"),
+                    (side, side),
+                    Image.Resampling.LANCZOS,
+                )
+                for frame in ImageSequence.Iterator(image)
+            ]
             file = io.BytesIO()
-            size.save(file, image.format, quality=QUALITY)
+            more = {"save_all": True, "append_images": frames[1:]} if len(frames) > 1 else {}
+            frames[0].save(file, image.format, quality=QUALITY, **more)
             made.append(file.getvalue())
     return made
 
 
 def vips(data: bytes, suffix: str) -> list[bytes]:
     """Render by libvips' own thumbnail, which decodes smaller where it can."""
-    options = {} if suffix == ".png" else {"Q": QUALITY}
+    options = {} if suffix in {".png", GIF} else {"Q": QUALITY}
+    load = "n=-1" if suffix == GIF else ""
     return [
-        pyvips.Image.thumbnail_buffer(data, side, height=side, size="down").write_to_buffer(
-            suffix, strip=True, **options
-        )
+        pyvips.Image.thumbnail_buffer(
+            data, side, height=side, size="down", option_string=load
+        ).write_to_buffer(suffix, strip=True, **options)
         for side in SIDES
     ]
 
@@ -157,6 +172,12 @@ def measure(data: bytes, suffix: str, rounds: int, *, with_sharp: bool) -> dict[
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             sharp = Sharp(data, suffix, folder)
             ways[SHARP] = sharp.run
+        thumbor = None
+        if suffix != GIF:  # It would need the program gifsicle.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            thumbor = Thumbor(data, suffix, folder, sides=SIDES, quality=QUALITY)
+            stack.callback(thumbor.stop)
+            ways["thumbor"] = thumbor.run
         found = {name: Measured([], [], []) for name in ways}
         started = time.perf_counter()
         ways["plain Pillow"](WORKERS)
@@ -174,6 +195,8 @@ def measure(data: bytes, suffix: str, rounds: int, *, with_sharp: bool) -> dict[
         found["pyvips"].results = vips(data, suffix)
         if sharp:
             found[SHARP].results = sharp.results()
+        if thumbor:
+            found["thumbor"].results = thumbor.results()
     return found
 
 
@@ -209,6 +232,16 @@ def enlarged(image: Image.Image, megapixels: float) -> bytes:
     return encoded(noisy, "JPEG", quality=92)
 
 
+def animated(image: Image.Image) -> bytes:
+    """Give an animated GIF that pans over a picture."""
+    step = min((image.width - FRAME[0]) // FRAMES, (image.height - FRAME[1]) // FRAMES)
+    frames = [
+        image.crop((at, at, at + FRAME[0], at + FRAME[1])).quantize(256)
+        for at in range(0, step * FRAMES, step)
+    ]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50)
+
+
 def pictures(photograph: Path | None) -> Mapping[str, tuple[bytes, str]]:
     """Give the pictures by name, each with its suffix; without a photograph one of a wheel."""
     if photograph:
@@ -221,8 +254,11 @@ def pictures(photograph: Path | None) -> Mapping[str, tuple[bytes, str]]:
         "JPEG": (data, ".jpg"),
         "JPEG, 12 megapixels": (enlarged(image, 12), ".jpg"),
         "JPEG, 24 megapixels": (enlarged(image, 24), ".jpg"),
+        "JPEG, 48 megapixels": (enlarged(image, 48), ".jpg"),
         "PNG": (encoded(image, "PNG"), ".png"),
         "WebP": (encoded(image, "WEBP", quality=92), ".webp"),
+        "AVIF": (encoded(image, "AVIF", quality=80), ".avif"),
+        "animated GIF": (animated(image), GIF),
     }
 
 

@@ -15,10 +15,10 @@ sharp.concurrency(Number(threads));
 sharp.cache(false);
 
 const rendition = (side) =>
-  sharp(data)
+  sharp(data, { animated: format === "gif" })
     .autoOrient()
     .resize(side, side, { fit: "inside", withoutEnlargement: true })
-    .toFormat(format, format === "png" ? {} : { quality: 80 })
+    .toFormat(format, ["png", "gif"].includes(format) ? {} : { quality: 80 })
     .toBuffer();
 
 let last = [];
