@@ -60,6 +60,29 @@ def test_its_profile_becomes_srgb():
     assert image.getpixel((5, 5)) == pytest.approx(srgb_of_rgb(P3_PRIMARIES, (200, 100, 50)), abs=5)
 
 
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "here"),
+    [
+        (12, 13, srgb_of_rgb(P3_PRIMARIES, (200, 100, 50))),
+        (1, 13, (200, 100, 50)),
+        (2, 2, (200, 100, 50)),
+    ],
+)
+def test_its_code_points_become_srgb(primaries, transfer, here):
+    picture = Image.new("RGB", (64, 64), (200, 100, 50))
+    codes = {"color_primaries": primaries, "transfer_characteristics": transfer}
+    data = heic(picture, **codes, matrix_coefficients=6, full_range_flag=1)
+    # The curve of sRGB differs a little from the power that is computed with.
+    assert rendered(data, format="png").getpixel((5, 5)) == pytest.approx(here, abs=9)
+
+
+def test_its_hdr_is_compressed():
+    """203 cd/m² in PQ, which is white."""
+    codes = {"color_primaries": 9, "transfer_characteristics": 16}
+    data = heic(Image.new("RGB", (64, 64), (148,) * 3), **codes, matrix_coefficients=9)
+    assert min(rendered(data, format="png").getpixel((5, 5))) > 215
+
+
 def test_it_does_not_grow_to_nothing():
     assert rendered(heic(corners()), width=1000, height=1000).size == (300, 200)
 

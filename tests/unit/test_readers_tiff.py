@@ -203,6 +203,15 @@ def test_the_reason_names_a_compression_that_is_not_read():
     )
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_directory_that_is_cut_is_no_kind():
+    data = written(samples("rgb", "u2", 3), photometric="rgb")
+    at = int.from_bytes(data[4:8], "little")
+    # tifffile writes the directory before the pixels.
+    for end in range(at + 2, at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")):
+        assert "truncated or broken" in refusal(data[:end])
+
+
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 def test_a_bigtiff_is_read_in_one_order_of_bytes(dtype):
     pixels = samples("rgb", dtype, 3)

@@ -14,6 +14,10 @@ from PIL.TiffImagePlugin import (
     PLANAR_CONFIGURATION,
     SAMPLEFORMAT,
     SAMPLESPERPIXEL,
+    STRIPBYTECOUNTS,
+    STRIPOFFSETS,
+    TILEBYTECOUNTS,
+    TILEOFFSETS,
 )
 
 from resize_pipeline.errors import PermanentError
@@ -45,6 +49,15 @@ _SEPARATE = 2
 """PlanarConfiguration of a picture that stores one channel after the other."""
 _PLANES = frozenset({"CMYK", "RGB", "RGBA"})
 """The modes into whose channels Pillow's code for libtiff puts planes in order."""
+_NEEDED = (
+    (IMAGEWIDTH,),
+    (IMAGELENGTH,),
+    (BITSPERSAMPLE,),
+    (PHOTOMETRIC_INTERPRETATION,),
+    (STRIPOFFSETS, TILEOFFSETS),
+    (STRIPBYTECOUNTS, TILEBYTECOUNTS),
+)
+"""Tags of which a directory has one each, almost up to its end."""
 _PREMULTIPLIED = 1
 _YCBCR = 6
 """PhotometricInterpretation of what libtiff converts to RGB."""
@@ -83,6 +96,9 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
         try:
             super()._setup()
         except (IndexError, KeyError, SyntaxError) as error:
+            # A directory that is cut says nothing about the kind.
+            if not all(any(tag in self.tag_v2 for tag in tags) for tags in _NEEDED):
+                raise
             raise PermanentError(_refusal(self.tag_v2)) from error
         # XMP's orientation does not count, and Pillow would turn the picture by it.
         self.info.pop("xmp", None)
@@ -130,8 +146,6 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
 
 def _refusal(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
     """Describe a picture whose kind Pillow can't read."""
-    if IMAGEWIDTH not in tags or IMAGELENGTH not in tags:
-        return "a TIFF whose directory is broken: it has no width or no height"
     compression = tags.get(COMPRESSION, 1)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         return (
