@@ -34,7 +34,7 @@ test-faults: $(STAMP) ## Break a real stack in every known way and check that no
 test-attacks: $(STAMP) ## Attack a running pipeline: UI, messages, pictures, children, servers
 	$(BIN)/pytest -m attacks tests/attacks
 
-test-clients: $(STAMP) ## Upload with boto3, aws, rclone and s3cmd, and count the renditions
+test-clients: $(STAMP) ## Upload with boto3, aws, rclone and s3cmd, and to two pipelines at once
 	@sh tests/clients/install.sh $(UV) .local/clients
 	$(BIN)/pytest -m clients tests/clients
 
