@@ -11,6 +11,8 @@ from resize_pipeline.imaging.colour_codes import are_known, profile_of_codes, pr
 
 _SCALES = {"L;2": 0x55, "L;4": 0x11}
 """What Pillow multiplies the levels of 2 and 4 bits by, by its name of their coding."""
+_DEEP_GREY = "I;16B"
+_UPPER_BYTES = "L;16B"
 _DEEP_RGB = "RGB;16B"
 _LOW_BYTES = "RGB;16L"
 """As `_DEEP_RGB`, of which Pillow keeps the upper byte of each sample, but keeps the lower one."""
@@ -36,6 +38,10 @@ class PngReader(PngImagePlugin.PngImageFile):
             scale = _SCALES[self._coding]
             self.info["transparency"] = clear % (256 // scale + 1) * scale
         self._tell_colours()
+        if self._coding == _DEEP_GREY and "transparency" not in self.info:
+            # All renditions have 8 bits: keeping the upper byte at once saves three passes.
+            self._mode = "L"
+            self.tile = [self.tile[0]._replace(args=_UPPER_BYTES)]
 
     def load_end(self) -> None:
         """Make the transparent colour of 16 bits a channel an alpha channel."""
