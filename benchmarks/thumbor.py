@@ -8,6 +8,8 @@ import venv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
+
 from resize_pipeline.addresses import is_listening
 from resize_pipeline.local.processes.ports import free_port
 
@@ -84,6 +86,10 @@ class Thumbor:
         return made
 
     def stop(self) -> None:
-        """End the server."""
-        self._process.terminate()
+        """End the server, whose processes would outlive their parent."""
+        found = psutil.Process(self._process.pid)
+        processes = [*found.children(recursive=True), found]
+        for one in processes:
+            one.terminate()
         self._process.wait(10)
+        psutil.wait_procs(processes, timeout=10)
