@@ -29,6 +29,7 @@ from resize_pipeline.defs.sensors.slow_lane import is_rendering, waiting_runs
 from resize_pipeline.defs.silence import problems
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.imaging.renderer import child_report
+from resize_pipeline.instance.daemons import two_daemons
 from resize_pipeline.instance.internals import (
     NOT_FINISHED_STATUSES,
     PARTITION_NAME_TAG,
@@ -82,12 +83,7 @@ def pipeline_status(
     servers = _ask(settings, instance, kafka, minio)
     topic = servers.topic
     partitions, gaps = _partitions(cursor, topic) if topic else ([], [])
-    # A tick waits for messages most of the time, so the newest one has rarely ended.
-    ticks = (
-        instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=2)
-        if sensor
-        else []
-    )
+    ticks = _newest_ticks(instance, sensor)
     ended = [tick for tick in ticks if tick.status is not InstigatorTickStatus.STARTED]
     unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)
     failed, made_up_for = _failed_runs(instance, names)
@@ -108,6 +104,7 @@ def pipeline_status(
         sensor=_sensor_status(sensor),
         daemon="running" if is_alive else "not running",
         last_heartbeat=heartbeat,
+        two_daemons=two_daemons(instance.storage_directory(), names.sensor),
         tick_under_way=len(ended) < len(ticks),
         last_tick=tick_status(ended[0]) if ended else None,
         unfinished_runs=_runs(instance.get_run_records(unfinished, limit=RUNS_SHOWN)),
@@ -121,6 +118,15 @@ def pipeline_status(
         slow_lane=_slow_lane(instance, names),
         **child_report()._asdict(),
     )
+
+
+def _newest_ticks(
+    instance: dg.DagsterInstance, sensor: InstigatorState | None
+) -> Sequence[InstigatorTick]:
+    if sensor is None:
+        return ()
+    # A tick waits for messages most of the time, so the newest one has rarely ended.
+    return instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=2)
 
 
 class _Servers(NamedTuple):

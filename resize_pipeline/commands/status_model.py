@@ -62,9 +62,9 @@ class PipelineStatus(BaseModel):
     `dead_letters_are_at_most` says that `dead_letters` is only a bound, because many letters are
     new and not all were read yet. `error` is why a topic or the source bucket can't be read.
     `last_tick` is the last tick that ended. `last_heartbeat` is that of the daemon that runs the
-    sensor. `failed_runs` are those of the last day that Dagster does not repeat; of these, later
-    runs have made up for `healed_count`. `silence` says why pictures have no events. `unmade` are
-    partitions that only other renditions were made in.
+    sensor, and `two_daemons` says which two there are. `failed_runs` are those of the last day that
+    Dagster does not repeat; of these, later runs have made up for `healed_count`. `silence` says
+    why pictures have no events. `unmade` are partitions that only other renditions were made in.
     `slow_lane` counts the pictures that would hold up others and wait for a run of their own.
     `sandbox` says of each step that confines rendering children on this host that it is "on", or
     why it is not. `resampler` is what scales pixels on this host.
@@ -82,6 +82,7 @@ class PipelineStatus(BaseModel):
     sensor: Literal["running", "stopped", "never ran"]
     daemon: Literal["running", "not running"]
     last_heartbeat: dt.datetime | None
+    two_daemons: str | None
     tick_under_way: bool
     last_tick: TickStatus | None
     unfinished_runs: list[RunStatus]

@@ -76,6 +76,8 @@ def _sensor_lines(status: PipelineStatus) -> list[Table | Text]:
     ]
     if status.daemon == "not running":
         lines.append(Text(_without_daemon(status), style="red"))
+    if status.two_daemons:
+        lines.append(Text(status.two_daemons, style="red"))
     tick = status.last_tick
     if tick is None:
         lines.append(Text("no tick yet"))

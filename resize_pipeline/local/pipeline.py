@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resize_pipeline.defs.freshness import freshness_policy
+from resize_pipeline.defs.names import Names
 from resize_pipeline.environment import load_settings
+from resize_pipeline.errors import UserError
+from resize_pipeline.instance.daemons import running_daemon
 from resize_pipeline.instance.open import INSTANCE_FILE, dagster_environment, open_instance
 from resize_pipeline.local.dagster import dagster_services, workspace_file
 from resize_pipeline.local.processes.ports import check_free
@@ -94,6 +97,7 @@ def running_pipeline(
         ServiceError: a service ended or was not ready in time.
     """
     _check_before_start(settings, workers)
+    check_no_daemon(settings)
     with contextlib.ExitStack() as stack:
         if not workers:
             (settings.local_dir.absolute() / INSTANCE_FILE).unlink(missing_ok=True)
@@ -142,6 +146,23 @@ def _check_before_start(settings: Settings, workers: int) -> None:
     dagster_services(settings)
     if workers:
         check_workers()
+
+
+def check_no_daemon(settings: Settings) -> None:
+    """Check that no other daemon, such as that of `dagster dev`, uses the instance.
+
+    Raises:
+        UserError: there is one.
+    """
+    folder = dagster_environment(settings).get("DAGSTER_STORAGE_DIR", "")
+    if daemon := running_daemon(
+        str(Path(folder) / "storage"), Names(settings.pipeline_name).sensor
+    ):
+        msg = (
+            f"another Dagster daemon, {daemon}, uses the instance in {folder}: stop it first, or "
+            "set LOCAL_DIR to another folder"
+        )
+        raise UserError(msg)
 
 
 def _provisioned(settings: Settings, say: Callable[[str], None]) -> Settings:

@@ -4,6 +4,7 @@ import datetime as dt
 import itertools
 import json
 import math
+import os
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -555,3 +556,18 @@ def test_what_retention_took_is_passed(project: Project) -> None:
     project.kafka.first = 4
     [request] = requests(project.tick())
     assert offset_ranges(request) == ["0:4-6"]
+
+
+def test_beside_another_daemon_no_range_is_requested_twice(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.kafka.produce(event("a", NOW))
+    cursor = project.cursor
+    assert len(requests(project.tick())) == 1
+    # The other daemon's tick has read the cursor before this one was stored.
+    project.cursor = cursor
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getppid", lambda: parent)
+    # Dagster keeps the stored cursor when a tick fails, and overwrites it when one is skipped.
+    with pytest.raises(UserError, match="another Dagster daemon"):
+        project.tick()

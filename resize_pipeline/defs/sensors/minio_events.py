@@ -19,6 +19,7 @@ from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import unfinished_runs
 from resize_pipeline.delivery.events import ObjectCreated, ObjectRemoved, parse_message
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.instance.daemons import claim
 from resize_pipeline.instance.internals import PRIORITY_TAG, SENSOR_NAME_TAG
 from resize_pipeline.kafka.backlog import (
     Backlog,
@@ -66,6 +67,7 @@ def build_sensor(names: Names, partitions: TimePartitions) -> dg.SensorDefinitio
     ) -> dg.SensorResult | dg.SkipReason:
         for warning in pipeline.warnings:
             context.log.warning(warning)
+        claim(context.instance.storage_directory(), names.sensor)
         unfinished = unfinished_runs(context.instance, {SENSOR_NAME_TAG: names.sensor})
         free = pipeline.sensor_max_unfinished_runs - unfinished
         if free > 0:

@@ -11,6 +11,7 @@ import dagster as dg
 from resize_pipeline.defs.jobs import plan_config, run_config
 from resize_pipeline.defs.names import HAS_POSTPONED_TAG, LANE_TAG, SLOW, Names
 from resize_pipeline.defs.runs import succeeded_runs, unfinished_runs
+from resize_pipeline.instance.daemons import claim
 from resize_pipeline.instance.internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -45,6 +46,7 @@ def build_slow_lane(names: Names) -> dg.SensorDefinition:
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        claim(context.instance.storage_directory(), names.sensor)
         if is_rendering(context.instance, names):
             return dg.SkipReason("a run of the slow lane is unfinished: waiting for it to end")
         waiting = waiting_runs(context.instance, names, context.cursor, limit=1)
