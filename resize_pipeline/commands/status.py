@@ -21,7 +21,7 @@ from resize_pipeline.commands.status_model import (
 from resize_pipeline.commands.status_text import as_tables
 from resize_pipeline.defs.code_versions import stale_partitions, unmade_partitions
 from resize_pipeline.defs.gaps import recorded_gaps
-from resize_pipeline.defs.healing import healed
+from resize_pipeline.defs.healing import healed, unreconciled_gaps
 from resize_pipeline.defs.names import POSTPONED_TAG, Names
 from resize_pipeline.defs.runs import sensor_state
 from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENSOR
@@ -97,7 +97,7 @@ def pipeline_status(
         topic_id=topic.topic_id if topic else None,
         partitions=partitions,
         lag=sum(partition.lag for partition in partitions) if topic else None,
-        gaps=gaps + recorded_gaps(instance, names),
+        gaps=gaps + _gaps(instance, names),
         dead_letters=servers.letters,
         dead_letters_are_at_most=not servers.is_exact,
         error=servers.error,
@@ -227,6 +227,19 @@ def _failed_runs(instance: dg.DagsterInstance, names: Names) -> tuple[list[dg.Ru
     )
     made_up_for = healed(failed, instance.get_run_records(later, limit=LATER_RUNS_MOST))
     return sorted(failed, key=lambda one: one.dagster_run.run_id in made_up_for), made_up_for
+
+
+def _gaps(instance: dg.DagsterInstance, names: Names) -> list[str]:
+    recorded = recorded_gaps(instance, names)
+    if not recorded:
+        return []
+    later = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.SUCCESS],
+        job_name=names.job,
+        created_after=recorded[-1].recorded,
+    )
+    runs = instance.get_run_records(later, limit=LATER_RUNS_MOST)
+    return [gap.text for gap in unreconciled_gaps(recorded, runs)]
 
 
 def _runs(

@@ -58,7 +58,8 @@ class StaleStatus(BaseModel):
 class PipelineStatus(BaseModel):
     """The status of the whole pipeline.
 
-    `gaps` lists the gaps between cursor and topic, then the recorded ones, newest first.
+    `gaps` lists the gaps between cursor and topic, then the recorded ones that no
+    reconciliation has made up for, newest first.
     `dead_letters_are_at_most` says that `dead_letters` is only a bound, because many letters are
     new and not all were read yet. `error` is why a topic or the source bucket can't be read.
     `last_tick` is the last tick that ended. `last_heartbeat` is that of the daemon that runs the

@@ -1,5 +1,8 @@
 """Gaps in the topic as observations of `raw_images`, so that the UI and `status` show them."""
 
+import datetime as dt
+from typing import NamedTuple
+
 import dagster as dg
 
 from resize_pipeline.defs.names import Names
@@ -26,20 +29,23 @@ def gap_observation(names: Names, topic: str, topic_id: str, gap: Gap) -> dg.Ass
     )
 
 
-def recorded_gaps(instance: dg.DagsterInstance, names: Names) -> list[str]:
+class RecordedGap(NamedTuple):
+    """A gap in one line, when it was recorded, and the run that did it ("" for the sensor)."""
+
+    text: str
+    recorded: dt.datetime
+    run_id: str
+
+
+def recorded_gaps(instance: dg.DagsterInstance, names: Names) -> list[RecordedGap]:
     """Return the gaps among the newest observations of `raw_images`, newest first."""
-    return [gap for gap, _ in _gaps_and_runs(instance, names)]
-
-
-def runs_with_gaps(instance: dg.DagsterInstance, names: Names) -> set[str]:
-    """Return the ids of the runs that recorded the gaps of `recorded_gaps`."""
-    return {run_id for _, run_id in _gaps_and_runs(instance, names)}
-
-
-def _gaps_and_runs(instance: dg.DagsterInstance, names: Names) -> list[tuple[str, str]]:
     found = observations_with_metadata(instance, names.raw_images, "gap", among=OBSERVATIONS_MAX)
     return [
-        (str(observation.metadata["gap"].value), entry.run_id)
+        RecordedGap(
+            str(observation.metadata["gap"].value),
+            dt.datetime.fromtimestamp(entry.timestamp, dt.UTC),
+            entry.run_id,
+        )
         for entry in found
         if (observation := entry.asset_observation)
     ]

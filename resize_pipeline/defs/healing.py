@@ -1,4 +1,4 @@
-"""Decides which failed runs a later run has made up for. Pure."""
+"""Decides which failed runs and gaps a later run has made up for. Pure."""
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import dagster as dg
 
+from resize_pipeline.defs.gaps import RecordedGap
 from resize_pipeline.defs.jobs import plan_config
 from resize_pipeline.defs.names import LEFT_TAG
 from resize_pipeline.instance.internals import (
@@ -113,3 +114,21 @@ def healed(failed: Iterable[dg.RunRecord], succeeded: Iterable[dg.RunRecord]) ->
         for one in failed
         if any(run.has_made_up_for(Covered.of(one)) for run in later)
     }
+
+
+def unreconciled_gaps(
+    gaps: Iterable[RecordedGap], succeeded: Iterable[dg.RunRecord]
+) -> list[RecordedGap]:
+    """Return the gaps since which no reconciliation has compared the whole bucket.
+
+    Args:
+        gaps: recorded gaps.
+        succeeded: runs of the job that succeeded.
+    """
+    later = [Covered.of(one) for one in succeeded]
+    whole = {"reconcile": True}
+    return [
+        gap
+        for gap in gaps
+        if not any(run.has_made_up_for(Covered(gap.recorded, None, whole)) for run in later)
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from resize_pipeline.defs.gaps import runs_with_gaps
+from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.runs import one_line_failures
 from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
@@ -34,7 +34,7 @@ def build_retention(
             jobs=(names.job, names.checks_job, job_name),
             assets=assets,
             before=dt.datetime.now(dt.UTC) - dt.timedelta(days=days),
-            keep=runs_with_gaps(instance, names),
+            keep={gap.run_id for gap in recorded_gaps(instance, names)},
         )
 
     @dg.op

@@ -136,3 +136,19 @@ def test_a_failure_that_is_left_is_not_well(project: Project) -> None:
     assert not project.run(partition=HOUR, raise_on_error=False).success
     project.kafka.error = None
     assert status_of(project).healed_count == 0
+
+
+def test_a_gap_is_shown_until_the_bucket_is_reconciled(project: Project) -> None:
+    project.kafka.produce(event("a.png"))
+    project.tick()
+    project.kafka.log.clear()
+    project.kafka.topic_id = "id-2"
+    lost = {"offset_ranges": ["0:0-1"], "topic_id": "id-1"}
+    project.run(partition=HOUR, config=lost)
+    assert len(status_of(project).gaps) == 1
+    project.run(partition=HOUR)
+    assert len(status_of(project).gaps) == 1, "one hour is not the whole bucket"
+    project.run(partition=HOUR, config={"reconcile": True})
+    assert status_of(project).gaps == []
+    project.run(partition=HOUR, config=lost)
+    assert len(status_of(project).gaps) == 1
