@@ -148,8 +148,8 @@ def _parent() -> Daemon | None:
         started_at = process.create_time()
     except psutil.Error:
         return None
-    if any("webserver" in word for word in words):
-        # Somebody tests the sensor in the UI, which stores nothing.
+    if "preview" in words or any("webserver" in word for word in words):
+        # Somebody tests the sensor in the UI or by `dagster sensor preview`, which stores nothing.
         return None
     return Daemon(
         host=socket.gethostname(),

@@ -114,10 +114,11 @@ def test_a_damaged_record_is_replaced(tmp_path: Path) -> None:
     assert running_daemon(str(tmp_path), SENSOR)
 
 
-def test_the_webserver_s_code_server_claims_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["python -m x.webserver", "dagster sensor preview a_sensor"])
+def test_who_only_looks_claims_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr(psutil.Process, "cmdline", lambda _: ["python", "-m", "x.webserver"])
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda _: command.split())
     claim(str(tmp_path), SENSOR)
     assert daemons.running_daemon(str(tmp_path), SENSOR) is None
 
