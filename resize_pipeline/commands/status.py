@@ -23,7 +23,7 @@ from resize_pipeline.defs.code_versions import stale_partitions, unmade_partitio
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.healing import healed, unreconciled_gaps
 from resize_pipeline.defs.names import POSTPONED_TAG, Names
-from resize_pipeline.defs.runs import sensor_state
+from resize_pipeline.defs.runs import sensor_state, stored_cursor
 from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENSOR
 from resize_pipeline.defs.sensors.slow_lane import is_rendering, waiting_runs
 from resize_pipeline.defs.silence import problems
@@ -78,8 +78,7 @@ def pipeline_status(
     """
     names = Names(settings.pipeline_name)
     sensor = sensor_state(instance, names.sensor)
-    data = sensor.instigator_data if sensor else None
-    cursor = Cursor.parse(getattr(data, "cursor", None), names.sensor)
+    cursor = Cursor.parse(stored_cursor(sensor), names.sensor)
     servers = _ask(settings, instance, kafka, minio)
     topic = servers.topic
     partitions, gaps = _partitions(cursor, topic) if topic else ([], [])
@@ -161,8 +160,7 @@ def _ask(
 
 
 def _slow_lane(instance: dg.DagsterInstance, names: Names) -> SlowLaneStatus:
-    state = sensor_state(instance, names.of(SLOW_LANE_SENSOR))
-    cursor = getattr(state.instigator_data, "cursor", None) if state else None
+    cursor = stored_cursor(sensor_state(instance, names.of(SLOW_LANE_SENSOR)))
     waiting = waiting_runs(instance, names, cursor, limit=WAITING_RUNS_MOST)
     return SlowLaneStatus(
         pictures=sum(int(one.dagster_run.tags.get(POSTPONED_TAG, 0)) for one in waiting),
@@ -220,12 +218,8 @@ def _failed_runs(instance: dg.DagsterInstance, names: Names) -> tuple[list[dg.Ru
     failed = [one for one in records if one.dagster_run.tags.get(WILL_RETRY_TAG) != "true"]
     if not failed:
         return [], set()
-    later = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.SUCCESS],
-        job_name=names.job,
-        created_after=min(one.create_timestamp for one in failed),
-    )
-    made_up_for = healed(failed, instance.get_run_records(later, limit=LATER_RUNS_MOST))
+    since = min(one.create_timestamp for one in failed)
+    made_up_for = healed(failed, _later_runs(instance, names, since))
     return sorted(failed, key=lambda one: one.dagster_run.run_id in made_up_for), made_up_for
 
 
@@ -233,13 +227,18 @@ def _gaps(instance: dg.DagsterInstance, names: Names) -> list[str]:
     recorded = recorded_gaps(instance, names)
     if not recorded:
         return []
-    later = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.SUCCESS],
-        job_name=names.job,
-        created_after=recorded[-1].recorded,
+    later = _later_runs(instance, names, recorded[-1].recorded)
+    return [gap.text for gap in unreconciled_gaps(recorded, later)]
+
+
+def _later_runs(
+    instance: dg.DagsterInstance, names: Names, since: dt.datetime
+) -> Sequence[dg.RunRecord]:
+    """Return the runs that were requested since then and succeeded, newest first."""
+    filters = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.SUCCESS], job_name=names.job, created_after=since
     )
-    runs = instance.get_run_records(later, limit=LATER_RUNS_MOST)
-    return [gap.text for gap in unreconciled_gaps(recorded, runs)]
+    return instance.get_run_records(filters, limit=LATER_RUNS_MOST)
 
 
 def _runs(

@@ -9,7 +9,7 @@ import dagster as dg
 
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.partitions import TimePartitions, check_partition, window_of
-from resize_pipeline.defs.runs import one_line_failures, sensor_state
+from resize_pipeline.defs.runs import one_line_failures, sensor_state, stored_cursor
 from resize_pipeline.delivery.reconciliation import Scope, unreconciled_objects
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.instance.internals import InstigatorState, TickStatus
@@ -149,11 +149,10 @@ def sensor_problem(sensor: str, silent_s: float | None, *, is_running: bool) -> 
 def _lag(
     kafka: KafkaResource, pipeline: PipelineResource, state: InstigatorState | None
 ) -> dict[str, int]:
-    cursor: str | None = getattr(state and state.instigator_data, "cursor", None)
     sensor = Names(pipeline.pipeline_name).sensor
     try:
         topic = kafka.topic_state(pipeline.kafka_topic)
-        start, _ = starting_offsets(Cursor.parse(cursor, sensor), topic)
+        start, _ = starting_offsets(Cursor.parse(stored_cursor(state), sensor), topic)
     except (TransientError, UserError):
         # The sensor's ticks fail as well, so the check reports it.
         return {}

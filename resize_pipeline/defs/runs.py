@@ -93,3 +93,8 @@ def sensor_state(instance: dg.DagsterInstance, name: str) -> InstigatorState | N
         key=lambda state: getattr(state.instigator_data, "last_tick_timestamp", None) or 0,
         default=None,
     )
+
+
+def stored_cursor(state: InstigatorState | None) -> str | None:
+    """Return the cursor in Dagster's state of a sensor; None if it has none."""
+    return getattr(state and state.instigator_data, "cursor", None)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import dagster as dg
 
 from resize_pipeline.defs.names import Names
-from resize_pipeline.defs.runs import sensor_state
+from resize_pipeline.defs.runs import sensor_state, stored_cursor
 from resize_pipeline.delivery.silence import (
     CLOCK_TOLERANCE,
     KEYS_SHOWN,
@@ -157,7 +157,7 @@ def _unannounced(
     # An ephemeral instance knows no sensors.
     name = Names(pipeline.pipeline_name).sensor
     state = sensor_state(context.instance, name) if context.instance.schedule_storage else None
-    cursor = Cursor.parse(getattr(state and state.instigator_data, "cursor", None), name)
+    cursor = Cursor.parse(stored_cursor(state), name)
     if cursor is None or cursor.watched_since is None:
         return []
     now = dt.datetime.now(dt.UTC)

@@ -33,6 +33,7 @@ from kafka.structs import TopicPartition
 from minio import Minio
 
 from resize_pipeline.commands.status import PipelineStatus, pipeline_status
+from resize_pipeline.defs.runs import sensor_state, stored_cursor
 from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from resize_pipeline.kafka.offsets import Cursor, TopicState
 from resize_pipeline.local.dagster import locations_loaded
@@ -440,11 +441,8 @@ class Cluster:
 
     def cursor(self) -> Cursor | None:
         """Give the sensor's cursor."""
-        states = self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-        for state in states:
-            if state.instigator_name == NAMES.sensor:
-                return Cursor.parse(getattr(state.instigator_data, "cursor", None), NAMES.sensor)
-        return None
+        state = sensor_state(self.instance, NAMES.sensor)
+        return Cursor.parse(stored_cursor(state), NAMES.sensor)
 
     def status(self) -> PipelineStatus:
         """Give what `resize-pipeline status` shows."""
