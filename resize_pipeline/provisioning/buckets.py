@@ -8,7 +8,7 @@ from minio.notificationconfig import NotificationConfig
 
 from resize_pipeline.errors import MissingBucketError, RefusedError, UserError
 from resize_pipeline.provisioning.admin import DeniedError, Server, refusal
-from resize_pipeline.provisioning.arns import arn, is_arn, is_arn_of, is_topic
+from resize_pipeline.provisioning.arns import arn, is_arn, is_topic
 from resize_pipeline.provisioning.made import PIPELINE_NAME, Made
 from resize_pipeline.provisioning.rules import (
     Rule,
@@ -159,13 +159,12 @@ def _check_loss(server: Server, made: Made, bucket: str, changes: RuleChanges, t
         UserError: another pipeline may have made rules that would go, or there are rules that
             can't be written as they are.
     """
-    others = [rule for rule in rules_of(changes.config) if not is_arn_of(destination(rule), target)]
-    if changes and others and is_topic(target):
+    if changes and changes.others and is_topic(target):
         # Ceph's filters by metadata, tags and regular expressions are lost in reading.
         msg = (
             f"bucket {bucket!r} at {server.endpoint} also has rules of others, and provisioning "
-            f"can't keep what Ceph adds to them: {described(others)}: remove them, or use another "
-            "SOURCE_BUCKET"
+            f"can't keep what Ceph adds to them: {described(changes.others)}: remove them, or use "
+            "another SOURCE_BUCKET"
         )
         raise UserError(msg)
     if not changes.removed:
@@ -238,12 +237,9 @@ def _write_notification(
     except S3Error as error:
         if error.code in DENIED:
             raise
-        others = [
-            rule for rule in rules_of(changes.config) if not is_arn_of(destination(rule), target)
-        ]
         # MinIO hides rules whose target no longer exists, and allows rules that overlap. Other
         # servers show the former and refuse the latter, with all rules of the request.
-        suspects = clashing_rules(others, changes.added) or others
+        suspects = clashing_rules(changes.others, changes.added) or changes.others
         remedy = (
             f"rules in the way: {described(suspects)}: remove them with `mc event rm`, or use "
             "another SOURCE_BUCKET"

@@ -31,6 +31,8 @@ class RuleChanges:
     config: NotificationConfig
     added: tuple[Rule, ...]
     removed: tuple[Rule, ...]
+    others: tuple[Rule, ...]
+    """The rules that send to other targets, which stay."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed)
@@ -106,6 +108,7 @@ def rule_changes(existing: NotificationConfig, wanted: Iterable[Rule], target: s
         ),
         tuple(added),
         tuple(rule for rule in ours if rule not in kept),
+        tuple(others),
     )
 
 
