@@ -10,8 +10,8 @@ from dataclasses import dataclass
 SEQUENCE_HEADER, FRAME_HEADER, FRAME, REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
 """Types of AV1's open bitstream units (AV1 specification, 6.2.2)."""
 SWITCH_FRAME = 3
-UNSPECIFIED = 0x020202
-"""Primaries, transfer and matrix of a stream that does not tell its colours."""
+UNSPECIFIED = (2, 2)
+"""Code points of primaries and transfer of a stream that does not tell its colours."""
 HEVC_SPS = 33
 """Type of HEVC's sequence parameter sets (H.265, table 7-1); below 32 are slices."""
 REFERENCES = {"AV1": 8, "HEVC": 16}
@@ -77,7 +77,7 @@ class _Sequence:
     integer_vectors: int
     frame_id_bits: int
     bytes_per_pixel: float
-    colour: int
+    colour: tuple[int, int]
 
 
 def av1_colour(sample: bytes) -> tuple[int, int]:
@@ -88,9 +88,8 @@ def av1_colour(sample: bytes) -> tuple[int, int]:
     """
     for kind, content in _obus(sample):
         if kind == SEQUENCE_HEADER:
-            colour = _av1_sequence(_Bits(content[:256])).colour
-            return colour >> 16, colour >> 8 & 255
-    return UNSPECIFIED >> 16, UNSPECIFIED >> 8 & 255
+            return _av1_sequence(_Bits(content[:256])).colour
+    return UNSPECIFIED
 
 
 def av1(samples: Iterable[bytes]) -> Coded:
@@ -219,19 +218,21 @@ def _av1_tools(bits: _Bits) -> tuple[int, int]:
     return tools, vectors
 
 
-def _av1_colour_config(bits: _Bits, profile: int) -> tuple[float, int]:
+def _av1_colour_config(bits: _Bits, profile: int) -> tuple[float, tuple[int, int]]:
     """Read the colour configuration (AV1 specification, 5.5.2).
 
     Returns:
-        Bytes of a pixel in all planes, and primaries, transfer and matrix in a byte each.
+        Bytes of a pixel in all planes, and the code points of primaries and transfer.
     """
     is_deep = bits.read()
     is_12_bit = profile == 2 and is_deep and bits.read()
     is_grey = profile != 1 and bits.read()
-    colour = bits.read(24) if bits.read() else UNSPECIFIED
+    colour, matrix = UNSPECIFIED, None
+    if bits.read():
+        colour, matrix = (bits.read(8), bits.read(8)), bits.read(8)
     if is_grey:
         planes = 1.0
-    elif profile == 1 or colour == 0x010D00:  # sRGB in RGB, which has no subsampling
+    elif profile == 1 or (colour, matrix) == ((1, 13), 0):  # sRGB in RGB, without subsampling
         planes = 3.0
     elif profile == 0:
         planes = 1.5

@@ -58,7 +58,7 @@ def are_known(primaries: int, transfer: int) -> bool:
 def profile_of_codes(
     primaries: int, transfer: int, *, is_narrow: bool = False, is_grey: bool
 ) -> bytes | None:
-    """Return the profile of colours that known code points tell, or None if that is sRGB.
+    """Return the profile of colours that code points tell.
 
     Brightness beyond white, which PQ and HLG can show, is compressed to sRGB's (`_tone_mapped`).
 
@@ -67,7 +67,12 @@ def profile_of_codes(
         transfer: TransferCharacteristics.
         is_narrow: whether black is 16 and white 235.
         is_grey: whether the pixels are grey.
+
+    Returns:
+        None if the colours are sRGB's, or if the code points are not known.
     """
+    if not are_known(primaries, transfer):
+        return None
     chromaticities, curve = _PRIMARIES[primaries], _CURVES[transfer]
     if chromaticities == SRGB and curve is _srgb and not is_narrow:
         return None

@@ -6,7 +6,7 @@ from typing import IO, Any, cast
 from PIL import AvifImagePlugin
 
 from resize_pipeline.imaging.bitstreams import UNSPECIFIED, av1_colour
-from resize_pipeline.imaging.colour_codes import are_known, profile_of_codes
+from resize_pipeline.imaging.colour_codes import profile_of_codes
 from resize_pipeline.imaging.media_boxes import Box, media, primary_properties
 
 _NCLX_BYTES = 11
@@ -31,11 +31,9 @@ class AvifReader(AvifImagePlugin.AvifImageFile):
         properties = primary_properties(data)
         if not self.info.get("icc_profile"):
             primaries, transfer = _code_points(properties, data)
-            if are_known(primaries, transfer):
-                is_grey = self.mode in _GREY
-                profile = profile_of_codes(primaries, transfer, is_grey=is_grey)
-                if profile:
-                    self.info["icc_profile"] = profile
+            profile = profile_of_codes(primaries, transfer, is_grey=self.mode in _GREY)
+            if profile:
+                self.info["icc_profile"] = profile
         self._whole = self.size
         self._aperture = _aperture(properties, self.size)
         if self._aperture:
@@ -62,7 +60,7 @@ def _code_points(properties: list[Box], data: bytes) -> tuple[int, int]:
     samples = next((samples for codec, samples in media(data).streams if codec == "AV1"), [])
     if samples:
         return av1_colour(b"".join(samples[0]))
-    return UNSPECIFIED >> 16, UNSPECIFIED >> 8 & 255
+    return UNSPECIFIED
 
 
 def _aperture(properties: list[Box], size: tuple[int, int]) -> tuple[int, int, int, int] | None:

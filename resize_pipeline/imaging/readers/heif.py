@@ -2,7 +2,7 @@
 
 from pillow_heif import HeifImageFile  # pyright: ignore[reportMissingImports]
 
-from resize_pipeline.imaging.colour_codes import are_known, profile_of_codes
+from resize_pipeline.imaging.colour_codes import profile_of_codes
 
 
 class HeifReader(HeifImageFile):
@@ -16,7 +16,6 @@ class HeifReader(HeifImageFile):
         if self.info.get("icc_profile") or not told:
             return
         primaries, transfer = told["color_primaries"], told["transfer_characteristics"]
-        if are_known(primaries, transfer):
-            profile = profile_of_codes(primaries, transfer, is_grey=self.mode == "L")
-            if profile:
-                self.info["icc_profile"] = profile
+        profile = profile_of_codes(primaries, transfer, is_grey=self.mode == "L")
+        if profile:
+            self.info["icc_profile"] = profile
