@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 from resize_pipeline.delivery.events import notification
 from tests.faults.ledger import Storm
 from tests.faults.proxy import Mode, Proxy
-from tests.faults.world import World, row, wait_for_messages
+from tests.faults.world import World, first_note, row, wait_for_messages
 
 
 def last_failed_tick(world: World) -> str | None:
@@ -90,7 +90,7 @@ mutation ($run: String!) {
 @row(
     "re-executed from failure in the UI",
     "ABCDEFGH",
-    evidence=lambda world: next(iter(world.notes), None),
+    evidence=first_note,
 )
 def re_executed_from_failure(world: World) -> None:
     cluster = world.cluster
@@ -349,7 +349,7 @@ def many_events(world: World) -> None:
 @row(
     "spec changed while old runs are still queued",
     "ABCDFGH",
-    evidence=lambda world: next(iter(world.notes), None),
+    evidence=first_note,
     reconcile=True,
     own=True,
 )

@@ -12,7 +12,7 @@ from resize_pipeline.errors import UserError
 from resize_pipeline.provisioning import provision
 from resize_pipeline.resources.minio import MinioResource
 from tests.faults.ledger import Entry, picture
-from tests.faults.world import World, row
+from tests.faults.world import World, first_note, row
 
 
 def put_encrypted(world: World, name: str) -> str:
@@ -75,7 +75,7 @@ def silence(world: World) -> list[str]:
 @row(
     "notification rules removed mid-way, and set again by provision",
     "ABCDFGH",
-    evidence=lambda world: next(iter(world.notes), None),
+    evidence=first_note,
     reconcile=True,
     own=True,
 )
@@ -123,7 +123,7 @@ def remove_bucket(world: World, bucket: str) -> None:
 @row(
     "the bucket of a rendition removed, and healed by provision",
     "ABCDFGH",
-    evidence=lambda world: next(iter(world.notes), None),
+    evidence=first_note,
     reconcile=True,
     own=True,
 )
@@ -148,7 +148,7 @@ def bucket_removed(world: World) -> None:
 @row(
     "a second checkout provisions the same servers",
     "ABCDFGH",
-    evidence=lambda world: next(iter(world.notes), None),
+    evidence=first_note,
 )
 def second_checkout(world: World) -> None:
     cluster = world.cluster
@@ -181,7 +181,7 @@ if clock:
 @row(
     "the clock of the pipeline's host 20 minutes fast, then right",
     "ABCDFGH",
-    evidence=lambda world: next(iter(world.notes), None),
+    evidence=first_note,
     reconcile=True,
 )
 def fast_clock(world: World) -> None:

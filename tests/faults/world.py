@@ -176,6 +176,11 @@ class World:
         self.violations.append(Violation(letter, text))
 
 
+def first_note(world: World) -> str | None:
+    """Give what the row noted first, as evidence."""
+    return next(iter(world.notes), None)
+
+
 def own_messages(world: World) -> list[Message]:
     """Give the messages about this row's keys."""
     key = f"{world.cluster.settings.source_bucket}/{world.prefix}".encode()
