@@ -31,8 +31,9 @@ from resize_pipeline.instance.open import INSTANCE_FILE
 from resize_pipeline.local.processes.state import read_state
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition
+from resize_pipeline.resources.http import http_client
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.resources.minio import MinioResource, http_client
+from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.faults.ledger import Ledger, Writer

@@ -2,12 +2,13 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Self
 
 from resize_pipeline.imaging.contact_sheet import THUMBNAILS_MAX
+from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered
 
 SAMPLE_MAX_BYTES = 2**20
@@ -65,12 +66,28 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What a step saw of an object, for the catalogue.
+
+    Attributes:
+        source: the object in the source bucket.
+        sizes: bytes of its current renditions, by name.
+        facts: what the picture is like; None if it was not decoded.
+    """
+
+    source: ObjectInfo
+    sizes: Mapping[str, int]
+    facts: Facts | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """An object that needs nothing more, as far as this step saw.
 
     `etag` is the source's at that time, None if the source was missing or not seen. `reason` is why
     the object was rejected, `error_class` the name of the error. `metadata_read` is what the specs
     read from its user metadata. `unwritten` is why some of its renditions could not be written.
+    `known` is None if the source was missing or not seen.
     """
 
     request: Request
@@ -80,6 +97,7 @@ class Settled:
     error_class: str = ""
     metadata_read: str = ""
     unwritten: str = ""
+    known: Known | None = field(default=None, compare=False)
 
 
 class Budget:
@@ -106,21 +124,35 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """An original in memory, and the names of the renditions that are not current."""
+    """An original in memory, and the names of the renditions that are not current.
+
+    `sizes` are the bytes of those that are.
+    """
 
     request: Request
     original: Original
     needed: frozenset[str]
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """An original's renditions in memory; the original itself is kept without its data."""
+    """An original's renditions in memory; the original itself is kept without its data.
+
+    `sizes` are the bytes of the renditions that were current already.
+    """
 
     request: Request
     original: Original
     size: int
     renditions: tuple[Rendered, ...]
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def known(self) -> Known:
+        """What is known of the object once these renditions are written."""
+        made = {one.rendition: len(one.data) for one in self.renditions}
+        return Known(self.original.info, {**self.sizes, **made}, self.renditions[0].source)
 
     @property
     def bytes_out(self) -> int:

@@ -7,7 +7,7 @@ afterwards, so any interleaving of runs ends in the right state. The same holds 
 letter: a run that writes it or takes it back checks the source afterwards.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
@@ -17,6 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from resize_pipeline.delivery.batches import (
     Budget,
     Downloaded,
+    Known,
     Request,
     Resized,
     Settled,
@@ -137,16 +138,11 @@ class Converger:
             source = self._retry(lambda: self.store.stat(self.source_bucket, request.key))
             if source is None:
                 return self._gone(request)
-            needed = [
-                spec
-                for spec in self.renditions
-                if request.force
-                or not is_current(
-                    seen.get(spec.name) or self._look(spec, request.key), source, spec
-                )
-            ]
+            sizes = {} if request.force else self._current(source, seen)
+            needed = frozenset(spec.name for spec in self.renditions) - sizes.keys()
             if not needed:
-                return Settled(request, Status.CURRENT, source.etag)
+                known = Known(source, sizes)
+                return Settled(request, Status.CURRENT, source.etag, known=known)
             size = min(source.size, self.source_max_bytes)
             if budget and not budget.take(size):
                 return Settled(request, Status.DEFERRED)
@@ -161,7 +157,18 @@ class Converger:
             return self._rejected(request, source, error)
         if original is None:
             return self._gone(request)
-        return Downloaded(request, original, frozenset(spec.name for spec in needed))
+        return Downloaded(request, original, needed, sizes)
+
+    def _current(
+        self, source: ObjectInfo, seen: Mapping[str, ObjectInfo | None]
+    ) -> Mapping[str, int]:
+        """Return the bytes of the renditions that are current, by name."""
+        return {
+            spec.name: found.size
+            for spec in self.renditions
+            if (found := seen.get(spec.name) or self._look(spec, source.key))
+            and is_current(found, source, spec)
+        }
 
     def _new(self, request: Request, budget: Budget | None) -> Downloaded | Settled | None:
         """Read an announced original that lacks its first rendition, as most of them do.
@@ -206,6 +213,7 @@ class Converger:
             replace(original, data=b""),
             len(original.data),
             tuple(rendered),
+            downloaded.sizes,
         )
 
     def upload(self, resized: Resized) -> Settled:
@@ -232,6 +240,7 @@ class Converger:
             original.etag,
             metadata_read=self._metadata_read(original),
             unwritten=unwritten,
+            known=resized.known,
         )
 
     def _write(self, original: Original, spec: Rendition, rendered: Rendered) -> None:
@@ -360,7 +369,16 @@ class Converger:
     ) -> Settled:
         etag = source.etag if source else None
         read = self._metadata_read(source)
-        return Settled(request, Status.REJECTED, etag, str(error), type(error).__name__, read)
+        seen = source.info if isinstance(source, Original) else source
+        return Settled(
+            request,
+            Status.REJECTED,
+            etag,
+            str(error),
+            type(error).__name__,
+            read,
+            known=Known(seen, {}) if seen else None,
+        )
 
     def _retry(self, work: Callable[[], T]) -> T:
         retrying = Retrying(

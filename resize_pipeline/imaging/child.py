@@ -28,6 +28,8 @@ from resize_pipeline.imaging.protocol import (
     TRACE_MAX,
     Answer,
     Channel,
+    Described,
+    DescribePicture,
     DrawContactSheet,
     Drawn,
     DrawThumbnail,
@@ -39,7 +41,7 @@ from resize_pipeline.imaging.protocol import (
     Reserve,
     Transforming,
 )
-from resize_pipeline.imaging.render import render
+from resize_pipeline.imaging.render import describe, render
 
 GRACE_S = 5.0
 """Seconds past the time limit after which a child ends itself, as its parent may be dead."""
@@ -95,6 +97,9 @@ def _answer(
             # Unlike RLIMIT_CPU, it starts anew with each picture. SIGPROF ends the process.
             signal.setitimer(signal.ITIMER_PROF, request.cpu_s or 0)
             return _renditions(channel, request, pictures[0], reserve)
+        if isinstance(request, DescribePicture):
+            limit = request.limits.source_pixels
+            return Described(source=describe(pictures[0], max_pixels=limit, reserve=reserve)), []
         return Drawn(), _drawn(request, pictures, reserve)
     except (MemoryError, PermanentError, UserError) as error:
         [kind, *_] = (name for name, one in ERRORS.items() if isinstance(error, one))
@@ -131,7 +136,8 @@ def _renditions(
         )
         for one in rendered
     )
-    return Renditions(made=made), [one.data for one in rendered]
+    source = rendered[0].source if rendered else None
+    return Renditions(made=made, source=source), [one.data for one in rendered]
 
 
 def _drawn(

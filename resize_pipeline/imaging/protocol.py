@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from resize_pipeline.errors import PermanentError, TransformError, UserError
 from resize_pipeline.imaging.limits import RenderLimits
+from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import SIDE_MAX, Rendition
 
@@ -72,6 +73,13 @@ class RenderPicture(_Message):
         return [one.model_dump(exclude_defaults=True) for one in renditions]
 
 
+class DescribePicture(_Message):
+    """Ask what the picture that follows is like, without renditions."""
+
+    kind: Literal["describe"] = "describe"
+    limits: RenderLimits
+
+
 class DrawThumbnail(_Message):
     """Ask for a thumbnail of the picture that follows."""
 
@@ -121,10 +129,18 @@ class Made(BaseModel):
 
 
 class Renditions(_Message):
-    """Answer with renditions, whose bytes follow in the same order."""
+    """Answer with what the source is like, and with renditions, whose bytes follow in order."""
 
     kind: Literal["renditions"] = "renditions"
     made: tuple[Made, ...]
+    source: Facts | None = None
+
+
+class Described(_Message):
+    """Answer with what a picture is like."""
+
+    kind: Literal["described"] = "described"
+    source: Facts
 
 
 class Drawn(_Message):
@@ -142,8 +158,8 @@ class Failed(_Message):
     trace: Annotated[str, Field(max_length=TRACE_MAX)] = ""
 
 
-Request = RenderPicture | DrawThumbnail | DrawContactSheet
-Answer = Renditions | Drawn | Failed
+Request = RenderPicture | DescribePicture | DrawThumbnail | DrawContactSheet
+Answer = Renditions | Described | Drawn | Failed
 
 M = TypeVar("M", bound=_Message)
 
@@ -286,6 +302,7 @@ def rendered(
             format=made.format,
             content_type=CONTENT_TYPES[made.format],
             smaller=made.smaller,
+            source=answer.source,
         )
         for made, picture in zip(answer.made, pictures, strict=True)
     ]

@@ -18,10 +18,12 @@ from resize_pipeline.imaging.encoding import (
     pad,
     timing_of,
 )
+from resize_pipeline.imaging.facts import facts_of
 from resize_pipeline.imaging.jobs import Job, Source, job_for, open_source
 from resize_pipeline.imaging.scaling import draft, scale_frame
 from resize_pipeline.imaging.source_coding import like_source
 from resize_pipeline.imaging.transforms import apply_transform
+from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import Rendition
 
@@ -61,6 +63,7 @@ def render(
         UserError: a rendition's transform can't be imported.
     """
     source = open_source(data, renditions, max_pixels=max_pixels, reserve=reserve)
+    facts = facts_of(source)
     keys = [spec.model_dump_json(exclude=_PLACE) for spec in renditions]
     jobs = {key: job_for(source, spec) for key, spec in zip(keys, renditions, strict=True)}
     output_limit = max_pixels if max_output_pixels is None else max_output_pixels
@@ -73,8 +76,25 @@ def render(
     timing = _make_frames(source, list(jobs.values()), factor, max_pixels, on_transform)
     encoded = {key: _encode(source, job, timing) for key, job in jobs.items()}
     return [
-        _rendered(spec, jobs[key], encoded[key]) for key, spec in zip(keys, renditions, strict=True)
+        _rendered(spec, jobs[key], encoded[key], facts)
+        for key, spec in zip(keys, renditions, strict=True)
     ]
+
+
+def describe(
+    data: bytes, *, max_pixels: int, reserve: Callable[[int], None] = lambda _: None
+) -> Facts:
+    """Return what a picture is like, without renditions.
+
+    Args:
+        data: the encoded picture.
+        max_pixels: as in `render`.
+        reserve: as in `render`, but not called for a JPEG, which is not decoded.
+
+    Raises:
+        PermanentError: as in `render`.
+    """
+    return facts_of(open_source(data, (), max_pixels=max_pixels, reserve=reserve))
 
 
 def _check_output(source: Source, job: Job, max_pixels: int) -> None:
@@ -88,7 +108,7 @@ def _check_output(source: Source, job: Job, max_pixels: int) -> None:
         raise PermanentError(msg)
 
 
-def _rendered(spec: Rendition, job: Job, data: bytes) -> Rendered:
+def _rendered(spec: Rendition, job: Job, data: bytes, source: Facts) -> Rendered:
     return Rendered(
         rendition=spec.name,
         data=data,
@@ -97,6 +117,7 @@ def _rendered(spec: Rendition, job: Job, data: bytes) -> Rendered:
         format=job.format,
         content_type=CONTENT_TYPES[job.format],
         smaller=job.shape.smaller,
+        source=source,
     )
 
 

@@ -36,6 +36,8 @@ from resize_pipeline.imaging.protocol import (
     Answer,
     Channel,
     DeadlineError,
+    Described,
+    DescribePicture,
     DrawContactSheet,
     Drawn,
     DrawThumbnail,
@@ -46,6 +48,7 @@ from resize_pipeline.imaging.protocol import (
     Request,
     rendered,
 )
+from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
 
@@ -151,6 +154,21 @@ class Renderer:
             return rendered(renditions, answer, pictures)
 
         return self._ask(request, [data], check, render_time)
+
+    def describe(self, data: bytes) -> Facts:
+        """Return what a picture is like, without renditions.
+
+        Raises:
+            PermanentError: as in `render`.
+        """
+
+        def check(answer: Answer, _: list[bytes]) -> Facts:
+            if not isinstance(answer, Described):
+                msg = f"{answer.kind} in place of a description"
+                raise MalformedError(msg)
+            return answer.source
+
+        return self._ask(DescribePicture(limits=self.limits), [data], check)
 
     def thumbnail(self, picture: bytes) -> bytes:
         """Draw a small WebP of a rendition.

@@ -9,7 +9,7 @@ from resize_pipeline.local.processes.state import ServiceState, read_state
 from resize_pipeline.local.servers.kafka import kafka_answers
 from resize_pipeline.local.servers.minio import minio_answers
 from resize_pipeline.local.stack import state_file
-from resize_pipeline.resources.minio import tls_context
+from resize_pipeline.resources.http import tls_context
 from resize_pipeline.settings import Settings
 from resize_pipeline.terminal import SafeConsole
 

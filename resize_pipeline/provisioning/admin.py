@@ -12,10 +12,10 @@ from minio.error import MinioAdminException, MinioException, S3Error
 
 from resize_pipeline.errors import RefusedError, TransientError, one_line
 from resize_pipeline.passwords import new_secret
+from resize_pipeline.resources.http import http_client
 from resize_pipeline.resources.minio import (
     HTTPS_ONLY,
     MinioResource,
-    http_client,
     unreachable,
 )
 from resize_pipeline.resources.s3_errors import (

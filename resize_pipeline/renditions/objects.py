@@ -4,11 +4,14 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.spec import Rendition
 
 SOURCE_ETAG = "source-etag"
 SOURCE_VERSION_ID = "source-version-id"
 SPEC_DIGEST = "spec-digest"
+
+EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
 
 CONTENT_TYPES = {
     "AVIF": "image/avif",
@@ -26,7 +29,7 @@ class ObjectInfo:
     """An object as returned by a listing or a stat.
 
     `metadata` is the user metadata, with names in lower case and without prefix; None if a listing
-    does not include it.
+    does not include it. `content_type` is empty if a listing does not include it.
     """
 
     key: str
@@ -35,17 +38,38 @@ class ObjectInfo:
     size: int
     last_modified: dt.datetime
     metadata: Mapping[str, str] | None
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A source object in memory; `metadata` as in `ObjectInfo`."""
+    """A source object in memory; `metadata` and `content_type` as in `ObjectInfo`.
+
+    `size` is that of the stored object, which its Content-Encoding may have made smaller than
+    `data`. `last_modified` is 1970 if the server does not say.
+    """
 
     key: str
     etag: str
     version_id: str | None
     data: bytes
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    size: int = 0
+    last_modified: dt.datetime = EPOCH
+    content_type: str = ""
+
+    @property
+    def info(self) -> ObjectInfo:
+        """The object without its data."""
+        return ObjectInfo(
+            key=self.key,
+            etag=self.etag,
+            version_id=self.version_id,
+            size=self.size,
+            last_modified=self.last_modified,
+            metadata=self.metadata,
+            content_type=self.content_type,
+        )
 
 
 def identity(original: Original, rendition: Rendition) -> dict[str, str]:
@@ -90,6 +114,7 @@ class Rendered:
         format: Pillow's name of its format.
         content_type: its media type.
         smaller: whether the source has fewer pixels than the spec asks for.
+        source: what its original is like.
     """
 
     rendition: str
@@ -99,6 +124,7 @@ class Rendered:
     format: str
     content_type: str
     smaller: bool = False
+    source: Facts | None = None
 
 
 def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:

@@ -3,13 +3,12 @@
 import datetime as dt
 import io
 import re
-import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import cast
 from urllib.parse import urlsplit
 
-import certifi
 import dagster as dg
 import urllib3
 from minio import Minio
@@ -27,14 +26,14 @@ from resize_pipeline.errors import (
     UserError,
     one_line,
 )
-from resize_pipeline.renditions.objects import ObjectInfo, Original, user_metadata
+from resize_pipeline.renditions.objects import EPOCH, ObjectInfo, Original, user_metadata
 from resize_pipeline.resources.bounded_http import (
     AnswerError,
-    BoundedClient,
     RedirectError,
     read_at_most,
 )
 from resize_pipeline.resources.content_encoding import without_encoding
+from resize_pipeline.resources.http import TLS_NAMES, http_client
 from resize_pipeline.resources.listings import checked
 from resize_pipeline.resources.s3_errors import (
     UNREADABLE_FILTERS,
@@ -44,17 +43,12 @@ from resize_pipeline.resources.s3_errors import (
     is_missing,
 )
 from resize_pipeline.settings import MIB, Settings
-from resize_pipeline.tls import TlsNames, client_context, explained, tls_error_of
+from resize_pipeline.tls import explained, tls_error_of
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-POOL_SIZE = 32
 HTTPS_ONLY = "HTTP request to an HTTPS server"
 """Answer of Go's servers to a request without TLS (net/http, server.go)."""
 PUT_PART_MIN = 5 * MIB
 """Smallest part size that minio-py accepts (S3's own limit)."""
-
-TLS_NAMES = TlsNames(ca="MINIO_CA_FILE", address="MINIO_ENDPOINT", protocol="MINIO_ENDPOINT")
 
 REMOVED_AT_ONCE = 1000
 """Most keys in one request (Amazon S3 API, DeleteObjects)."""
@@ -211,6 +205,7 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             size=found.size or 0,
             last_modified=cast("dt.datetime", found.last_modified),
             metadata=user_metadata(cast("Mapping[str, str]", found.metadata or {})),
+            content_type=found.content_type or "",
         )
 
     def is_listed(self, bucket: str, key: str) -> bool:
@@ -288,6 +283,9 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             version_id=response.headers.get("x-amz-version-id"),
             data=data,
             metadata=user_metadata(response.headers),
+            size=size,
+            last_modified=_http_date(response.headers.get("last-modified", "")),
+            content_type=response.headers.get("content-type", ""),
         )
 
     def upload(
@@ -376,6 +374,13 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
             )
 
 
+def _http_date(text: str) -> dt.datetime:
+    try:
+        return parsedate_to_datetime(text).replace(tzinfo=dt.UTC)
+    except ValueError:
+        return EPOCH
+
+
 def unreachable(endpoint: str, error: Exception) -> ResizePipelineError:
     """Return the one-line error for a server that did not answer as an S3 server.
 
@@ -401,49 +406,4 @@ def unreachable(endpoint: str, error: Exception) -> ResizePipelineError:
     remedy = how_to_start([urlsplit(endpoint).hostname or ""])
     return TransientError(
         f"MinIO at {endpoint} does not answer{why}: {remedy}, or set MINIO_ENDPOINT"
-    )
-
-
-def tls_context(ca_file: str | None, *, verify: bool = True) -> ssl.SSLContext:
-    """Return the TLS context for an S3 server; the arguments are those of `http_client`.
-
-    Raises:
-        UserError: the file can't be read or holds no certificate.
-    """
-    return client_context(ca_file or certifi.where(), TLS_NAMES, verify=verify)
-
-
-def http_client(
-    ca_file: str | None, *, verify: bool = True, streams: bool = True
-) -> urllib3.PoolManager:
-    """Build the HTTP client of a MinIO client.
-
-    minio-py's own client waits 5 minutes for an answer and retries for longer than a tick may take.
-
-    Args:
-        ca_file: PEM file of the CA to trust; None for those of certifi.
-        verify: whether to require a trusted certificate that matches the server's name.
-        streams: whether answers may be objects, which callers bound themselves.
-
-    Raises:
-        UserError: the file can't be read or holds no certificate.
-    """
-    if not verify:
-        # `Settings.warnings` warns once for each start, tick and run, instead of for each request.
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return BoundedClient(
-        streams=streams,
-        timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
-        retries=urllib3.Retry(
-            total=3,
-            # A failed TLS handshake: the certificate would be the same.
-            other=0,
-            backoff_factor=0.2,
-            status_forcelist=[500, 502, 503, 504],
-            raise_on_status=False,
-            # It could be a day.
-            respect_retry_after_header=False,
-        ),
-        maxsize=POOL_SIZE,
-        ssl_context=tls_context(ca_file, verify=verify),
     )

@@ -13,6 +13,7 @@ from pydantic import PrivateAttr
 
 from resize_pipeline.imaging.limits import RenderLimits, RenderTime
 from resize_pipeline.imaging.renderer import Renderer
+from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
@@ -119,6 +120,14 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
             SlowPictureError: as in `Renderer.render`.
         """
         return self._started().render(data, renditions, render_time)
+
+    def describe(self, data: bytes) -> Facts:
+        """Return what a picture is like, without renditions.
+
+        Raises:
+            PermanentError: as in `Renderer.render`.
+        """
+        return self._started().describe(data)
 
     def contact_sheet(self, pictures: Sequence[bytes], *, max_bytes: int) -> bytes | None:
         """Draw a WebP that shows renditions.

@@ -46,8 +46,8 @@ from resize_pipeline.provisioning import provision
 from resize_pipeline.provisioning.credentials import read_credentials
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition, specs_digest
+from resize_pipeline.resources.http import http_client, tls_context
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.resources.minio import http_client, tls_context
 from resize_pipeline.settings import MIB, Settings
 from tests.conftest import MINIO_BIN, ROOT_PASSWORD, ROOT_USER
 from tests.faults.memory import MemoryWatch, Role, bounds, loaded_bytes

@@ -12,8 +12,8 @@ from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.processes.supervisor import Supervisor
 from resize_pipeline.local.servers.kafka import kafka_service
 from resize_pipeline.local.servers.minio import minio_answers, minio_service
+from resize_pipeline.resources.http import tls_context
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.resources.minio import tls_context
 from resize_pipeline.settings import Settings
 from tests.conftest import MINIO_BIN, ROOT_PASSWORD, ROOT_USER
 from tests.support.certificates import Issued, issue
