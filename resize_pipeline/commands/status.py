@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import re
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -186,7 +187,7 @@ def _sensor_status(state: InstigatorState | None) -> Literal["running", "stopped
 def _partitions(
     cursor: Cursor | None, topic: TopicState
 ) -> tuple[list[PartitionStatus], list[str]]:
-    start, gaps = starting_offsets(cursor, topic)
+    start, gaps = starting_offsets(cursor, topic, time.time())
     partitions = [
         PartitionStatus(
             partition=partition,

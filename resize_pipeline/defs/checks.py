@@ -152,7 +152,8 @@ def _lag(
     sensor = Names(pipeline.pipeline_name).sensor
     try:
         topic = kafka.topic_state(pipeline.kafka_topic)
-        start, _ = starting_offsets(Cursor.parse(stored_cursor(state), sensor), topic)
+        cursor = Cursor.parse(stored_cursor(state), sensor)
+        start, _ = starting_offsets(cursor, topic, time.time())
     except (TransientError, UserError):
         # The sensor's ticks fail as well, so the check reports it.
         return {}

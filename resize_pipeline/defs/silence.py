@@ -13,6 +13,7 @@ from resize_pipeline.delivery.silence import (
     KEYS_SHOWN,
     LATENCY_S,
     announced,
+    offline_problem,
     rules_problem,
     silence_problem,
     suspects,
@@ -21,6 +22,7 @@ from resize_pipeline.errors import MissingBucketError, UserError
 from resize_pipeline.instance.event_log import observations_with_metadata
 from resize_pipeline.kafka.messages import Message
 from resize_pipeline.kafka.offsets import Cursor, lag
+from resize_pipeline.provisioning.arns import is_arn
 from resize_pipeline.provisioning.rules import rules_of
 from resize_pipeline.renditions.objects import ObjectInfo
 from resize_pipeline.resources.kafka import KafkaResource
@@ -45,8 +47,9 @@ def build_source_check(names: Names) -> dg.AssetChecksDefinition:
         asset=names.raw_images,
         name=CHECK_NAME,
         description=(
-            "The source bucket exists and has its notification rules, and the last reconciliation "
-            "found no object without an event. Reconciliation evaluates it, too."
+            "The source bucket exists and has its notification rules, MinIO reaches their target, "
+            "and the last reconciliation found no object without an event. Reconciliation "
+            "evaluates it, too."
         ),
     )
     def check(
@@ -71,7 +74,7 @@ def problems(
 
 
 def source_problem(minio: MinioResource, pipeline: PipelineResource) -> str | None:
-    """Return what the source bucket lacks; None if it lacks nothing, or if that can't be seen.
+    """Return why the source bucket announces nothing; None if it does, or if that can't be seen.
 
     Raises:
         TransientError: the server is unreachable.
@@ -85,7 +88,11 @@ def source_problem(minio: MinioResource, pipeline: PipelineResource) -> str | No
         # Not every server has this request, and a user of an earlier version may not ask.
         return None
     place = f"bucket {bucket!r} on MinIO at {minio.endpoint}"
-    return rules_problem(place, rules, pipeline.suffixes, pipeline.notify_kafka_target)
+    target = pipeline.notify_kafka_target
+    problem = rules_problem(place, rules, pipeline.suffixes, target)
+    if problem or is_arn(target) or minio.is_target_online(target) is not False:
+        return problem
+    return offline_problem(minio.endpoint, target)
 
 
 def _last(instance: dg.DagsterInstance, pipeline: PipelineResource) -> str | None:
@@ -134,7 +141,7 @@ def reconciled(
         kafka: the cluster with the topic.
         pipeline: the settings.
         lacking: the pictures that have no current rendition.
-        problem: what the source bucket lacks.
+        problem: why the source bucket announces nothing.
 
     Raises:
         TransientError: Kafka is unreachable.

@@ -53,6 +53,20 @@ def rules_problem(
     )
 
 
+def offline_problem(endpoint: str, target: str) -> str:
+    """Return that MinIO does not reach Kafka, with the remedy.
+
+    Args:
+        endpoint: MinIO's address.
+        target: the name of its Kafka target.
+    """
+    return (
+        f"MinIO at {endpoint} does not reach the Kafka of its target {target!r}, so events wait "
+        "there or are lost: start Kafka, or set NOTIFY_KAFKA_BROKERS to its address as MinIO sees "
+        "it and run `resize-pipeline provision`; reconciliation makes what was uploaded meanwhile"
+    )
+
+
 def _may_reach_the_topic(arn: str, target: str) -> bool:
     return is_arn_of(arn, target) or not (is_arn(target) or arn.startswith("arn:minio:"))
 

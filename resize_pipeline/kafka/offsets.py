@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resize_pipeline.errors import UserError
 
+CAUGHT_UP_MAX_S = 15.0
+"""How long after a tick that left nothing a topic counts as handled to its end: two ticks of a
+sensor that waits up to 4 s for messages, and the 5 s that Dagster leaves between ticks."""
+
 
 class OffsetRange(BaseModel):
     """The offsets [start, end) of one partition of a topic."""
@@ -51,7 +55,8 @@ class Cursor(BaseModel):
     no run was requested, or if an earlier version wrote the cursor; version 2 had `requested_at`.
     The state is kept here, and not looked up in the runs, so that Dagster stores it together with
     them, and deletes it when the cursor is deleted for a replay. `watched_since` is the Unix time
-    of the first tick that stored a cursor.
+    of the first tick that stored a cursor, and `caught_up_at` that of the tick that stored this
+    one, if it left no records behind.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +68,18 @@ class Cursor(BaseModel):
     full_at: float | None = None
     requested_at: float | None = Field(default=None, exclude=True)
     watched_since: float | None = None
+    caught_up_at: float | None = None
+
+    def had_all(self, now: float) -> bool:
+        """Return whether a topic that is gone now held nothing behind this position.
+
+        An upload of the last moments may still have been announced there. The next reconciliation
+        then counts it as an object without an event.
+
+        Args:
+            now: Unix time.
+        """
+        return self.caught_up_at is not None and now - self.caught_up_at < CAUGHT_UP_MAX_S
 
     @classmethod
     def parse(cls, text: str | None, sensor: str) -> Self | None:
@@ -125,10 +142,17 @@ class Gap:
         return f"partition {self.partition} {offsets}: {self.reason}"
 
 
-def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int, int], list[Gap]]:
+def starting_offsets(
+    cursor: Cursor | None, state: TopicState, now: float
+) -> tuple[dict[int, int], list[Gap]]:
     """Return where to continue: at the cursor, or at the nearest offset that Kafka still has.
 
     Without a cursor of this topic, that is the first offset of each partition.
+
+    Args:
+        cursor: the position; None if there is none.
+        state: the topic as it is now.
+        now: Unix time.
 
     Returns:
         The next offset of each partition, and the gaps between the cursor and these offsets.
@@ -136,7 +160,7 @@ def starting_offsets(cursor: Cursor | None, state: TopicState) -> tuple[dict[int
     if cursor is None or (cursor.topic, cursor.topic_id) != (state.topic, state.topic_id):
         gaps = (
             []
-            if cursor is None or cursor.topic != state.topic
+            if cursor is None or cursor.topic != state.topic or cursor.had_all(now)
             else [
                 Gap(partition, offset, offset, f"topic {cursor.topic} was recreated")
                 for partition, offset in cursor.next_offsets.items()

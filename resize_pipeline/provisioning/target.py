@@ -222,11 +222,13 @@ def environment_lines(name: str, values: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def is_target_ours(made: Made, name: str, actual: TargetConfig | None) -> bool:
-    """Return whether the target is missing, or as this pipeline made it."""
+    """Return whether the target is missing, or as this pipeline made it, or disabled since."""
     if actual is None:
         return True
     values = made.value(_title(name))
-    return isinstance(values, dict) and not config_changes(cast("dict[str, str]", values), actual)
+    return isinstance(values, dict) and not (
+        config_changes(cast("dict[str, str]", values), actual).keys() - {"enable"}
+    )
 
 
 def _title(name: str) -> str:
@@ -269,7 +271,7 @@ def ensure_target(
             hidden = "" if "sasl_password" not in wanted else ", password not shown by MinIO"
             report(Step("ok", f"{title}: {wanted['brokers']} topic {wanted['topic']}{hidden}"))
         else:
-            what = masked(changes) if changes else "known to MinIO again"
+            what = masked(changes) or ("enabled again" if changes else "known to MinIO again")
             made.check(
                 f"target {name!r} differs ({what})",
                 is_ours=not changes or is_target_ours(made, name, actual),

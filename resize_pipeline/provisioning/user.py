@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from resize_pipeline.environment import CREDENTIALS_FILE
 from resize_pipeline.errors import UserError
@@ -19,94 +19,15 @@ from resize_pipeline.provisioning.credentials import (
     written_credentials,
 )
 from resize_pipeline.provisioning.made import Made
+from resize_pipeline.provisioning.policy import (
+    policy_document,
+    policy_name,
+    same_policy,
+    widened,
+)
 from resize_pipeline.provisioning.steps import ALIAS, Report, Step, changed, mc_commands
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
-
-PREFIX = "resize-pipeline"
-
-
-def policy_name(user: str) -> str:
-    """Return the name of a user's policy: each has its own, since pipelines differ in buckets."""
-    return user if user == PREFIX else f"{PREFIX}-{user}"
-
-
-def policy_document(source_bucket: str, renditions: Sequence[Rendition]) -> dict[str, Any]:
-    """Return the policy: read the source, write the renditions, and nothing else.
-
-    Objects are limited to the prefix of a rendition. Listing is not: without the right to list, a
-    missing object looks like a forbidden one.
-    """
-    buckets = sorted({one.bucket for one in renditions})
-    objects = sorted({f"{one.bucket}/{one.prefix}*" for one in renditions})
-    statements: list[dict[str, Any]] = []
-    for actions, resources in (
-        (
-            [
-                *("s3:GetBucketLocation", "s3:GetBucketNotification"),
-                *("s3:ListBucket", "s3:ListBucketVersions"),
-            ],
-            [source_bucket],
-        ),
-        (["s3:GetObject", "s3:GetObjectVersion"], [f"{source_bucket}/*"]),
-        (["s3:GetBucketLocation", "s3:ListBucket"], buckets),
-        (
-            ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
-            objects,
-        ),
-    ):
-        statements.append(
-            {
-                "Effect": "Allow",
-                "Action": actions,
-                "Resource": [f"arn:aws:s3:::{resource}" for resource in resources],
-            }
-        )
-    return {"Version": "2012-10-17", "Statement": statements}
-
-
-def same_policy(one: object, two: object) -> bool:
-    """Return whether two policies are equal in any order: servers sort actions and resources."""
-    return _canonical(one) == _canonical(two)
-
-
-def widened(policy: dict[str, Any], other: object) -> dict[str, Any]:
-    """Return a policy that also allows what another one allows, so that nobody loses a right.
-
-    Args:
-        policy: a policy of `policy_document`.
-        other: the policy on the server; None if there is none.
-    """
-    allowed = _allowed(policy)
-    more = [one for one in _statements(other) if not _allowed({"Statement": [one]}) <= allowed]
-    return {**policy, "Statement": [*policy["Statement"], *more]} if more else policy
-
-
-def _statements(policy: object) -> list[Any]:
-    return cast("dict[str, Any]", policy).get("Statement", []) if isinstance(policy, dict) else []
-
-
-def _allowed(policy: object) -> set[tuple[str, str, str]]:
-    """Return effect, action and resource of each combination; of other statements their text."""
-    found: set[tuple[str, str, str]] = set()
-    for statement in _statements(policy):
-        try:
-            actions, resources = statement["Action"], statement["Resource"]
-            if set(statement) - {"Effect", "Action", "Resource", "Sid"}:
-                raise KeyError
-            found |= {(statement["Effect"], a, r) for a in actions for r in resources}
-        except (KeyError, TypeError):
-            found.add(("", "", json.dumps(statement, sort_keys=True)))
-    return found
-
-
-def _canonical(value: object) -> object:
-    if isinstance(value, dict):
-        items = cast("dict[str, object]", value).items()
-        return sorted((key, repr(_canonical(item))) for key, item in items)
-    if isinstance(value, list):
-        return sorted(repr(_canonical(item)) for item in cast("list[object]", value))
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +118,10 @@ def user_spec(
     return UserSpec(
         name=name,
         secret=None if secret_key is None else secret_key.get_secret_value(),
-        policy=policy_document(settings.source_bucket, renditions),
+        # A server that `up` starts has no other tenants whose secrets its environment could hold.
+        policy=policy_document(
+            settings.source_bucket, renditions, sees_server=settings.runs_local_minio
+        ),
         destination=destination,
         is_destination_chosen=credentials_file is not None,
         is_administrator=name == settings.minio_root_user.get_secret_value(),

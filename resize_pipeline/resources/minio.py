@@ -42,6 +42,7 @@ from resize_pipeline.resources.s3_errors import (
     is_malformed,
     is_missing,
 )
+from resize_pipeline.resources.target_status import is_target_online
 from resize_pipeline.settings import MIB, Settings
 from resize_pipeline.tls import explained, tls_error_of
 
@@ -240,6 +241,22 @@ class MinioResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTy
                     raise
                 msg = f"bucket {bucket!r} at {self.endpoint} has {UNREADABLE_FILTERS}"
                 raise UserError(msg) from error
+
+    def is_target_online(self, name: str) -> bool | None:
+        """Return whether MinIO reaches the Kafka target of this name; None if it does not say.
+
+        Raises:
+            TransientError: the server is unreachable.
+            UserError: the server's certificate is not trusted.
+        """
+        http = http_client(self.ca_file, verify=not self.tls_skip_verify, streams=False)
+        keys = self.access_key, self.secret_key
+        try:
+            return is_target_online(
+                name, endpoint=self.endpoint, keys=keys, region=self.region, http=http
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise unreachable(self.endpoint, error) from error
 
     def download(self, bucket: str, key: str, *, max_bytes: int) -> Original | None:
         """Read an object into memory; return None if it does not exist.

@@ -210,7 +210,8 @@ class FakeMinio:
     `errors` are raised when the object of that key is touched; `before` is called ahead of each
     call with its name, bucket and key, and may change things; `lists_metadata` is what MinIO does
     and other servers don't; `rules` are those of the source bucket, or the error of asking for
-    them; `versions` are those of source objects that were versioned.
+    them; `target_is_online` is what MinIO says of its target; `versions` are those of source
+    objects that were versioned.
     """
 
     objects: dict[tuple[str, str], FakeObject] = field(default_factory=dict)
@@ -221,6 +222,7 @@ class FakeMinio:
     rules: list[Any] | Exception = field(
         default_factory=lambda: wanted_rules(Settings().suffixes, "resize_pipeline")
     )
+    target_is_online: bool | None = True
     endpoint: str = "http://M"
     versions: dict[tuple[str, str], ObjectInfo] = field(default_factory=dict)
 
@@ -262,6 +264,10 @@ class FakeMinio:
         if isinstance(self.rules, Exception):
             raise self.rules
         return NotificationConfig(queue_config_list=self.rules)
+
+    def is_target_online(self, name: str) -> bool | None:
+        assert name == "resize_pipeline"
+        return self.target_is_online
 
     def list_objects(
         self, bucket: str, prefix: str = "", *, start_after: str = "", with_metadata: bool = False

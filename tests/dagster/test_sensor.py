@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import time
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from resize_pipeline.defs.partitions import build_partitions, partition_key_at, partition_keys
 from resize_pipeline.defs.sensors import minio_events as sensors
 from resize_pipeline.errors import TransientError, UserError
+from resize_pipeline.kafka.offsets import CAUGHT_UP_MAX_S
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import NOW, event
 from tests.dagster.project import Project
@@ -333,13 +335,38 @@ def gaps(answer: SensorExecutionData) -> list[str]:
     return [str(one.metadata["gap"].value) for one in answer.asset_events if "gap" in one.metadata]
 
 
-def test_the_offsets_of_a_recreated_topic_are_a_gap_once(project: Project) -> None:
-    project.kafka.produce(event("a", NOW), event("b", NOW))
-    project.tick()
+def recreate_topic(project: Project) -> None:
     project.kafka.log.clear()
     project.kafka.topic_id = "id-2"
-    assert gaps(project.tick()) == ["partition 0 from offset 2: topic minio-events was recreated"]
+
+
+def test_a_recreated_topic_whose_offsets_had_all_been_handled_leaves_no_gap(
+    project: Project,
+) -> None:
+    project.kafka.produce(event("a", NOW), event("b", NOW))
+    project.tick()
+    recreate_topic(project)
     assert gaps(project.tick()) == []
+
+
+def test_the_offsets_of_a_recreated_topic_are_a_gap_once(project: Project) -> None:
+    project.configure(run_max_objects=1, sensor_max_unfinished_runs=1)
+    project.kafka.produce(event("a", NOW), event("b", NOW))
+    project.tick()
+    recreate_topic(project)
+    assert gaps(project.tick()) == ["partition 0 from offset 1: topic minio-events was recreated"]
+    assert gaps(project.tick()) == []
+
+
+def test_a_topic_recreated_while_no_daemon_ran_leaves_a_gap(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.kafka.produce(event("a", NOW))
+    project.tick()
+    recreate_topic(project)
+    later = time.time() + CAUGHT_UP_MAX_S
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert gaps(project.tick()) == ["partition 0 from offset 1: topic minio-events was recreated"]
 
 
 def test_what_retention_took_is_a_gap_once(project: Project) -> None:

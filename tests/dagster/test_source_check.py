@@ -163,6 +163,27 @@ def test_rules_that_are_gone_are_seen_at_once(project: Project) -> None:
     assert not status_of(project).is_well
 
 
+def test_a_target_that_is_offline_is_seen_before_an_object_lacks_its_event(
+    project: Project,
+) -> None:
+    project.minio.target_is_online = False
+    for found in (check(project), result(reconcile(project))):
+        assert not found.passed
+        assert "does not reach the Kafka of its target 'resize_pipeline'" in (
+            found.description or ""
+        )
+    assert "does not reach the Kafka" in status_of(project).silence[0]
+    assert not status_of(project).is_well
+    project.minio.target_is_online = True
+    assert status_of(project).is_well
+
+
+def test_a_server_that_does_not_say_whether_its_target_is_online(project: Project) -> None:
+    project.minio.target_is_online = None
+    assert check(project).passed
+    assert status_of(project).is_well
+
+
 def test_a_bucket_that_is_gone_is_said_before_the_run_fails(project: Project) -> None:
     project.minio.rules = GONE
     project.kafka.error = TransientError("Kafka at K does not answer: start it")

@@ -10,9 +10,11 @@ from dagster._core.scheduler.instigation import TickStatus
 from kafka.errors import KafkaError
 
 from resize_pipeline.delivery.events import notification
+from resize_pipeline.instance.daemons import two_daemons
 from tests.faults.ledger import Storm
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.world import World, first_note, row, wait_for_messages
+from tests.support.names import NAMES
 
 
 def last_failed_tick(world: World) -> str | None:
@@ -290,20 +292,29 @@ def daemon_killed_submitting(world: World) -> None:
         world.violate("D", f"a range has two runs: {sorted(ranges)}")
 
 
-@row("two daemons on one instance", "ABCDFG")
-def two_daemons(world: World) -> None:
+@row("two daemons on one instance", "ABCDFGH", evidence=first_note)
+def second_daemon(world: World) -> None:
     cluster = world.cluster
+
+    def is_named() -> str | None:
+        return next((one for one in world.failed_ticks() if "another Dagster daemon" in one), None)
+
     cluster.start("daemon-2")
     try:
         with world.storm(120, pause_s=0.2).raging():
             pass
+        world.notes.append(str(world.wait(is_named, "a tick that names the other daemon"))[:120])
+        said = two_daemons(cluster.instance.storage_directory(), NAMES.sensor)
+        if said is None:
+            world.violate("H", "status names no second daemon")
         world.settled()
     finally:
         cluster.stop("daemon-2")
     ranges = [
         run.tags.get("resize_pipeline/offsets") for run in world.runs() if not run.parent_run_id
     ]
-    world.notes.append(f"{len(ranges)} runs, {len(ranges) - len(set(ranges))} of them twice")
+    if len(ranges) != len(set(ranges)):
+        world.violate("D", f"a range has two runs: {sorted(map(str, ranges))}")
 
 
 @row("storage locked while submitting", "ACDFG")

@@ -8,9 +8,11 @@ from minio.deleteobjects import DeleteObject
 from minio.sse import SseCustomerKey
 
 from resize_pipeline.commands.status import pipeline_status
+from resize_pipeline.defs.silence import source_problem
 from resize_pipeline.errors import UserError
 from resize_pipeline.provisioning import provision
 from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.resources.pipeline import PipelineResource
 from tests.faults.ledger import Entry, picture
 from tests.faults.world import World, first_note, row
 
@@ -62,14 +64,36 @@ def encrypted(world: World) -> None:
         world.violate("A", "the dead letter of an object that is readable again stays")
 
 
-def silence(world: World) -> list[str]:
-    """Give why pictures have no events, as `resize-pipeline status` says with the user's rights."""
+def as_the_user(world: World) -> MinioResource:
+    """Give MinIO with the rights of the pipeline's user."""
     settings = world.cluster.settings
     keys = settings.minio_access_key, settings.minio_secret_key
     assert all(keys)
     access_key, secret_key = (key.get_secret_value() for key in keys if key)
-    minio = MinioResource.from_settings(settings, access_key=access_key, secret_key=secret_key)
-    return pipeline_status(settings, world.cluster.instance, world.cluster.kafka, minio).silence
+    return MinioResource.from_settings(settings, access_key=access_key, secret_key=secret_key)
+
+
+def silence(world: World) -> list[str]:
+    """Give why pictures have no events, as `resize-pipeline status` says."""
+    cluster, minio = world.cluster, as_the_user(world)
+    return pipeline_status(cluster.settings, cluster.instance, cluster.kafka, minio).silence
+
+
+@row("MinIO's target offline, and online again", "ABCDFGH", evidence=first_note)
+def target_offline(world: World) -> None:
+    cluster, minio = world.cluster, as_the_user(world)
+    pipeline = PipelineResource.from_settings(cluster.settings)
+    cluster.kill("kafka")
+    with world.storm(20).raging():
+        pass
+
+    def is_said() -> str | None:
+        return source_problem(minio, pipeline)
+
+    world.notes.append(str(world.wait(is_said, "a word about the target")))
+    cluster.start("kafka")
+    world.settled()
+    world.wait(lambda: not silence(world), "the target to be online")
 
 
 @row(

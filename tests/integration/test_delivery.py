@@ -399,9 +399,7 @@ class TestGaps:
         [of_run] = recorded_gaps(pipeline.instance, pipeline.names)
         assert of_run.text.endswith("was recreated")
         assert "offsets 0-1" in of_run.text
-        found = gaps(pipeline.tick())
-        assert len(found) == 3
-        assert all(gap.endswith("was recreated") for gap in found)
+        assert gaps(pipeline.tick()) == [], "it had been read to its end"
         # And it goes on with what comes.
         self.upload(pipeline, "b.png")
         work_off(pipeline, 1)

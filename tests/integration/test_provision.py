@@ -24,10 +24,10 @@ from resize_pipeline.provisioning.admin import Server
 from resize_pipeline.provisioning.arns import arn, is_arn_of
 from resize_pipeline.provisioning.credentials import read_credentials
 from resize_pipeline.provisioning.made import FILE, Made
+from resize_pipeline.provisioning.policy import policy_name
 from resize_pipeline.provisioning.rules import case_variants
 from resize_pipeline.provisioning.target import ensure_target, read_target
 from resize_pipeline.provisioning.topics import ensure_topics
-from resize_pipeline.provisioning.user import policy_name
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings

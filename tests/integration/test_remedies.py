@@ -4,6 +4,7 @@ import io
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from resize_pipeline import cli
+from resize_pipeline.defs.silence import source_problem
 from resize_pipeline.environment import DOTENV, load_settings
 from resize_pipeline.errors import (
     MissingBucketError,
@@ -21,10 +23,12 @@ from resize_pipeline.errors import (
 )
 from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.provisioning.admin import Server
-from resize_pipeline.provisioning.user import policy_name
+from resize_pipeline.provisioning.policy import policy_name
+from resize_pipeline.provisioning.target import QUEUE_DIR, SUBSYSTEM
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.settings import Settings
 from tests.support.waiting import wait_until
 
@@ -242,6 +246,42 @@ def test_rules_that_are_gone(operator: Operator) -> None:
 
     wait_until(has_come, 30, "the event")
     operator.root.client.remove_object(source, "a.png")
+
+
+@pytest.mark.parametrize("how", ["disabled", "removed"])
+def test_a_target_that_the_server_no_longer_has(operator: Operator, how: str) -> None:
+    settings, server = operator.settings, operator.server
+    name = settings.notify_kafka_target
+    assert operator.minio.is_target_online(name)
+    pipeline = PipelineResource.from_settings(settings)
+    assert source_problem(operator.minio, pipeline) is None
+    # MinIO panics if its targets change while it sends from their queues.
+    queue = settings.local_dir / QUEUE_DIR
+    wait_until(lambda: not any(queue.rglob("*.event")), 30, "an empty queue")
+    if how == "disabled":
+        server.call(server.admin.config_set, f"{SUBSYSTEM}:{name}", {"enable": "off"})
+    else:
+        server.call(server.admin.config_reset, SUBSYSTEM, name)
+    server.call(server.admin.service_restart)
+
+    def is_gone() -> str | None:
+        with suppress(TransientError):
+            return source_problem(operator.minio, pipeline)
+        return None
+
+    problem = str(wait_until(is_gone, 30, "rules without a target"))
+    # MinIO's answer leaves out half of the rules whose target it does not have.
+    assert "has no notification rules for" in problem
+    operator.follow(UserError(problem))
+    assert source_problem(operator.minio, pipeline) is None
+
+
+def test_who_may_not_see_the_server_is_not_told_of_the_target(operator: Operator) -> None:
+    server, name = operator.server, operator.settings.notify_kafka_target
+    server.call(server.admin.detach_policy, [policy_name(operator.user)], user=operator.user)
+    assert operator.minio.is_target_online(name) is None
+    operator.run("resize-pipeline provision")
+    assert operator.minio.is_target_online(name)
 
 
 def test_an_address_where_nobody_answers(operator: Operator) -> None:

@@ -18,6 +18,7 @@ from resize_pipeline.kafka.backlog import (
     held_back_s,
 )
 from resize_pipeline.kafka.offsets import (
+    CAUGHT_UP_MAX_S,
     Cursor,
     OffsetRange,
     TopicState,
@@ -26,6 +27,7 @@ from resize_pipeline.kafka.offsets import (
     starting_offsets,
 )
 
+NOW = 1_000_000.0
 PLENTY = RunLimits(messages=1000, weight=10**9, runs=1000)
 
 
@@ -59,43 +61,55 @@ def queue(groups: str, start: int = 0, weight: int = 1) -> Backlog:
 
 class TestStartingOffsets:
     def test_without_cursor_the_topic_is_read_from_its_earliest_event(self) -> None:
-        assert starting_offsets(None, state({0: (5, 9), 1: (0, 0)})) == ({0: 5, 1: 0}, [])
+        assert starting_offsets(None, state({0: (5, 9), 1: (0, 0)}), NOW) == ({0: 5, 1: 0}, [])
 
     def test_goes_on_at_the_cursor(self) -> None:
-        assert starting_offsets(cursor({0: 7, 1: 0}), state({0: (5, 9), 1: (0, 4)})) == (
+        assert starting_offsets(cursor({0: 7, 1: 0}), state({0: (5, 9), 1: (0, 4)}), NOW) == (
             {0: 7, 1: 0},
             [],
         )
 
     @pytest.mark.parametrize("offset", [5, 9])
     def test_both_ends_of_the_log_are_no_gap(self, offset: int) -> None:
-        assert starting_offsets(cursor({0: offset}), state({0: (5, 9)})) == ({0: offset}, [])
+        assert starting_offsets(cursor({0: offset}), state({0: (5, 9)}), NOW) == ({0: offset}, [])
 
     def test_retention_leaves_a_gap(self) -> None:
-        offsets, [gap] = starting_offsets(cursor({0: 2}), state({0: (5, 9)}))
+        offsets, [gap] = starting_offsets(cursor({0: 2}), state({0: (5, 9)}), NOW)
         assert offsets == {0: 5}
         assert (gap.partition, gap.start, gap.end) == (0, 2, 5)
         assert str(gap) == "partition 0 offsets 2-5: deleted by retention"
 
     def test_a_truncated_log_is_read_from_its_end(self) -> None:
-        offsets, [gap] = starting_offsets(cursor({0: 12}), state({0: (5, 9)}))
+        offsets, [gap] = starting_offsets(cursor({0: 12}), state({0: (5, 9)}), NOW)
         assert offsets == {0: 9}
         assert (gap.start, gap.end, gap.reason) == (9, 12, "the log was truncated")
 
     def test_a_new_partition_is_read_from_its_earliest_event(self) -> None:
-        offsets, gaps = starting_offsets(cursor({0: 7}), state({0: (5, 9), 1: (3, 4)}))
+        offsets, gaps = starting_offsets(cursor({0: 7}), state({0: (5, 9), 1: (3, 4)}), NOW)
         assert offsets == {0: 7, 1: 3}
         assert gaps == []
 
     def test_a_recreated_topic_is_read_from_its_start_and_said(self) -> None:
-        offsets, gaps = starting_offsets(cursor({0: 7, 1: 4}), state({0: (0, 9)}, "id-2"))
+        offsets, gaps = starting_offsets(cursor({0: 7, 1: 4}), state({0: (0, 9)}, "id-2"), NOW)
         assert offsets == {0: 0}
         assert [gap.partition for gap in gaps] == [0, 1]
         assert all("recreated" in gap.reason for gap in gaps)
 
+    @pytest.mark.parametrize(
+        ("ago", "is_gap"), [(0.0, False), (CAUGHT_UP_MAX_S, True), (None, True)]
+    )
+    def test_a_recreated_topic_that_was_handled_to_its_end_leaves_no_gap(
+        self, ago: float | None, *, is_gap: bool
+    ) -> None:
+        caught_up_at = None if ago is None else NOW - ago
+        known = cursor({0: 7}).model_copy(update={"caught_up_at": caught_up_at})
+        offsets, gaps = starting_offsets(known, state({0: (0, 9)}, "id-2"), NOW)
+        assert offsets == {0: 0}
+        assert bool(gaps) == is_gap
+
     def test_another_topic_is_read_from_its_start(self) -> None:
         other = cursor({0: 7}, topic="old-events", topic_id="id-0")
-        assert starting_offsets(other, state({0: (2, 9)})) == ({0: 2}, [])
+        assert starting_offsets(other, state({0: (2, 9)}), NOW) == ({0: 2}, [])
 
     def test_lag_counts_what_can_still_be_read(self) -> None:
         assert lag({0: 2, 1: 4}, state({0: (5, 9), 1: (0, 4), 2: (10, 13)})) == 4 + 0 + 3

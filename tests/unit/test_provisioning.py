@@ -18,9 +18,10 @@ from minio.notificationconfig import (
 from urllib3 import HTTPResponse
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.provisioning import arns, buckets, credentials, rules, target, topics, user
+from resize_pipeline.provisioning import arns, buckets, credentials, rules, target, topics
 from resize_pipeline.provisioning.admin import Server, parse_error
 from resize_pipeline.provisioning.made import Made
+from resize_pipeline.provisioning.policy import policy_document, policy_name, same_policy
 from resize_pipeline.provisioning.steps import Step
 from resize_pipeline.provisioning.user import UserAction, user_action
 from resize_pipeline.renditions.spec import Rendition
@@ -372,8 +373,9 @@ RENDITIONS = [
 ]
 
 
-def test_policy_is_exactly_what_the_pipeline_needs() -> None:
-    policy = user.policy_document("images", RENDITIONS)
+@pytest.mark.parametrize("sees_server", [False, True])
+def test_policy_is_exactly_what_the_pipeline_needs(*, sees_server: bool) -> None:
+    policy = policy_document("images", RENDITIONS, sees_server=sees_server)
     granted = {
         (action, resource)
         for statement in policy["Statement"]
@@ -396,25 +398,26 @@ def test_policy_is_exactly_what_the_pipeline_needs() -> None:
             for action in ("GetObject", "PutObject", "DeleteObject", "AbortMultipartUpload")
             for objects in ("out-a/*", "out-b/b/*", "out-b/c-*")
         ),
+        *([("admin:ServerInfo", f"{aws}*")] if sees_server else []),
     }
     assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
 
 
 def test_policies_are_compared_without_order() -> None:
-    policy = user.policy_document("images", RENDITIONS)
+    policy = policy_document("images", RENDITIONS, sees_server=False)
     other = json.loads(json.dumps(policy))
     other["Statement"].reverse()
     other["Statement"][0]["Action"].reverse()
-    assert user.same_policy(policy, other)
+    assert same_policy(policy, other)
     other["Statement"][0]["Action"].append("s3:*")
-    assert not user.same_policy(policy, other)
-    assert not user.same_policy(policy, None)
+    assert not same_policy(policy, other)
+    assert not same_policy(policy, None)
 
 
 def test_each_user_has_a_policy_of_its_own_name() -> None:
-    assert user.policy_name("resize-pipeline") == "resize-pipeline"
+    assert policy_name("resize-pipeline") == "resize-pipeline"
     # Never MinIO's own policy of that name.
-    assert user.policy_name("readwrite") == "resize-pipeline-readwrite"
+    assert policy_name("readwrite") == "resize-pipeline-readwrite"
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def build_dead_letter_sensor(names: Names) -> dg.SensorDefinition:
 
         state = kafka.topic_state(pipeline.dead_letter_topic)
         cursor = Cursor.parse(context.cursor, names.of(DEAD_LETTER_SENSOR_NAME))
-        start, _ = starting_offsets(cursor, state)
+        start, _ = starting_offsets(cursor, state, time.time())
         position: dict[int, int] = {}
         letters = newest(itertools.islice(read(start, position), MESSAGES_MOST))
         new: list[DeadLetter] = []

@@ -118,6 +118,7 @@ def _tick(
         next_offsets=next_offsets,
         full_at=rate.after(full_at, now.timestamp(), len(runs)) if runs else full_at,
         watched_since=(cursor.watched_since if cursor else None) or now.timestamp(),
+        caught_up_at=None if lag(next_offsets, state) else now.timestamp(),
     )
     context.log.info(
         f"{state.topic}: {sum(run.messages for run in runs)} messages in {len(runs)} runs, "
@@ -138,10 +139,12 @@ def _position(
     state = kafka.topic_state(pipeline.kafka_topic)
     if cursor is None:
         return state, kafka.offsets_at(state, pipeline.kafka_start), []
-    start, gaps = starting_offsets(cursor, state)
+    start, gaps = starting_offsets(cursor, state, time.time())
+    if not gaps and cursor.topic_id != state.topic_id:
+        context.log.warning(f"{state.topic} is another topic now, and is read from its start")
     for gap in gaps:
         context.log.warning(f"gap in {state.topic}: {gap}; reconciliation heals it")
-    if not gaps:
+    if not gaps and cursor.topic_id == state.topic_id:
         _mirror(context, kafka, pipeline.kafka_consumer_group, cursor)
     return state, start, gaps
 

@@ -22,8 +22,9 @@ def build_silence_sensor(names: Names) -> dg.SensorDefinition:
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Notifies the webhook when the source bucket lacks notification rules, when "
-            "reconciliation has found objects without an event, and when that is over."
+            "Notifies the webhook when the source bucket lacks notification rules, when MinIO does "
+            "not reach their target, when reconciliation has found objects without an event, and "
+            "when that is over."
         ),
     )
     def sensor(
