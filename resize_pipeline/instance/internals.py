@@ -24,7 +24,8 @@ from dagster._core.definitions.run_request import DagsterRunReaction, Instigator
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 # At this error the queue keeps a run whose launcher can't reach its code server or broker.
-from dagster._core.errors import DagsterUserCodeUnreachableError
+# The other one fails a run with its message.
+from dagster._core.errors import DagsterLaunchFailedError, DagsterUserCodeUnreachableError
 
 # Why a run failed whose steps did not.
 from dagster._core.events import JobFailureData
@@ -32,8 +33,8 @@ from dagster._core.events import JobFailureData
 # Dagster repeats no run of a backfill with one of these.
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
-# What a run launcher answers to run monitoring.
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+# What a run launcher receives, and what it answers to run monitoring.
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 
 # `DagsterInstance.get_ticks` and its like return these.
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
@@ -109,12 +110,14 @@ __all__ = [
     "CheckRunHealthResult",
     "ConfigurableClassData",
     "DagsterGrpcClient",
+    "DagsterLaunchFailedError",
     "DagsterRunReaction",
     "DagsterUserCodeUnreachableError",
     "InstigatorState",
     "InstigatorTick",
     "InstigatorType",
     "JobFailureData",
+    "LaunchRunContext",
     "LocalComputeLogManager",
     "PostgresStorageConfig",
     "RunTagsTable",

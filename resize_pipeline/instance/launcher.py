@@ -1,10 +1,13 @@
-"""Dagster's default run launcher, with a health check that notices a run lost with its server.
+"""Run launchers: Dagster's default with a health check, and one that starts runs warm.
 
-Run monitoring asks the launcher whether a run's process is alive. The default launcher does not
-answer, so a run that was killed together with its code server stays STARTED until
-`max_runtime_seconds`. This launcher asks the code server that started the run.
+Run monitoring asks the launcher whether a run's process is alive. Dagster's default launcher does
+not answer, so a run that was killed together with its code server stays STARTED until
+`max_runtime_seconds`. `CheckedRunLauncher` asks the code server that started the run.
+`WarmRunLauncher` forks a run from a process that has loaded the definitions, and knows that of each
+run by its id and start time.
 """
 
+import signal
 import time
 from typing import Any
 
@@ -15,9 +18,14 @@ from resize_pipeline.instance.internals import (
     CanCancelExecutionRequest,
     CanCancelExecutionResult,
     CheckRunHealthResult,
+    DagsterLaunchFailedError,
     DagsterUserCodeUnreachableError,
+    LaunchRunContext,
     WorkerStatus,
 )
+from resize_pipeline.instance.warm.client import LaunchError, UnservedError, WarmProcesses, home_of
+from resize_pipeline.instance.warm.identity import PROCESS_TAG, Found, RunProcess
+from resize_pipeline.instance.warm.wire import Request
 
 TIMEOUT_S = 10
 AWAY_MAX_S = 150.0
@@ -27,7 +35,7 @@ to retry a lost run, and abandons it if there is no code server to do so: the da
 
 
 class CheckedRunLauncher(dg.DefaultRunLauncher):
-    """The `run_launcher` of dagster.yaml."""
+    """Dagster's default run launcher with a health check."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -65,3 +73,78 @@ class CheckedRunLauncher(dg.DefaultRunLauncher):
         if answer.can_cancel:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, "its code server does not run it any more")
+
+
+class WarmRunLauncher(CheckedRunLauncher):
+    """The `run_launcher` of dagster.yaml.
+
+    What no warm process can serve is started by the code server: code locations on other machines,
+    or whose definitions start threads, and everything on systems other than Linux.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._processes = WarmProcesses()
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start a run.
+
+        Raises:
+            DagsterLaunchFailedError: its process could not be started.
+        """
+        run = context.dagster_run
+        origin = run.remote_job_origin
+        home = home_of(origin.repository_origin.code_location_origin) if origin else None
+        if home is None:
+            super().launch_run(context)
+            return
+        ref = dg.serialize_value(self._instance.get_ref())
+        try:
+            self._processes.start_run(home, Request(run_id=run.run_id, instance_ref=ref))
+        except UnservedError as error:
+            self._instance.report_engine_event(
+                f"The code server starts this run, because {error}", run, cls=type(self)
+            )
+            super().launch_run(context)
+        except LaunchError as error:
+            raise DagsterLaunchFailedError(str(error)) from error
+        else:
+            self._run_ids.add(run.run_id)
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt a run; return whether it will end."""
+        run = self._instance.get_run_by_id(run_id)
+        process = RunProcess.from_tag(run_id, run.tags.get(PROCESS_TAG)) if run else None
+        if run is None or run.is_finished or process is None:
+            return super().terminate(run_id)
+        self._instance.report_run_canceling(run)
+        if process.find() is Found.ELSEWHERE:
+            self._instance.report_engine_event(
+                "The run's process is on another machine or in another container, where no signal "
+                "reaches it.",
+                run,
+                cls=type(self),
+            )
+            return False
+        if not process.send_signal(signal.SIGINT):
+            self._instance.report_run_canceled(run, "The run's process has ended.")
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Look whether the run's process exists."""
+        process = RunProcess.from_tag(run.run_id, run.tags.get(PROCESS_TAG))
+        if process is None:
+            return super().check_run_worker_health(run)
+        found = process.find()
+        if found is Found.ALIVE:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if found is Found.ELSEWHERE:
+            return CheckRunHealthResult(
+                WorkerStatus.FAILED, "its process belonged to another container, or to another boot"
+            )
+        return CheckRunHealthResult(WorkerStatus.FAILED, f"its process {process.pid} has ended")
+
+    def dispose(self) -> None:
+        """End the warm processes; runs go on."""
+        self._processes.end()
+        super().dispose()

@@ -1,0 +1,116 @@
+"""A Dagster code server that is forked with its definitions, and that can be reloaded."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from resize_pipeline.instance.warm.internals import (
+    DagsterApiServer,
+    DagsterGrpcServer,
+    FuturesAwareThreadPoolExecutor,
+    LoadableTargetOrigin,
+    dagster_api_pb2,
+)
+from resize_pipeline.instance.warm.processes import Spec, end_with_parent
+
+RELOAD_TIMEOUT_S = 60.0
+RELOAD_POLL_S = 0.05
+
+
+class ReloadingServer(DagsterApiServer):
+    """Dagster's API, with the reload that `dagster code-server start` has."""
+
+    def __init__(self, path: Path, root: int, **options: Any) -> None:
+        """Serve.
+
+        Args:
+            path: the socket; another code server will take it over.
+            root: the process that starts another loader at SIGHUP.
+            options: of Dagster's class.
+        """
+        super().__init__(**options)
+        self._path = path
+        self._root = root
+
+    def ReloadCode(  # noqa: N802 - Dagster's name
+        self, _request: object, _context: object
+    ) -> "dagster_api_pb2.ReloadCodeReply":
+        """Have another process load the definitions; return once it serves in place of this one."""
+        before = _inode(self._path)
+        os.kill(self._root, signal.SIGHUP)
+        deadline = time.monotonic() + RELOAD_TIMEOUT_S
+        while _inode(self._path) == before and time.monotonic() < deadline:
+            time.sleep(RELOAD_POLL_S)
+        return dagster_api_pb2.ReloadCodeReply()
+
+
+class CodeServerTask:
+    """Serves the definitions to webserver and daemon."""
+
+    def __init__(self, spec: Spec, parent: int, root: int) -> None:
+        """Prepare to serve.
+
+        Args:
+            spec: the code location, with its socket.
+            parent: process id of the loader.
+            root: process id of the loader's parent.
+        """
+        self._spec = spec
+        self._parent = parent
+        self._root = root
+
+    def __call__(self) -> None:
+        """Serve until SIGTERM, which comes when the loader ends."""
+        ending = threading.Event()
+        # Requests that are being answered are finished, among them that for the reload.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: ending.set())
+        end_with_parent(self._parent)
+        path = self._spec.code_server
+        assert path  # noqa: S101 - the loader starts it only then
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        logger = logging.getLogger("dagster.code_server")
+        executor = FuturesAwareThreadPoolExecutor()
+        servicer = ReloadingServer(
+            path,
+            self._root,
+            server_termination_event=ending,
+            logger=logger,
+            server_threadpool_executor=executor,
+            loadable_target_origin=dg.deserialize_value(self._spec.target, LoadableTargetOrigin),
+            # The UI shows why definitions can't be loaded.
+            lazy_load_user_code=True,
+            location_name=self._spec.location_name,
+        )
+        server = DagsterGrpcServer(
+            server_termination_event=ending,
+            dagster_api_servicer=servicer,
+            logger=logger,
+            threadpool_executor=executor,
+            socket=str(draft),
+        )
+        threading.Thread(target=_take_over, args=(draft, path), daemon=True).start()
+        server.serve()
+
+
+def _take_over(draft: Path, path: Path) -> None:
+    """Put a server's socket in the place of the one before, once it answers."""
+    while True:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(str(draft)) == 0:
+                draft.replace(path)
+                return
+        time.sleep(RELOAD_POLL_S)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
