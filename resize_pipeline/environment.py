@@ -42,6 +42,13 @@ FOREIGN_NAMES = frozenset(
     | {"MINIO_ACCESS_KEY_FILE", "MINIO_SECRET_KEY_FILE", "KAFKA_DEFAULT_REPLICATION_FACTOR"}
 )
 """Names that look like a misspelt setting, but that MinIO's server or Kafka's images use."""
+KINDS = {
+    "bool": "must be true or false",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "date": "must be a date such as 2026-01-31",
+}
+"""What a value must be, by the beginning of Pydantic's type of the error."""
 SLIP_RATIO = 0.85
 """Lowest `difflib` ratio at which a name counts as a misspelt setting. UI_PROT has 0.86 and
 MINIO_ENDPIONT 0.93; of foreign names, MINIO_SITE_REGION has 0.83 and KAFKA_HOST 0.76."""
@@ -86,7 +93,8 @@ def _described(problem: ErrorDetails) -> str:
     if problem["type"] == "value_error":
         reason = str(problem["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
     else:
-        reason = re.sub("^Input should be ", "is not ", problem["msg"])
+        kind = problem["type"].partition("_")[0]
+        reason = KINDS.get(kind) or re.sub("^Input should be ", "is not ", problem["msg"])
     if not problem["loc"]:
         return reason
     name, value = str(problem["loc"][0]), problem["input"]

@@ -221,7 +221,7 @@ class Settings(BaseSettings):
     def _has_begun(cls, value: dt.date) -> dt.date:
         today = dt.datetime.now(dt.UTC).date()
         if value > today:
-            msg = f"is after today, {today}: events would have no partition"
+            msg = f"must be today, {today}, or earlier: events would have no partition"
             raise ValueError(msg)
         return value
 

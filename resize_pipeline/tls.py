@@ -69,7 +69,10 @@ def client_context(ca_file: str | None, names: TlsNames, *, verify: bool = True)
     try:
         context.load_verify_locations(ca_file)
     except ssl.SSLError as error:
-        msg = f"{names.ca} is {ca_file}, which holds a damaged certificate ({_reason(error)})"
+        msg = (
+            f"{names.ca} is {ca_file}, which holds a damaged certificate ({_reason(error)}): copy "
+            "it anew"
+        )
         raise UserError(msg) from error
     return context
 
@@ -95,7 +98,7 @@ def show_certificate(
     """
     key_name, key_path = (names.cert, cert_file) if key_file is None else (names.key, key_file)
     _read(cert_file, names.cert, CERTIFICATE, "certificate")
-    _read(key_path, key_name, PRIVATE_KEY, "private key")
+    _read(key_path, key_name, PRIVATE_KEY, "private key", wanted=names.key)
     is_encrypted: list[bool] = []
 
     def key_password() -> str:
@@ -107,25 +110,27 @@ def show_certificate(
         context.load_cert_chain(cert_file, key_path, key_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            problem = f"is {key_path}, which is not the key of {names.cert}, {cert_file}"
+            problem = f"is {key_path}, which is not the key of {names.cert}, {cert_file}: set both"
         elif is_encrypted and not password:
             problem = f"is {key_path}, which is encrypted: set {names.password}"
         elif is_encrypted:
-            problem = f"is {key_path}, which {names.password} does not open"
+            problem = f"is {key_path}, which {names.password} does not open: correct it"
         else:
-            problem = f"is {key_path}: it or {names.cert}, {cert_file}, is damaged"
+            problem = f"is {key_path}: it or {names.cert}, {cert_file}, is damaged: copy them anew"
         msg = f"{key_name} {problem}"
         raise UserError(msg) from error
 
 
-def _read(path: str, name: str, marker: bytes, what: str) -> None:
+def _read(path: str, name: str, marker: bytes, what: str, *, wanted: str = "") -> None:
+    """Check that the file of a setting holds what it should; `wanted` is the setting to correct."""
+    remedy = f"set {wanted or name} to the PEM file of the {what}"
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        msg = f"{name} is {path}, which can't be read: {error.strerror}"
+        msg = f"{name} is {path}, which can't be read: {error.strerror}; {remedy}"
         raise UserError(msg) from error
     if marker not in content:
-        msg = f"{name} is {path}, which holds no {what} in PEM form"
+        msg = f"{name} is {path}, which holds no {what} in PEM form: {remedy}"
         raise UserError(msg)
 
 

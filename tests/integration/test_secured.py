@@ -2,6 +2,7 @@
 
 import datetime as dt
 import io
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
+from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 from minio.sse import SseCustomerKey
 from pydantic import SecretStr
 
@@ -19,6 +21,8 @@ from resize_pipeline.defs.names import Names
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.local.status import stack_status
 from resize_pipeline.provisioning import Step, provision
+from resize_pipeline.provisioning.admin import AdminError, Server
+from resize_pipeline.provisioning.target import SUBSYSTEM, checked_for_set, remedy, wanted_config
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
@@ -29,6 +33,7 @@ from tests.support.letters import current_letters
 from tests.support.pictures import decoded, detailed, encoded
 from tests.support.project import Project
 from tests.support.secured import PASSWORD, USER, Secured, secured_servers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -298,6 +303,108 @@ def test_a_mistake_about_kafka_is_one_line_in_a_tick(
     one_line(failed.value)
 
 
+def follow(
+    wrong: dict[str, object],
+    right: dict[str, object],
+    settings_of: Callable[[dict[str, object]], Settings],
+    attempt: Callable[[Settings], object],
+) -> list[str]:
+    """Correct the settings that each line names, and no others, until the attempt succeeds.
+
+    Args:
+        wrong: settings with a mistake.
+        right: what somebody who knows the servers sets.
+        settings_of: builds settings from changes.
+        attempt: what fails.
+
+    Returns:
+        The lines.
+    """
+    said: list[str] = []
+    values = {name: wrong.get(name) for name in {*wrong, *right}}
+    while True:
+        try:
+            attempt(settings_of(values))
+        except (ValueError, TransientError, UserError) as error:
+            said.append(str(error))
+            named = [
+                name
+                for name, value in right.items()
+                if re.search(rf"\b{name.upper()}\b", said[-1]) and values.get(name) != value
+            ]
+            assert named, f"the line names nothing that helps: {said[-1]}"
+            values |= {name: right[name] for name in named}
+        else:
+            return said
+
+
+def has_answered(settings: Settings) -> None:
+    """Ask Kafka for a topic that it does not have, which it says only to those that it lets in."""
+    try:
+        KafkaResource.from_settings(settings).topic_state("none")
+    except UserError as error:
+        if "has no topic" not in str(error):
+            raise
+
+
+@pytest.mark.parametrize("mistake", KAFKA_MISTAKES)
+def test_a_mistake_about_kafka_is_over_once_its_line_is_followed(
+    secured: Secured, mistake: str
+) -> None:
+    wrong = KAFKA_MISTAKES[mistake][0](secured)
+    over_scram = (
+        "kafka_sasl_mechanism" in wrong or wrong["kafka_bootstrap_servers"] == secured.scram
+    )
+    right = secured.over_scram() if over_scram else secured.over_mtls()
+    if mistake == "SASL where there is none":
+        right = {
+            "kafka_security_protocol": "SSL",
+            "kafka_bootstrap_servers": secured.self_signed,
+            "kafka_ssl_cafile": secured.stranger.cert_file,
+        }
+
+    def settings_of(values: dict[str, object]) -> Settings:
+        given = {name: value for name, value in values.items() if value is not None}
+        return secured.settings(**given)
+
+    said = follow(wrong, right, settings_of, has_answered)
+    assert said
+
+
+def test_a_password_of_kafka_that_was_changed_under_a_running_pipeline(secured: Secured) -> None:
+    """A process that runs keeps the one it read, and its line says to restart it."""
+    name, first, second = "changed", "the-first-password", "the-second-password"
+    plain = KafkaResource.from_settings(secured.settings())
+
+    def change(password: str) -> None:
+        user = UserScramCredentialUpsertion(name, ScramMechanism.SCRAM_SHA_512, password)
+        with plain.connection.admin() as admin:
+            admin.alter_user_scram_credentials([user])
+
+    def started(password: str) -> Settings:
+        known = {"kafka_sasl_username": name, "kafka_sasl_password": password}
+        return secured.settings(**(secured.over_scram() | known))
+
+    change(first)
+    wait_until(lambda: is_let_in(started(first)), 30, "the user")
+    running = started(first)
+    change(second)
+    wait_until(lambda: not is_let_in(running), 30, "the new password")
+    with pytest.raises(
+        UserError, match=r"KAFKA_SASL_PASSWORD .*restart the pipeline after a change"
+    ):
+        KafkaResource.from_settings(running).topic_state("none")
+    has_answered(started(second))
+
+
+def is_let_in(settings: Settings) -> bool:
+    try:
+        has_answered(settings)
+    except UserError:
+        return False
+    return True
+
+
 def test_a_client_certificate_that_has_expired_is_one_line(
     secured: Secured, tmp_path: Path
 ) -> None:
@@ -361,6 +468,24 @@ def test_a_mistake_about_minio_is_one_line(secured: Secured, mistake: str, tmp_p
         one_line(failed.value)
 
 
+@pytest.mark.parametrize("mistake", MINIO_MISTAKES)
+def test_a_mistake_about_minio_is_over_once_its_line_is_followed(
+    secured: Secured, mistake: str
+) -> None:
+    wrong = MINIO_MISTAKES[mistake][0](secured)
+    right: dict[str, object] = {
+        "minio_endpoint": f"https://{secured.minio}",
+        "minio_ca_file": secured.own.cert_file,
+    }
+    said = follow(
+        right | wrong,
+        right,
+        lambda values: secured.settings(**values),
+        lambda settings: s3(settings).stat("no-such-bucket", "none"),
+    )
+    assert len(said) == 1
+
+
 TARGET_MISTAKES: dict[str, tuple[Callable[[Secured], dict[str, object]], str]] = {
     "a certificate that MinIO does not trust": (
         lambda one: {
@@ -412,6 +537,37 @@ def test_a_mistake_about_how_minio_reaches_kafka_is_one_line(
         provision(settings, report=steps.append)
     assert f"can't use Kafka at {settings.notify_kafka_brokers}" in one_line(failed.value)
     assert not [step for step in steps if "target" in step.what]
+
+
+@pytest.mark.parametrize("mistake", ["no client certificate", "no file", "wrong password"])
+def test_a_mistake_about_how_minio_reaches_kafka_is_over_once_its_line_is_followed(
+    secured: Secured, mistake: str, tmp_path: Path
+) -> None:
+    wrong = TARGET_MISTAKES[mistake][0](secured)
+    right: dict[str, object] = {
+        "notify_kafka_client_tls_cert": secured.client.cert_file,
+        "notify_kafka_client_tls_key": secured.client.key_file,
+        "kafka_sasl_username": USER,
+        "kafka_sasl_password": PASSWORD,
+    }
+    names = own(secured, tmp_path).model_dump(include={"notify_kafka_target", "kafka_topic"})
+
+    def attempt(settings: Settings) -> None:
+        # MinIO tries to reach Kafka when a target is set; restarting it shows nothing more.
+        server = Server(settings)
+        target = f"{SUBSYSTEM}:{settings.notify_kafka_target}"
+        values = checked_for_set(wanted_config(settings))
+        del values["enable"]
+        try:
+            server.call(server.admin.config_set, target, values)
+        except AdminError as error:
+            raise TransientError(remedy(error.message)) from error
+
+    def settings_of(values: dict[str, object]) -> Settings:
+        given = {name: value for name, value in values.items() if value is not None}
+        return secured.settings(**names, **given)
+
+    assert len(follow(wrong, right, settings_of, attempt)) == 1
 
 
 def own(secured: Secured, folder: Path, **changes: object) -> Settings:

@@ -204,7 +204,7 @@ def test_a_value_that_pydantic_refuses_is_worded_like_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("UI_PORT", "abc")
-    with pytest.raises(UserError, match=r"in \.env: UI_PORT: 'abc' is not a valid integer"):
+    with pytest.raises(UserError, match=r"in \.env: UI_PORT: 'abc' must be a whole number"):
         load_settings()
 
 

@@ -130,14 +130,34 @@ def test_the_client_s_certificate_is_shown(tmp_path: Path, ca: Issued, server: I
     [
         ("none.pem", "client.key", None, r"^CERT is .*none\.pem, which can't be read: No such"),
         ("client.pem", "none.key", None, r"^KEY is .*none\.key, which can't be read: No such"),
-        ("client.key", "client.key", None, "^CERT is .*, which holds no certificate in PEM form$"),
-        ("client.pem", "client.pem", None, "^KEY is .*, which holds no private key in PEM form$"),
-        ("client.pem", None, None, "^CERT is .*, which holds no private key in PEM form$"),
+        (
+            "client.key",
+            "client.key",
+            None,
+            "^CERT is .*, which holds no certificate in PEM form: set CERT to",
+        ),
+        (
+            "client.pem",
+            "client.pem",
+            None,
+            "^KEY is .*, which holds no private key in PEM form: set KEY",
+        ),
+        ("client.pem", None, None, "^CERT is .*, which holds no private key in PEM form: set KEY"),
         ("client.pem", "ca.key", None, r"^KEY is .*ca\.key, which is not the key of CERT, .*"),
         ("client.pem", "encrypted.key", None, "^KEY is .*, which is encrypted: set PASSWORD$"),
-        ("client.pem", "encrypted.key", "wrong", "^KEY is .*, which PASSWORD does not open$"),
-        ("damaged.pem", "client.key", None, "^KEY is .*: it or CERT, .*, is damaged$"),
-        (".", "client.key", None, "^CERT is .*, which can't be read: Is a directory$"),
+        (
+            "client.pem",
+            "encrypted.key",
+            "wrong",
+            "^KEY is .*, which PASSWORD does not open: correct it$",
+        ),
+        (
+            "damaged.pem",
+            "client.key",
+            None,
+            "^KEY is .*: it or CERT, .*, is damaged: copy them anew$",
+        ),
+        (".", "client.key", None, "^CERT is .*, which can't be read: Is a directory; set CERT to"),
     ],
 )
 def test_a_file_that_is_wrong_is_named_with_its_setting(
