@@ -77,9 +77,9 @@ class Settings(BaseSettings):
     """PEM file with the CA of the server's certificate, or with that certificate itself."""
     minio_tls_skip_verify: bool = False
     """Skip TLS certificate verification; every start, tick and run logs a warning."""
-    minio_root_user: Annotated[SecretStr, of_length(3)] = SecretStr("minio")
+    minio_root_user: Annotated[SecretStr, of_length(3, ", as MinIO requires")] = SecretStr("minio")
     """Administrator's access key, for the local server and for provisioning."""
-    minio_root_password: Annotated[SecretStr | None, of_length(8)] = None
+    minio_root_password: Annotated[SecretStr | None, of_length(8, ", as MinIO requires")] = None
     """Administrator's secret key; unset, the first start of a local MinIO puts one into `.env`."""
     source_bucket: Annotated[str, AfterValidator(checked_bucket)] = "images"
     """Bucket with the original images; no other bucket is read for originals."""
@@ -148,6 +148,8 @@ class Settings(BaseSettings):
     """Runs with less than a full batch that may be requested at once after a pause."""
     run_retention_days: Annotated[int, Field(ge=0, le=3650)] = 7
     """Days to keep finished runs; those with a partition's latest state stay, and 0 keeps all."""
+    run_retention_runs: Annotated[int, Field(ge=1)] = 500
+    """Successful runs to keep of those that are younger, and that hold no latest state."""
     sensor_max_unfinished_runs: Annotated[int, Field(ge=1)] = 4
     """Maximum number of the sensor's unfinished runs; with this many, it waits."""
     batch_max_objects: Annotated[int, Field(ge=1)] = 128
@@ -201,7 +203,7 @@ class Settings(BaseSettings):
     """Port of the Dagster UI."""
     ui_allowed_hosts: str | None = None
     """Other names that the UI is opened by, such as that of a proxy, separated by commas."""
-    ui_password: SecretStr | None = None
+    ui_password: Annotated[SecretStr | None, of_length(UI_PASSWORD_MIN)] = None
     """Password of the UI that `up` and deploy/ start, with any user name; unset requires none."""
     minio_bin: Path | None = None
     """MinIO program to run instead of the one on PATH or in the cache."""
@@ -232,14 +234,6 @@ class Settings(BaseSettings):
             if not parse_host_port(broker.strip()):
                 msg = "is not of the form HOST:PORT,HOST:PORT"
                 raise ValueError(msg)
-        return value
-
-    @field_validator("ui_password")
-    @classmethod
-    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value) < UI_PASSWORD_MIN:
-            msg = f"must have at least {UI_PASSWORD_MIN} characters"
-            raise ValueError(msg)
         return value
 
     @field_validator("ui_allowed_hosts")

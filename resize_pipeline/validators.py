@@ -119,12 +119,12 @@ def checked_endpoint(value: str) -> str:
     return value.rstrip("/")
 
 
-def of_length(least: int) -> AfterValidator:
+def of_length(least: int, why: str = "") -> AfterValidator:
     """Return a check of a secret's length; no secret passes it."""
 
     def check(value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value) < least:
-            msg = f"must have at least {least} characters, as MinIO requires"
+            msg = f"must have at least {least} characters{why}"
             raise ValueError(msg)
         return value
 

@@ -28,32 +28,34 @@ def build_retention(
     assets = {names.asset(rendition.name) for rendition in renditions}
     job_name = names.of(RETENTION_JOB_NAME)
 
-    def found(instance: dg.DagsterInstance, days: int) -> Iterator[str]:
+    def found(instance: dg.DagsterInstance, pipeline: PipelineResource) -> Iterator[str]:
+        days = pipeline.run_retention_days
         return deletable_runs(
             instance,
             jobs=(names.job, names.checks_job, job_name),
             assets=assets,
             before=dt.datetime.now(dt.UTC) - dt.timedelta(days=days),
+            newest=pipeline.run_retention_runs,
             keep={gap.run_id for gap in recorded_gaps(instance, names)},
         )
 
     @dg.op
     def delete_finished_runs(context: dg.OpExecutionContext, pipeline: PipelineResource) -> None:
-        days = pipeline.run_retention_days
-        if not days:
+        if not pipeline.run_retention_days:
             context.log.info("RUN_RETENTION_DAYS is 0: nothing is deleted")
             return
         with one_line_failures(context):
-            some = itertools.islice(found(context.instance, days), RUNS_MAX)
+            some = itertools.islice(found(context.instance, pipeline), RUNS_MAX)
             deleted = delete_runs(context.instance, some)
-        context.log.info(f"deleted {deleted} runs that ended over {days} days ago")
+        context.log.info(f"deleted {deleted} runs that are {_kind(pipeline)}")
 
     @dg.job(
         name=job_name,
         description=(
-            "Deletes finished runs of this project that are older than RUN_RETENTION_DAYS, at most "
-            f"{RUNS_MAX}. Keeps those that hold a partition's latest materialization or check "
-            "result, or a gap that `resize-pipeline status` shows."
+            "Deletes finished runs of this project that are older than RUN_RETENTION_DAYS, and "
+            f"successful ones beyond RUN_RETENTION_RUNS, at most {RUNS_MAX}. Keeps those that hold "
+            "a partition's latest materialization or check result, or a gap that "
+            "`resize-pipeline status` shows."
         ),
     )
     def job() -> None:
@@ -64,19 +66,25 @@ def build_retention(
         job=job,
         cron_schedule=CRON,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Deletes finished runs that are older than RUN_RETENTION_DAYS.",
+        description="Deletes finished runs that are too old or too many.",
     )
     def schedule(
         context: dg.ScheduleEvaluationContext, pipeline: PipelineResource
     ) -> dg.RunRequest | dg.SkipReason:
-        days = pipeline.run_retention_days
-        if not days:
+        if not pipeline.run_retention_days:
             return dg.SkipReason("RUN_RETENTION_DAYS is 0")
         unfinished = dg.RunsFilter(job_name=job_name, statuses=NOT_FINISHED_STATUSES)
         if context.instance.get_runs_count(unfinished):
             return dg.SkipReason("an earlier run is still unfinished")
-        if next(found(context.instance, days), None) is None:
-            return dg.SkipReason(f"no run that ended over {days} days ago can be deleted")
+        if next(found(context.instance, pipeline), None) is None:
+            return dg.SkipReason(f"no run can be deleted that is {_kind(pipeline)}")
         return dg.RunRequest()
 
     return job, schedule
+
+
+def _kind(pipeline: PipelineResource) -> str:
+    return (
+        f"older than {pipeline.run_retention_days} days, or beyond the "
+        f"{pipeline.run_retention_runs} newest successful ones"
+    )

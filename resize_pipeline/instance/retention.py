@@ -37,9 +37,10 @@ def deletable_runs(
     jobs: Sequence[str],
     assets: AbstractSet[dg.AssetKey],
     before: dt.datetime,
+    newest: int,
     keep: AbstractSet[str],
 ) -> Iterator[str]:
-    """Find finished runs that nothing refers to any more.
+    """Find finished runs that are old or that are too many, and that nothing refers to any more.
 
     Leaves out runs that hold the latest materialization of a partition of an asset, or the latest
     result of a check for a partition.
@@ -49,7 +50,9 @@ def deletable_runs(
         jobs: names of the jobs of this project.
         assets: a run of Dagster's implicit asset job belongs to this project if all its assets are
             among these.
-        before: timezone-aware; runs that changed since then are left out.
+        before: timezone-aware; runs that have not changed since then are old.
+        newest: how many of a job's newest successful runs stay if they are not old. Failed ones
+            are never too many: somebody still has to look at them.
         keep: ids of further runs to leave out.
 
     Yields:
@@ -60,9 +63,13 @@ def deletable_runs(
     """
     holding = runs_with_latest_state(instance) | keep
     for job in (*jobs, IMPLICIT_ASSET_JOB_NAME):
-        filters = dg.RunsFilter(job_name=job, statuses=FINISHED_STATUSES, updated_before=before)
         # Only ids, which is cheap: after a year most of the runs hold something.
-        found = [one for one in reversed(instance.get_run_ids(filters)) if one not in holding]
+        filters = dg.RunsFilter(job_name=job, statuses=FINISHED_STATUSES, updated_before=before)
+        old = instance.get_run_ids(filters)
+        filters = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS])
+        free = [one for one in instance.get_run_ids(filters) if one not in holding]
+        oldest_first = dict.fromkeys([*reversed(old), *reversed(free[newest:])])
+        found = [one for one in oldest_first if one not in holding]
         yield from found if job in jobs else _only_of(instance, found, assets)
 
 

@@ -31,6 +31,7 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     run_min_interval_s: float
     run_burst: int
     run_retention_days: int
+    run_retention_runs: int
     sensor_max_unfinished_runs: int
     batch_max_objects: int
     batch_max_bytes: int

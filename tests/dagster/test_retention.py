@@ -69,6 +69,22 @@ def test_young_runs_stay(project: Project) -> None:
     assert runs <= run_ids(project)
 
 
+def test_of_young_runs_the_newest_stay_and_those_with_a_latest_state(project: Project) -> None:
+    project.configure(run_retention_runs=2)
+    latest = materialize(project, LAST_HOUR)
+    runs = [materialize(project, THIS_HOUR) for _ in range(5)]
+    failed = project.instance.add_run(
+        dg.DagsterRun(job_name="resize_images_job", status=dg.DagsterRunStatus.FAILURE)
+    ).run_id
+    delete_finished_runs(project)
+    assert run_ids(project) >= {latest, failed}
+    assert run_ids(project) & set(runs) == set(runs[2:]), "two, and the hour's last run"
+    project.configure(run_retention_runs=2, run_retention_days=0)
+    more = {materialize(project, THIS_HOUR) for _ in range(2)}
+    delete_finished_runs(project)
+    assert run_ids(project) >= more | set(runs[2:])
+
+
 def test_only_finished_runs_go(project: Project) -> None:
     # Queued runs can't be created here: Dagster requires a code server for them.
     statuses = set(dg.DagsterRunStatus) - {dg.DagsterRunStatus.QUEUED}
