@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from resize_pipeline.defs.assets import build_raw_images, build_renditions
+from resize_pipeline.defs.catalog import build_catalog
 from resize_pipeline.defs.checks import build_completeness_checks, build_sensor_check
 from resize_pipeline.defs.jobs import build_checks_job, build_job
 from resize_pipeline.defs.names import Names
@@ -20,7 +21,7 @@ from resize_pipeline.defs.sensors.slow_lane import build_slow_lane
 from resize_pipeline.defs.silence import build_source_check
 from resize_pipeline.environment import export_secrets, load_settings
 from resize_pipeline.instance.open import check_modules, instance_file
-from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.file import check_catalog_bucket, load_renditions
 from resize_pipeline.resources.closed import closed
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
@@ -46,16 +47,11 @@ def build_definitions(
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
     names = Names(settings.pipeline_name)
     partitions = build_partitions(settings)
+    check_catalog_bucket(settings.catalog_bucket, settings.source_bucket, renditions)
+    assets = [names.asset(rendition.name) for rendition in renditions]
+    catalog = build_catalog(settings, names, partitions)
+    assets += catalog.assets
     retention_job, retention_schedule = build_retention(names, renditions)
-    notifications = (
-        [
-            build_failed_run_sensor(names, settings.ui_url),
-            build_dead_letter_sensor(names),
-            build_silence_sensor(names),
-        ]
-        if settings.webhook_url
-        else []
-    )
     return dg.Definitions(
         assets=[
             build_raw_images(settings, partitions),
@@ -65,18 +61,25 @@ def build_definitions(
             build_completeness_checks(names, renditions, partitions),
             build_sensor_check(names),
             build_source_check(names),
+            *catalog.checks,
         ],
-        jobs=[build_job(names, renditions), build_checks_job(names, renditions), retention_job],
+        jobs=[
+            build_job(names, assets),
+            build_checks_job(names, assets),
+            retention_job,
+            *catalog.jobs,
+        ],
         sensors=[
             build_sensor(names, partitions),
             build_follow_ups(names),
             build_slow_lane(names),
-            *notifications,
+            *_notifications(settings, names),
         ],
         schedules=[
             build_reconciliation(names, partitions, settings.reconciliation_cron),
             build_completeness(names, partitions, settings.completeness_cron),
             retention_schedule,
+            *catalog.schedules,
         ],
         resources={
             **{name: closed(resource) for name, resource in _resources(settings).items()},
@@ -88,6 +91,16 @@ def build_definitions(
         executor=dg.in_process_executor.configured(_nothing, "in_process", config_schema={}),
         loggers={"console": dg.colored_console_logger.configured(_nothing, config_schema={})},
     )
+
+
+def _notifications(settings: Settings, names: Names) -> list[dg.SensorDefinition]:
+    if not settings.webhook_url:
+        return []
+    return [
+        build_failed_run_sensor(names, settings.ui_url),
+        build_dead_letter_sensor(names),
+        build_silence_sensor(names),
+    ]
 
 
 def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:

@@ -26,6 +26,7 @@ from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.validators import (
     DEAD_LETTERS,
     checked_bucket,
+    checked_catalog_bucket,
     checked_endpoint,
     checked_host,
     checked_paths,
@@ -190,6 +191,10 @@ class Settings(BaseSettings):
     """Maximum size of a contact sheet in a materialization."""
     asset_owners: str | None = None
     """Owners of the assets, separated by commas: e-mail addresses or `team:NAME`."""
+    catalog_bucket: Annotated[str, AfterValidator(checked_catalog_bucket)] = ""
+    """Bucket of the catalogue, a Delta Lake table with a row for each original; empty for none."""
+    catalog_position: bool = False
+    """Also write into the catalogue where a picture was taken, if its EXIF says so."""
     webhook_url: SecretStr | None = None
     """Webhook notified of failed runs, new dead letters and missing events; unset disables it."""
 

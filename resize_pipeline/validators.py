@@ -10,6 +10,7 @@ import ipaddress
 import re
 import reprlib
 from collections.abc import Iterable
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
@@ -59,6 +60,16 @@ def checked_bucket(value: str) -> str:
         )
         raise ValueError(msg)
     return value
+
+
+def checked_catalog_bucket(value: str) -> str:
+    """Check the name of the catalogue's bucket, and that the packages for it are installed."""
+    if not value:
+        return value
+    if find_spec("deltalake") is None:
+        msg = "requires the extra catalog: pip install 'resize-pipeline[catalog]'"
+        raise ValueError(msg)
+    return checked_bucket(value)
 
 
 def checked_topic(value: str) -> str:

@@ -1,6 +1,7 @@
 """The assets: the source bucket, which is only observed, and one asset for each rendition."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -9,6 +10,7 @@ from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.ops.batch import download, resize, upload
 from resize_pipeline.defs.ops.plan import plan
 from resize_pipeline.defs.ops.publish import build_publish
+from resize_pipeline.defs.ops.record import CATALOG, build_record
 from resize_pipeline.defs.partitions import TimePartitions
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
@@ -42,6 +44,12 @@ def build_renditions(
     """Build one asset for each rendition; a run decodes an image once for all selected ones."""
     names = Names(settings.pipeline_name)
     publish = build_publish(renditions)
+    record = build_record(partitions) if settings.catalog_bucket else None
+
+    def made_by(published: Any) -> dict[str, object]:
+        if len(renditions) == 1:
+            return {renditions[0].name: published}
+        return {rendition.name: getattr(published, rendition.name) for rendition in renditions}
 
     @dg.graph_multi_asset(
         name="renditions",
@@ -62,7 +70,8 @@ def build_renditions(
                 },
             )
             for rendition in renditions
-        },
+        }
+        | (_catalog(settings, names) if settings.catalog_bucket else {}),
         partitions_def=partitions,
         # `dagster asset materialize --partition-range` requires it: a range becomes one run.
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -72,14 +81,32 @@ def build_renditions(
     def graph(source: object) -> dict[str, object]:
         planned, batches = plan(source)
         uploaded = batches.map(download).map(resize).map(upload)
-        published = publish(planned, uploaded.collect())
-        if len(renditions) == 1:
-            return {renditions[0].name: published}
-        return {rendition.name: getattr(published, rendition.name) for rendition in renditions}
+        if record is None:
+            return made_by(publish(planned, uploaded.collect()))
+        done = record(planned, uploaded.collect())
+        return {CATALOG: done.catalog, **made_by(publish(done.planned, done.recorded))}
 
     # `AssetOut` accepts a policy but drops it.
     policy = freshness_policy(settings.reconciliation_cron)
     return graph.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
+
+
+def _catalog(settings: Settings, names: Names) -> dict[str, dg.AssetOut]:
+    return {
+        CATALOG: dg.AssetOut(
+            key=names.catalog,
+            is_required=False,
+            description=(
+                "A Delta Lake table with one row for each image: its size, format, camera and "
+                "time, its renditions, or why it was rejected. DuckDB, Polars and pandas read it: "
+                "docs/catalog.md has examples."
+            ),
+            owners=settings.owners,
+            kinds={"deltalake", "s3"},
+            tags={"bucket": settings.catalog_bucket},
+            metadata={"uri": f"s3://{settings.catalog_bucket}/{settings.pipeline_name}"},
+        )
+    }
 
 
 def _description(rendition: Rendition) -> str:

@@ -7,7 +7,6 @@ import dagster as dg
 
 from resize_pipeline.defs.names import Names
 from resize_pipeline.instance.internals import UnresolvedAssetJobDefinition
-from resize_pipeline.renditions.spec import Rendition
 
 
 def run_config(**plan: Any) -> dict[str, Any]:
@@ -22,12 +21,12 @@ def plan_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
-def build_job(names: Names, renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
-    """Build the job that makes all renditions."""
+def build_job(names: Names, assets: Sequence[dg.AssetKey]) -> UnresolvedAssetJobDefinition:
+    """Build the job that makes these assets: all renditions, and the catalogue if there is one."""
     return dg.define_asset_job(
         names.job,
         # Checks list whole buckets, which is too much for every run.
-        selection=dg.AssetSelection.assets(*_keys(names, renditions)).without_checks(),
+        selection=dg.AssetSelection.assets(*assets).without_checks(),
         description=(
             "Downloads, resizes and uploads the images that Kafka events or the run's "
             "configuration name, or every image of the run's partition."
@@ -35,18 +34,13 @@ def build_job(names: Names, renditions: Sequence[Rendition]) -> UnresolvedAssetJ
     )
 
 
-def build_checks_job(names: Names, renditions: Sequence[Rendition]) -> UnresolvedAssetJobDefinition:
-    """Build the job that runs the checks and makes nothing."""
-    assets = [names.raw_images, *_keys(names, renditions)]
+def build_checks_job(names: Names, assets: Sequence[dg.AssetKey]) -> UnresolvedAssetJobDefinition:
+    """Build the job that runs the checks of these assets and makes nothing."""
     return dg.define_asset_job(
         names.checks_job,
-        selection=dg.AssetSelection.checks_for_assets(*assets),
+        selection=dg.AssetSelection.checks_for_assets(names.raw_images, *assets),
         description=(
             "Checks that every image of a partition has its renditions or a dead letter, and that "
             "the sensor reads the topic."
         ),
     )
-
-
-def _keys(names: Names, renditions: Sequence[Rendition]) -> list[dg.AssetKey]:
-    return [names.asset(rendition.name) for rendition in renditions]

@@ -43,6 +43,11 @@ class Names:
         """The key of the asset of the source bucket, which is only observed."""
         return self.asset("raw_images")
 
+    @property
+    def catalog(self) -> dg.AssetKey:
+        """The key of the asset of the catalogue."""
+        return self.asset("catalog")
+
     def of(self, name: str) -> str:
         """Return the name of a sensor, a job or a schedule: "photos_resize_images_job"."""
         return "_".join([*self._prefix, name])

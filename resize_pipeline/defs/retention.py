@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from resize_pipeline.defs.catalog import MAINTENANCE_JOB_NAME
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.runs import one_line_failures
@@ -25,14 +26,14 @@ def build_retention(
     names: Names, renditions: Sequence[Rendition]
 ) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
     """Build the job, and the schedule that runs it when there is something to delete."""
-    assets = {names.asset(rendition.name) for rendition in renditions}
+    assets = {names.catalog, *(names.asset(rendition.name) for rendition in renditions)}
     job_name = names.of(RETENTION_JOB_NAME)
 
     def found(instance: dg.DagsterInstance, pipeline: PipelineResource) -> Iterator[str]:
         days = pipeline.run_retention_days
         return deletable_runs(
             instance,
-            jobs=(names.job, names.checks_job, job_name),
+            jobs=(names.job, names.checks_job, job_name, names.of(MAINTENANCE_JOB_NAME)),
             assets=assets,
             before=dt.datetime.now(dt.UTC) - dt.timedelta(days=days),
             newest=pipeline.run_retention_runs,

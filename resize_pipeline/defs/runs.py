@@ -42,9 +42,12 @@ def in_words(counts: Mapping[str, int]) -> str:
 def selected_renditions(
     context: dg.OpExecutionContext, pipeline: PipelineResource
 ) -> list[Rendition]:
-    """Return the specs of the renditions that the run selects."""
+    """Return the specs of the renditions that the run selects.
+
+    A run that selects only the catalogue makes all of them, because rows describe renditions.
+    """
     names = {key.path[-1] for key in context.selected_asset_keys}
-    return [spec for spec in pipeline.renditions if spec.name in names]
+    return [spec for spec in pipeline.renditions if spec.name in names] or list(pipeline.renditions)
 
 
 def attempt_number(context: dg.OpExecutionContext) -> int:

@@ -199,11 +199,13 @@ class Written:
 class Uploaded:
     """The outcome of a batch without the images: counts, bytes and a few small renditions.
 
-    `originals` are the bytes of the originals that each rendition was made from.
+    `originals` are the bytes of the originals that each rendition was made from. `settled` are the
+    outcomes of all objects if there is a catalogue.
     """
 
     statuses: Counter[str] = field(default_factory=Counter[str])
     rejected: list[Settled] = field(default_factory=list[Settled])
+    settled: list[Settled] = field(default_factory=list[Settled])
     bytes_in: int = 0
     originals: Counter[str] = field(default_factory=Counter[str])
     images: Counter[str] = field(default_factory=Counter[str])
@@ -232,6 +234,7 @@ class Uploaded:
         """Add another batch's counts to these."""
         self.statuses += other.statuses
         self.rejected += other.rejected
+        self.settled += other.settled
         self.bytes_in += other.bytes_in
         self.originals += other.originals
         self.images += other.images

@@ -141,8 +141,13 @@ class Converger:
             sizes = {} if request.force else self._current(source, seen)
             needed = frozenset(spec.name for spec in self.renditions) - sizes.keys()
             if not needed:
-                known = Known(source, sizes)
-                return Settled(request, Status.CURRENT, source.etag, known=known)
+                return Settled(
+                    request,
+                    Status.CURRENT,
+                    source.etag,
+                    metadata_read=self._metadata_read(source),
+                    known=Known(source, sizes),
+                )
             size = min(source.size, self.source_max_bytes)
             if budget and not budget.take(size):
                 return Settled(request, Status.DEFERRED)
@@ -191,6 +196,16 @@ class Converger:
         if original is None:
             return self._gone(request)
         return Downloaded(request, original, frozenset(spec.name for spec in self.renditions))
+
+    def read(self, request: Request) -> Original | None:
+        """Read an original of any size that is allowed; return None if it is gone.
+
+        Raises:
+            PermanentError: it is too large, or can't be read as it is.
+            TransientError: the server stays unreachable.
+            UserError: the server refuses access.
+        """
+        return self._read(request, self.source_max_bytes)
 
     def _read(self, request: Request, max_bytes: int) -> Original | None:
         return self._retry(
@@ -306,7 +321,7 @@ class Converger:
             for settled, written in changing:
                 has_letter = settled.status is Status.REJECTED
                 request = replace(settled.request, has_dead_letter=has_letter)
-                if self._is_unchanged(settled):
+                if self.is_unchanged(settled):
                     answered.append(Confirmed(replace(settled, request=request), written))
                 elif rounds == ROUNDS_MAX:
                     answered.append(Confirmed(Settled(request, Status.BUSY), written))
@@ -323,9 +338,15 @@ class Converger:
             return True
         if settled.status is Status.MISSING and not self.delete_renditions:
             return True
-        return self._is_unchanged(settled)
+        return self.is_unchanged(settled)
 
-    def _is_unchanged(self, settled: Settled) -> bool:
+    def is_unchanged(self, settled: Settled) -> bool:
+        """Return whether the source still is as it was when the object was settled.
+
+        Raises:
+            TransientError: the server stays unreachable.
+            UserError: the server refuses access.
+        """
         # An object without an ETag can't be checked.
         if settled.status is Status.REJECTED and settled.etag is None:
             return True

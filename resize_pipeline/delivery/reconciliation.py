@@ -14,8 +14,9 @@ from functools import partial
 from typing import Protocol
 
 from resize_pipeline.delivery.requests import letter_identity, letter_key
+from resize_pipeline.delivery.row_states import ROW, RowWalk
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.renditions.objects import ObjectInfo, is_current, is_ours
+from resize_pipeline.renditions.objects import EPOCH, ObjectInfo, is_current, is_ours
 from resize_pipeline.renditions.spec import Rendition, metadata_read, reads_metadata
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
@@ -52,12 +53,14 @@ class Scope:
         window: only objects last modified from the first time on and before the second; None for
             all times.
         force: all of them, even if they lack nothing.
+        rows: their rows in the catalogue; None if there is no catalogue.
     """
 
     prefix: str = ""
     start_after: str = ""
     window: tuple[dt.datetime, dt.datetime] | None = None
     force: bool = False
+    rows: RowWalk | None = None
 
 
 def unreconciled_objects(
@@ -73,7 +76,8 @@ def unreconciled_objects(
     A run must process an object that lacks a rendition and has no dead letter, and an object that
     has a dead letter and lacks nothing, because the run that wrote the letter was killed before it
     checked the source again. With DELETE_RENDITIONS and no time window it must also process
-    renditions without a source.
+    renditions without a source. With a catalogue it must also process an object whose row is not
+    up to date, and the row of an object that is gone.
 
     Args:
         minio: the server that holds the objects.
@@ -84,7 +88,7 @@ def unreconciled_objects(
         listed: counts the images that need nothing, by reason, and the old ones.
 
     Returns:
-        Each such object, with the names of the renditions that it lacks.
+        Each such object, with the names of the renditions that it lacks, and `ROW`.
 
     Raises:
         TransientError: the server is unreachable.
@@ -111,6 +115,7 @@ def unreconciled_objects(
         listings,
         partial(_is_open, pipeline, letters, scope, listed),
         look_up,
+        rows=scope.rows,
         # A listing of one hour leaves out the sources of other hours' renditions.
         find_source=(lambda key: minio.stat(pipeline.source_bucket, key))
         if pipeline.delete_renditions and scope.window is None
@@ -126,17 +131,18 @@ def _is_open(
     item: ObjectInfo,
     lacking: Sequence[str],
 ) -> bool:
-    """Return whether a run must process an object that lacks these renditions."""
+    """Return whether a run must process an object that lacks these renditions, or its row."""
+    lacks_picture = set(lacking) - {ROW}
     key = letter_key(pipeline.source_bucket, item.key)
     if not pipeline.is_picture(item.key):
-        return not lacking and key in letters
+        return not lacks_picture and key in letters
     if scope.force:
         return True
     if not lacking:
         has_letter = key in letters
         listed[CURRENT] += not has_letter
         return has_letter
-    if letters.answers(key, identity_of(item, pipeline)):
+    if ROW not in lacking and letters.answers(key, identity_of(item, pipeline)):
         listed[ANSWERED] += 1
         return False
     return True
@@ -173,6 +179,7 @@ def unreconciled(
     look_up: Lookup,
     *,
     find_source: Callable[[str], ObjectInfo | None] | None,
+    rows: RowWalk | None = None,
 ) -> Iterator[tuple[ObjectInfo, list[str]]]:
     """Find the objects that a run must process, in one pass over all listings.
 
@@ -185,18 +192,29 @@ def unreconciled(
         look_up: stats a rendition; called when the listing has no metadata, as on servers other
             than MinIO.
         find_source: stats a source object; None to leave out renditions without a source.
+        rows: the rows of the catalogue; None if there is no catalogue.
 
     Returns:
-        Each such object, with the names of the renditions that it lacks. A rendition without a
-        source is yielded under the key that its source had.
+        Each such object, with the names of the renditions that it lacks, and `ROW` if its row is
+        not up to date. A rendition without a source is yielded under the key that its source had.
     """
     walks = [_Walk(rendition, iter(listing), look_up) for rendition, listing in listings]
     for item in source:
         yield from _orphans([walk.up_to(item) for walk in walks], look_up, find_source)
+        yield from _gone(rows, item)
         lacking = [walk.rendition.name for walk in walks if not walk.has_current(item)]
+        if rows and not rows.agrees(item):
+            lacking.append(ROW)
         if is_open(item, lacking):
             yield item, lacking
     yield from _orphans([walk.up_to(None) for walk in walks], look_up, find_source)
+    yield from _gone(rows, None)
+
+
+def _gone(rows: RowWalk | None, item: ObjectInfo | None) -> Iterator[tuple[ObjectInfo, list[str]]]:
+    """Yield the objects that have a row and are not listed before an item."""
+    for row in rows.up_to(item) if rows else ():
+        yield ObjectInfo(row.key, row.etag or "", None, 0, row.last_modified or EPOCH, None), []
 
 
 def _orphans(

@@ -40,14 +40,15 @@ def ensure_buckets(
     *,
     dry_run: bool,
 ) -> None:
-    """Create the source bucket and the renditions' buckets.
+    """Create the source bucket, the renditions' buckets, and the catalogue's if there is one.
 
     Raises:
         TransientError: MinIO is unreachable.
         UserError: a bucket belongs to another account.
     """
     refused: dict[str, RefusedError] = {}
-    for bucket in dict.fromkeys([settings.source_bucket, *(one.bucket for one in renditions)]):
+    named = [settings.source_bucket, *(one.bucket for one in renditions), settings.catalog_bucket]
+    for bucket in dict.fromkeys(filter(None, named)):
         try:
             with minio.errors(bucket):
                 if minio.client.bucket_exists(bucket):

@@ -12,6 +12,7 @@ from resize_pipeline.environment import CREDENTIALS_FILE
 from resize_pipeline.errors import UserError
 from resize_pipeline.passwords import new_secret
 from resize_pipeline.provisioning.admin import AdminError, DeniedError, Server, refusal
+from resize_pipeline.provisioning.catalog_policy import with_catalog
 from resize_pipeline.provisioning.credentials import (
     ACCESS_KEY,
     SECRET_KEY,
@@ -118,9 +119,13 @@ def user_spec(
     return UserSpec(
         name=name,
         secret=None if secret_key is None else secret_key.get_secret_value(),
-        # A server that `up` starts has no other tenants whose secrets its environment could hold.
-        policy=policy_document(
-            settings.source_bucket, renditions, sees_server=settings.runs_local_minio
+        policy=with_catalog(
+            # A server that `up` starts has no other tenants whose secrets its environment could
+            # hold.
+            policy_document(
+                settings.source_bucket, renditions, sees_server=settings.runs_local_minio
+            ),
+            settings,
         ),
         destination=destination,
         is_destination_chosen=credentials_file is not None,

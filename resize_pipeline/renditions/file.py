@@ -55,6 +55,22 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
     return tuple(renditions)
 
 
+def check_catalog_bucket(bucket: str, source_bucket: str, renditions: Sequence[Rendition]) -> None:
+    """Refuse a bucket of the catalogue that holds pictures, too.
+
+    Args:
+        bucket: CATALOG_BUCKET; empty if there is no catalogue.
+        source_bucket: SOURCE_BUCKET.
+        renditions: the specs.
+
+    Raises:
+        UserError: the bucket is that of originals or renditions.
+    """
+    if bucket and bucket in {source_bucket, *(one.bucket for one in renditions)}:
+        msg = f"CATALOG_BUCKET={bucket} is a bucket of pictures: choose one of its own"
+        raise UserError(msg)
+
+
 def _clashes(renditions: Sequence[Rendition], source_bucket: str) -> Iterator[str]:
     for one in renditions:
         if one.bucket == source_bucket:

@@ -73,10 +73,10 @@ _FIELDS_OF_FORMATS = {
 """Encoder fields that apply to some formats only."""
 
 # Dagster refuses these names for outputs (dagster/_core/definitions/utils.py, DISALLOWED_NAMES) and
-# Python's keywords, too; `raw_images` is the asset that renditions are made from.
+# Python's keywords, too; `raw_images` and `catalog` are assets.
 RESERVED_NAMES = frozenset(
     {"context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"}
-    | {"int", "str", "float", "bool", "input", "output", "type", "raw_images"}
+    | {"int", "str", "float", "bool", "input", "output", "type", "raw_images", "catalog"}
 )
 
 _REPR = reprlib.Repr()

@@ -48,6 +48,8 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     retry_s: float
     contact_sheets: bool
     contact_sheet_max_bytes: int
+    catalog_bucket: str
+    catalog_position: bool
     warnings: list[str]
 
     @classmethod

@@ -2,7 +2,10 @@
 
 import datetime as dt
 import io
+import os
 import re
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +34,7 @@ from tests.integration.test_pipeline import Pipeline
 from tests.support.certificates import issue, key_as_pem
 from tests.support.letters import current_letters
 from tests.support.pictures import decoded, detailed, encoded
-from tests.support.project import Project
+from tests.support.project import REPOSITORY, Project
 from tests.support.secured import PASSWORD, USER, Secured, secured_servers
 from tests.support.waiting import wait_until
 
@@ -614,3 +617,24 @@ def test_an_object_with_its_uploaders_own_key_is_not_missing(
     for key in ("deeper/rose.jpg", "other.jpg"):
         assert "SSE-C" in letters[f"{bucket}/{key}".encode()].error_message
     assert pipeline.get(pipeline.large, "deeper/rose.jpg") == before
+
+
+def test_the_catalogue_is_written_over_tls(secured: Secured) -> None:
+    minio = MinioResource.from_settings(
+        secured.settings(), access_key=ROOT_USER, secret_key=ROOT_PASSWORD
+    )
+    minio.client.make_bucket("catalog-of-tls")
+    # deltalake reads its trusted CAs once for each process.
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.catalog_writer", "one", "catalog-of-tls", "source"],
+        cwd=REPOSITORY,
+        env=os.environ | secured.settings().to_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert writer.stdout
+        assert writer.stdout.readline() == "committed\n"
+    finally:
+        writer.kill()
+        writer.communicate()

@@ -55,7 +55,7 @@ def download(
     pipeline: PipelineResource,
 ) -> list[Downloaded | Settled]:
     """Read the originals of a batch into memory, except those that need nothing."""
-    converger = _converger(context, minio, renderer, pipeline)
+    converger = converger_of(context, minio, renderer, pipeline)
     budget = Budget(pipeline.batch_max_bytes)
 
     def read(request: Request) -> Downloaded | Settled:
@@ -81,7 +81,7 @@ def resize(
     """
     if is_slow(context.run):
         renderer.give_way()
-    converger = _converger(context, minio, renderer, pipeline)
+    converger = converger_of(context, minio, renderer, pipeline)
     budget = Budget(pipeline.batch_max_bytes)
 
     def make(step: Downloaded | Settled) -> Resized | Settled | Confirmed:
@@ -104,7 +104,7 @@ def upload(
     pipeline: PipelineResource,
 ) -> Uploaded:
     """Write the renditions of a batch, check the sources again, and send dead letters."""
-    converger = _converger(context, minio, renderer, pipeline)
+    converger = converger_of(context, minio, renderer, pipeline)
 
     def put(step: Resized | Settled | Confirmed) -> Confirmed:
         settled, written = _uploaded(converger, step)
@@ -129,6 +129,8 @@ def upload(
         answered = converger.answer(done, send)
         for settled, written in answered:
             result.settle(settled)
+            if pipeline.catalog_bucket:
+                result.settled.append(settled)
             if written and settled.status is Status.RENDERED:
                 result.store(written)
         _pass_on(context, kafka, pipeline, [settled for settled, _ in answered])
@@ -147,7 +149,6 @@ def _pass_on(
     outcomes: Sequence[Settled],
 ) -> None:
     """Log what was rejected, and leave busy and postponed objects to later runs."""
-    busy: list[Outgoing] = []
     for settled in outcomes:
         shown = f"{settled.status} {settled.request.key!r}"
         if settled.status is Status.REJECTED:
@@ -159,13 +160,22 @@ def _pass_on(
                 f"{shown}: repeatedly overwritten while it was "
                 f"rendered, so it is sent to {pipeline.kafka_topic} again for a later run"
             )
-            key = letter_key(pipeline.source_bucket, settled.request.key)
-            busy.append((key, _again(pipeline, settled), ()))
-    # The run of its last event may have ended already, before this run's last write.
-    if busy:
-        kafka.send(pipeline.kafka_topic, busy)
+    send_again(kafka, pipeline, [one for one in outcomes if one.status is Status.BUSY])
     slow = [one.request for one in outcomes if one.status is Status.POSTPONED]
     observe_postponed(context, pipeline, as_postponed(slow))
+
+
+def send_again(
+    kafka: KafkaResource, pipeline: PipelineResource, outcomes: Sequence[Settled]
+) -> None:
+    """Announce objects again, whose source has changed and may have no run left."""
+    # The run of its last event may have ended already, before this run's last write.
+    again: list[Outgoing] = [
+        (letter_key(pipeline.source_bucket, one.request.key), _again(pipeline, one), ())
+        for one in outcomes
+    ]
+    if again:
+        kafka.send(pipeline.kafka_topic, again)
 
 
 def _uploaded(converger: Converger, step: Resized | Settled | Confirmed) -> Confirmed:
@@ -178,12 +188,13 @@ def _uploaded(converger: Converger, step: Resized | Settled | Confirmed) -> Conf
             return step
 
 
-def _converger(
+def converger_of(
     context: dg.OpExecutionContext,
     minio: MinioResource,
     renderer: RendererResource,
     pipeline: PipelineResource,
 ) -> Converger:
+    """Return what makes renditions current, as the run's resources and settings have it."""
     return Converger(
         store=minio,
         renderer=SharedRenderer(renderer, render_time(context, pipeline)),

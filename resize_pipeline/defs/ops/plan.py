@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import dagster as dg
 
+from resize_pipeline.defs.catalog import row_walk
 from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.names import LAG_TAG, LEFT_AFTER_TAG, LEFT_TAG, Names
 from resize_pipeline.defs.ops.config import LISTED_MAX_OBJECTS, PlanConfig
@@ -33,6 +34,7 @@ from resize_pipeline.delivery.requests import (
     letter_key,
     with_dead_letters,
 )
+from resize_pipeline.delivery.row_states import ROW
 from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value, position_key
@@ -244,6 +246,9 @@ def _listed(
         force=config.force,
     )
     renditions = selected_renditions(context, pipeline)
+    # Rows describe all renditions, so a run that makes only some of them leaves the rows alone.
+    if pipeline.catalog_bucket and len(renditions) == len(pipeline.renditions):
+        scope = replace(scope, rows=row_walk(minio, pipeline, scope))
     found = unreconciled_objects(minio, pipeline, letters, renditions, scope, planned.listed)
     last = ""
     for number, (item, lacking) in enumerate(found):
@@ -251,7 +256,7 @@ def _listed(
             planned.left_after = last
             return
         last = item.key
-        if config.reconcile and lacking and pipeline.is_picture(item.key):
+        if config.reconcile and set(lacking) - {ROW} and pipeline.is_picture(item.key):
             planned.lacking.append(item)
         yield Request(item.key, item.size)
     # The runs that a follow-up run continues have succeeded, so it covers their objects, too.

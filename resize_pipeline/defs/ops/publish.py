@@ -28,7 +28,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
 
     @dg.op(
         out={rendition.name: dg.Out(dg.Nothing, is_required=False) for rendition in renditions},
-        tags={PRIORITY_TAG: "4"},
+        tags={PRIORITY_TAG: "5"},
     )
     def publish(
         context: dg.OpExecutionContext,

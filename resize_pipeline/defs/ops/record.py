@@ -1,0 +1,82 @@
+"""The step of a run that writes the catalogue, after its batches."""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from resize_pipeline.catalog.recording import Recorded, Recorder
+from resize_pipeline.catalog.rows import Terms
+from resize_pipeline.catalog.source import RunSource
+from resize_pipeline.defs.catalog import catalog_table
+from resize_pipeline.defs.ops.batch import converger_of, send_again
+from resize_pipeline.defs.partitions import TimePartitions, partition_keys
+from resize_pipeline.defs.runs import in_words, one_line_failures
+from resize_pipeline.delivery.batches import Plan, Uploaded
+from resize_pipeline.instance.internals import PRIORITY_TAG
+from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.minio import MinioResource
+from resize_pipeline.resources.pipeline import PipelineResource
+from resize_pipeline.resources.renderer import RendererResource
+
+CATALOG = "catalog"
+
+
+def build_record(partitions: TimePartitions) -> dg.OpDefinition:
+    """Build the step; it passes the plan and the outcomes on to `publish`."""
+
+    @dg.op(
+        out={
+            "planned": dg.Out(Plan, is_required=False),
+            "recorded": dg.Out(list, is_required=False),
+            CATALOG: dg.Out(dg.Nothing, is_required=False),
+        },
+        tags={PRIORITY_TAG: "4"},
+    )
+    def record(  # noqa: PLR0913, PLR0917  Most of them are resources.
+        context: dg.OpExecutionContext,
+        planned: Plan,
+        uploaded: list[Uploaded],
+        kafka: KafkaResource,
+        minio: MinioResource,
+        renderer: RendererResource,
+        pipeline: PipelineResource,
+    ) -> Iterator[dg.Output[Any]]:
+        """Write a row for each object of the run, in one commit."""
+        outcomes = [settled for batch in uploaded for settled in batch.settled]
+        table = catalog_table(minio, pipeline)
+        recorder = Recorder(
+            table.newest,
+            RunSource(converger_of(context, minio, renderer, pipeline), renderer),
+            Terms(
+                bucket=pipeline.source_bucket,
+                renditions=pipeline.renditions,
+                run=context.run.run_id,
+                partition_of=partition_keys(partitions, dt.datetime.now(dt.UTC)),
+                keeps_position=pipeline.catalog_position,
+                keeps_renditions=not pipeline.delete_renditions,
+            ),
+            pipeline.retry_s,
+        )
+        with one_line_failures(context):
+            done = recorder.record(outcomes) if outcomes else Recorded()
+            send_again(kafka, pipeline, done.overtaken)
+        for one in done.overtaken:
+            context.log.info(f"{one.request.key!r} has changed meanwhile: left to a later run")
+        statuses = Counter(row.status for row in done.rows)
+        context.log.info(f"rows of the catalogue: {in_words(statuses) or 'none'}")
+        metadata = {"rows": len(done.rows), **statuses, "uri": table.uri}
+        if done.version is not None:
+            metadata["version"] = done.version
+        # A run that selects only the catalogue has no reader of the others.
+        for output in (
+            dg.Output(planned, "planned"),
+            dg.Output(uploaded, "recorded"),
+            dg.Output(None, CATALOG, metadata=metadata),
+        ):
+            if output.output_name in context.selected_output_names:
+                yield output
+
+    return record
