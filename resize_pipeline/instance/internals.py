@@ -75,7 +75,7 @@ from dagster._core.storage.tags import (
 # The last heartbeat of the daemon is queried by the daemon's type.
 from dagster._daemon.daemon import SensorDaemon
 
-# `up --workers` waits for its code server, and the launcher asks it about a run.
+# `up` waits for its code server, and the launcher asks it about a run.
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClassData

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -14,6 +15,7 @@ from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import UserError
 from resize_pipeline.instance.daemons import running_daemon
 from resize_pipeline.instance.open import INSTANCE_FILE, dagster_environment, open_instance
+from resize_pipeline.local.code_server import plain_code_server, warm_code_server
 from resize_pipeline.local.dagster import dagster_services, workspace_file
 from resize_pipeline.local.processes.ports import check_free
 from resize_pipeline.local.processes.state import read_state
@@ -29,7 +31,6 @@ from resize_pipeline.local.stack import (
 )
 from resize_pipeline.local.workers import (
     check_workers,
-    code_server_service,
     server_services,
     worker_services,
     write_instance_file,
@@ -90,7 +91,7 @@ def running_pipeline(
         settings: which servers are local, and the addresses of all others.
         say: called with each line about the progress, because the first start takes minutes.
         workers: number of warm workers that execute the runs, with the instance in deploy/celery;
-            0 for the instance in this folder, whose code server starts a process for each run.
+            0 for the instance in this folder, where a process is forked for each run.
 
     Raises:
         UserError: a port is taken, a file is missing, or a server refuses a necessary request.
@@ -121,11 +122,15 @@ def running_pipeline(
             os.environ.update(variables)
             _create_storage(settings)
             say(f"starting {workers} workers and Dagster")
-            code_server, workspace = code_server_service(settings, Path(sockets))
+            code_server, workspace = plain_code_server(settings, Path(sockets))
             workspaces.append(workspace)
             supervisor.start([*worker_services(settings, workers), code_server])
         else:
             say("starting Dagster")
+            if sys.platform == "linux":
+                code_server, workspace = warm_code_server(settings, Path(sockets))
+                workspaces.append(workspace)
+                supervisor.start([code_server])
         supervisor.start(dagster_services(settings, *workspaces))
         yield Pipeline(supervisor, settings)
 

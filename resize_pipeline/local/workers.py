@@ -1,4 +1,4 @@
-"""Warm workers, with a code server, a broker and a database, as services of the supervisor."""
+"""Warm workers, with a broker and a database, as services of the supervisor."""
 
 import functools
 import os
@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
 from dotenv import set_key
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.instance.internals import DagsterGrpcClient, DagsterUserCodeUnreachableError
 from resize_pipeline.instance.open import INSTANCE_FILE
 from resize_pipeline.local.dagster import child_environment
 from resize_pipeline.local.processes.ports import free_port
@@ -24,8 +22,6 @@ from resize_pipeline.passwords import new_secret
 from resize_pipeline.settings import Settings
 
 HOME = Path("deploy/celery")
-LOCATION_NAME = "resize_pipeline"
-"""Must equal the name in workspace.yaml: Dagster stores the sensor's cursor under it."""
 PROBE_TIMEOUT_S = 0.8
 KEPT_IN = "workers.password"
 
@@ -104,56 +100,6 @@ def worker_services(settings: Settings, count: int) -> list[Service]:
         )
         for name in (f"worker{number}" for number in range(1, count + 1))
     ]
-
-
-def code_server_service(settings: Settings, folder: Path) -> tuple[Service, Path]:
-    """Prepare the code server that webserver and daemon share.
-
-    Workers execute the runs, so no run ends with the code server. It has loaded the definitions
-    before the daemon starts, and it saves the daemon from starting a new code server every minute,
-    which costs seconds of CPU time.
-
-    Args:
-        settings: what the definitions are built from.
-        folder: the folder of its socket; only this user may enter it, as there is no password.
-
-    Returns:
-        The service, and a workspace file that names it. Dagster reads it after the project's own
-        workspace.yaml, which may have other code locations.
-
-    Raises:
-        UserError: this folder has no Dagster instance.
-    """
-    local_dir = settings.local_dir.absolute()
-    # A socket's path has at most 107 bytes (unix(7)), and LOCAL_DIR may be longer.
-    address = str(folder / "grpc")
-    workspace = local_dir / "dagster" / "workspace.yaml"
-    workspace.parent.mkdir(parents=True, exist_ok=True)
-    location = {"socket": address, "location_name": LOCATION_NAME}
-    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
-    service = Service(
-        name="code-server",
-        argv=[
-            *(sys.executable, "-m", "dagster", "api", "grpc", "--socket", address),
-            *("--module-name", "resize_pipeline.definitions", "--location-name", LOCATION_NAME),
-        ],
-        env=child_environment(settings),
-        cwd=local_dir / "dagster",
-        log_file=local_dir / "logs" / "code-server.log",
-        ready=functools.partial(code_server_answers, address),
-        version=version("dagster"),
-        restarts=True,
-    )
-    return service, workspace
-
-
-def code_server_answers(address: str) -> bool:
-    """Return whether a code server has loaded the definitions."""
-    try:
-        DagsterGrpcClient(socket=address).ping("")
-    except DagsterUserCodeUnreachableError:
-        return False
-    return True
 
 
 def worker_answers(broker: str, name: str) -> bool:

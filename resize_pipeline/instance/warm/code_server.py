@@ -69,8 +69,10 @@ class CodeServerTask:
     def __call__(self) -> None:
         """Serve until SIGTERM, which comes when the loader ends."""
         ending = threading.Event()
-        # Requests that are being answered are finished, among them that for the reload.
-        signal.signal(signal.SIGTERM, lambda _number, _frame: ending.set())
+        # Requests that are being answered are finished, among them that for the reload. Dagster
+        # copies the handler of SIGINT to SIGTERM whenever it runs user code.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: ending.set())
         end_with_parent(self._parent)
         path = self._spec.code_server
         assert path  # noqa: S101 - the loader starts it only then

@@ -80,6 +80,7 @@ class Loader:
     def _load(self) -> str | None:
         """Load the definitions; return why runs can't be forked from them, or None."""
         target = dg.deserialize_value(self._spec.target, LoadableTargetOrigin)
+        imported = set(sys.modules)
         try:
             if self._spec.instance_ref:
                 loader = dg.deserialize_value(self._spec.instance_ref, InstanceRef).secrets_loader
@@ -88,6 +89,9 @@ class Loader:
             LoadedRepositories(target, None, [], None, code_location_name=self._spec.location_name)
         except Exception as error:  # noqa: BLE001 - whatever user code raises
             traceback.print_exc()
+            # What was half imported would hide the error from the code server.
+            for name in sys.modules.keys() - imported:
+                del sys.modules[name]
             cause = error.__cause__ or error
             reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:REASON_MAX]
             return f"its definitions can't be loaded: {reason}"
