@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     """Maximum number of events in a run that the sensor requests."""
     run_max_bytes: Annotated[int, Field(ge=1)] = 4096 * MIB
     """Maximum total size of the originals in a run that the sensor requests."""
-    run_min_interval_s: Annotated[float, Field(ge=0)] = 60.0
+    run_min_interval_s: Annotated[float, Field(ge=0)] = 10.0
     """Seconds after which a run with less than a full batch may follow, once RUN_BURST is used."""
     run_burst: Annotated[int, Field(ge=1)] = 6
     """Runs with less than a full batch that may be requested at once after a pause."""
