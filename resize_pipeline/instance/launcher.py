@@ -25,13 +25,17 @@ from resize_pipeline.instance.internals import (
 )
 from resize_pipeline.instance.warm.client import LaunchError, UnservedError, WarmProcesses, home_of
 from resize_pipeline.instance.warm.identity import PROCESS_TAG, Found, RunProcess
-from resize_pipeline.instance.warm.wire import Request
+from resize_pipeline.instance.warm.wire import CodeServerAddress, Request
 
 TIMEOUT_S = 10
 AWAY_MAX_S = 150.0
 """How long a code server may be unreachable before its runs count as lost. Dagster tries only once
 to retry a lost run, and abandons it if there is no code server to do so: the daemon looks every
 60 s for code servers that need a restart, and starting one takes up to 60 s."""
+
+
+SERVERS_MAX = 1000
+"""Most runs whose code server is remembered: more than are ever under way."""
 
 
 class CheckedRunLauncher(dg.DefaultRunLauncher):
@@ -75,6 +79,17 @@ class CheckedRunLauncher(dg.DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.FAILED, "its code server does not run it any more")
 
 
+def code_server_of(context: LaunchRunContext) -> CodeServerAddress | None:
+    """Return the address of the code server of a run's code location."""
+    origin = context.dagster_run.remote_job_origin
+    if context.workspace is None or origin is None:
+        return None
+    client = getattr(context.workspace.get_code_location(origin.location_name), "client", None)
+    if client is None:
+        return None
+    return CodeServerAddress(host=client.host, port=client.port, socket=client.socket)
+
+
 class WarmRunLauncher(CheckedRunLauncher):
     """The `run_launcher` of dagster.yaml.
 
@@ -85,6 +100,7 @@ class WarmRunLauncher(CheckedRunLauncher):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._processes = WarmProcesses()
+        self._servers: dict[str, CodeServerAddress | None] = {}
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start a run.
@@ -99,8 +115,13 @@ class WarmRunLauncher(CheckedRunLauncher):
             super().launch_run(context)
             return
         ref = dg.serialize_value(self._instance.get_ref())
+        server = code_server_of(context)
+        self._servers[run.run_id] = server
+        if len(self._servers) > SERVERS_MAX:
+            del self._servers[next(iter(self._servers))]
+        request = Request(run_id=run.run_id, instance_ref=ref, code_server=server)
         try:
-            self._processes.start_run(home, Request(run_id=run.run_id, instance_ref=ref))
+            self._processes.start_run(home, request)
         except UnservedError as error:
             self._instance.report_engine_event(
                 f"The code server starts this run, because {error}", run, cls=type(self)
@@ -138,6 +159,14 @@ class WarmRunLauncher(CheckedRunLauncher):
         found = process.find()
         if found is Found.ALIVE:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
+        server = self._servers.get(run.run_id)
+        if server and not server.answers():
+            # Only a code server can repeat the run, and Dagster asks for that once.
+            since = self._away_since.setdefault(run.run_id, time.monotonic())
+            if time.monotonic() - since < AWAY_MAX_S:
+                return CheckRunHealthResult(WorkerStatus.RUNNING)
+        self._away_since.pop(run.run_id, None)
+        self._servers.pop(run.run_id, None)
         if found is Found.ELSEWHERE:
             return CheckRunHealthResult(
                 WorkerStatus.FAILED, "its process belonged to another container, or to another boot"

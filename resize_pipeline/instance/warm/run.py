@@ -78,7 +78,14 @@ class Burial:
         self._code = code
 
     def __call__(self) -> None:
-        """Report the failure, unless the run has ended."""
+        """Report the failure, unless the run has ended.
+
+        Dagster asks a code server once to repeat the run. While there is none, the failure is left
+        to run monitoring.
+        """
+        server = self._request.code_server
+        if server and not server.answers():
+            return
         ref = dg.deserialize_value(self._request.instance_ref, InstanceRef)
         with dg.DagsterInstance.from_ref(ref) as instance:
             run = instance.get_run_by_id(self._request.run_id)

@@ -22,16 +22,41 @@ class WireError(Exception):
     """The other side ended, is late, or sent something else than a message."""
 
 
+class CodeServerAddress(BaseModel):
+    """Where a code server listens."""
+
+    host: str
+    port: int | None
+    socket: str | None
+
+    def answers(self) -> bool:
+        """Return whether it does."""
+        # Large, and a process that only listens needs it later.
+        from resize_pipeline.instance.internals import (  # noqa: PLC0415
+            DagsterGrpcClient,
+            DagsterUserCodeUnreachableError,
+        )
+
+        client = DagsterGrpcClient(host=self.host, port=self.port, socket=self.socket)
+        try:
+            client.ping("")
+        except DagsterUserCodeUnreachableError:
+            return False
+        return True
+
+
 class Request(BaseModel):
     """Starts a run.
 
     Attributes:
         run_id: the run.
         instance_ref: the Dagster instance, as Dagster serializes it.
+        code_server: who could repeat the run.
     """
 
     run_id: str
     instance_ref: str
+    code_server: CodeServerAddress | None = None
 
 
 class Answer(BaseModel):
