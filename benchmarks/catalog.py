@@ -99,10 +99,12 @@ def measure(table: CatalogTable, rows: int) -> None:
 
     def fill() -> None:
         for start in range(0, rows, CHUNK):
-            newest().merge([row(number) for number in range(start, min(start + CHUNK, rows))])
+            newest().merge(
+                [row(number) for number in range(start, min(start + CHUNK, rows))], replaces=False
+            )
 
     def commit(first: int, count: int) -> None:
-        newest().merge([row(number) for number in range(first, first + count)])
+        newest().merge([row(number) for number in range(first, first + count)], replaces=False)
 
     def commits() -> None:
         for number in range(RUNS):
@@ -110,7 +112,7 @@ def measure(table: CatalogTable, rows: int) -> None:
 
     def overwritten() -> None:
         some = [row(number) for number in range(0, rows, rows // RUN)]
-        newest().merge([replace(one, etag="another") for one in some])
+        newest().merge([replace(one, etag="another") for one in some], replaces=True)
 
     def asked(question: str) -> None:
         catalog = newest().table.scan()  # noqa: F841  DuckDB finds it by its name.

@@ -36,8 +36,12 @@ class Snapshot(Protocol):
         """Return the rows of these keys."""
         ...
 
-    def merge(self, rows: Sequence[Row]) -> int:
+    def merge(self, rows: Sequence[Row], *, replaces: bool) -> int:
         """Replace rows by key and add new ones in one commit; return the version it made.
+
+        Args:
+            rows: the rows.
+            replaces: whether this version has rows of any of their keys.
 
         Raises:
             ConflictError: this version is not the newest one any more.
@@ -139,7 +143,8 @@ class Recorder:
             rows[key] for key in rows if key in self._left and rows[key].differs(before.get(key))
         ]
         if changed:
-            self._recorded.version = snapshot.merge(changed)
+            replaces = any(row.key in before for row in changed)
+            self._recorded.version = snapshot.merge(changed, replaces=replaces)
         self._recorded.rows = changed
 
     def _describe(self, keys: Sequence[str]) -> None:

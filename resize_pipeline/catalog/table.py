@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arro3.core import Array, DataType, Field, RecordBatch, Schema, Table, list_array, struct_array
-from deltalake import CommitProperties, DeltaTable, QueryBuilder
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from resize_pipeline.catalog.recording import ConflictError
@@ -183,8 +183,12 @@ class TableSnapshot:
         for row in self._select(query):
             yield RowState(**row)
 
-    def merge(self, rows: Sequence[Row]) -> int:
+    def merge(self, rows: Sequence[Row], *, replaces: bool) -> int:
         """Replace rows by key and add new ones in one commit.
+
+        Args:
+            rows: the rows.
+            replaces: whether this version has rows of any of their keys. If not, no row is read.
 
         Returns:
             The version that it made.
@@ -193,14 +197,19 @@ class TableSnapshot:
             ConflictError: this version is not the newest one any more.
             TransientError: the server is unreachable.
         """
+        batches = Table.from_batches([_batch(rows)])
+        # Delta would also commit after others' inserts, which could be of the same keys.
+        commit = CommitProperties(max_commit_retries=0)
         with self.catalog.errors():
+            if not replaces:
+                write_deltalake(self.table, batches, mode="append", commit_properties=commit)
+                return self.table.version()
             self.table.merge(
-                Table.from_batches([_batch(rows)]),
+                batches,
                 predicate="t.bucket = s.bucket and t.key = s.key",
                 source_alias="s",
                 target_alias="t",
-                # Delta would also commit after others' inserts, which could be of the same keys.
-                commit_properties=CommitProperties(max_commit_retries=0),
+                commit_properties=commit,
             ).when_matched_update_all().when_not_matched_insert_all().execute()
         return self.table.version()
 

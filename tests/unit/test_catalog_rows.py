@@ -140,7 +140,8 @@ class FakeSnapshot:
     def rows(self, keys: Sequence[str]) -> Mapping[str, Row]:
         return {key: self.seen[key] for key in keys if key in self.seen}
 
-    def merge(self, rows: Sequence[Row]) -> int:
+    def merge(self, rows: Sequence[Row], *, replaces: bool) -> int:
+        assert replaces == any(row.key in self.seen for row in rows)
         act, self.table.before_merge = self.table.before_merge, None
         if act:
             act()
