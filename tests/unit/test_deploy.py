@@ -1,4 +1,4 @@
-"""What is in deploy/ for containers: nothing here was run, so all that can be compared is."""
+"""What is in deploy/ for containers, as far as it shows without a container engine."""
 
 import json
 import re
@@ -175,7 +175,7 @@ def test_the_workspace_names_the_code_server_and_the_location_that_has_the_curso
     assert command[command.index("--port") + 1] == str(server["port"])
     assert command[command.index("--module-name") + 1] == ours["python_module"]["module_name"]
     health = SERVICES[server["host"]]["healthcheck"]["test"]
-    assert health[health.index("--port") + 1] == str(server["port"])
+    assert f'"127.0.0.1:{server["port"]}"' in health[-1]
 
 
 def test_images_are_pinned_and_agree_with_what_the_local_stack_runs() -> None:
@@ -269,13 +269,12 @@ FILES = [path for path in DEPLOY.rglob("*") if path.is_file()]
 @pytest.mark.parametrize(
     "path",
     [
-        *(DEPLOY / name for name in ("README.md", "Dockerfile", "minio/Dockerfile")),
-        COMPOSE_FILE,
+        DEPLOY / "README.md",
         *(DEPLOY / "kubernetes").glob("*.yaml"),
     ],
     ids=lambda path: path.relative_to(DEPLOY).as_posix(),
 )
-def test_each_file_says_that_it_was_validated_and_not_run(path: Path) -> None:
+def test_what_was_never_run_says_so(path: Path) -> None:
     assert "alidated, not run" in path.read_text()
 
 

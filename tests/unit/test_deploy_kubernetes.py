@@ -160,6 +160,9 @@ def test_selectors_and_mounts_find_what_they_name(manifest: dict[str, Any]) -> N
         ports = {port["name"] for one in containers(manifest) for port in one["ports"]}
         assert {port["targetPort"] for port in service["ports"]} <= ports
     claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
+    for volume in spec["template"]["spec"].get("volumes", []):
+        assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in OBJECTS
+        claims.add(volume["name"])
     mounts = {m["name"] for one in containers(manifest) for m in one.get("volumeMounts", [])}
     assert mounts == claims
 

@@ -92,6 +92,6 @@ def test_changed_jars_in_the_cache_are_replaced_and_changed_downloads_refused(
 
     monkeypatch.setattr(kafka, "_download", download)
     with pytest.raises(UserError, match=r"not what is pinned in kafka\.sha256"):
-        kafka._jars()
+        kafka.kafka_jars()
     assert "because in the cache there are other files" in capsys.readouterr().err
     assert not target.exists()

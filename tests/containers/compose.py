@@ -1,0 +1,123 @@
+"""Brings a compose file up as it stands, by podman-compose.
+
+Podman 4.3 can't wait for a service's health, and without systemd nothing runs the health checks.
+Here services are started in the order of `depends_on`, and their own checks run until they pass.
+Nor does its cleanup start a killed service again, which is done here as the restart policy says.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.containers.engine import Engine
+
+HEALTHY_S = 180
+ATTEMPTS = 4
+NO_ANSWER = "i/o timeout"
+
+
+@dataclass
+class Deployment:
+    """The services of a compose file, in a network of their own."""
+
+    engine: Engine
+    network: str
+    file: Path
+    environment_file: Path
+    services: Mapping[str, Mapping[str, Any]]
+    name: str
+    profile: str | None = None
+
+    def compose(self, *arguments: str, timeout: float = 300) -> str:
+        """Run podman-compose."""
+        program = shutil.which("podman-compose", path=os.environ["CONTAINERS_BIN"])
+        assert program, "`make test-containers` installs podman-compose"
+        profile = ("--profile", self.profile) if self.profile else ()
+        return self.engine.run(
+            [
+                *(program, "--env-file", self.environment_file, "--file", self.file),
+                *("--in-pod=false", *profile, *arguments),
+            ],
+            network=self.network,
+            cwd=self.file.parent,
+            timeout=timeout,
+        )
+
+    def podman(self, *arguments: str, timeout: float = 300) -> str:
+        """Run podman in the deployment's network."""
+        return self.engine.podman(*arguments, network=self.network, timeout=timeout)
+
+    def container(self, service: str) -> str:
+        """Return the name of a service's container."""
+        return f"{self.name}_{service}_1"
+
+    def order(self) -> Iterator[str]:
+        """Return the services, each after those that it depends on."""
+        done: list[str] = []
+        while len(done) < len(self.services):
+            free = [
+                name
+                for name, one in self.services.items()
+                if name not in done and set(one.get("depends_on", {})) <= set(done)
+            ]
+            assert free, f"in a circle: {self.services.keys() - set(done)}"
+            yield from free
+            done += free
+
+    def up(self) -> None:
+        """Start everything and wait until it is healthy."""
+        for service in self.order():
+            self.compose("up", "--detach", "--no-build", "--no-deps", service)
+            if self.services[service].get("restart") == "no":
+                self._wait_done(service)
+            else:
+                self.wait_healthy(service)
+
+    def _wait_done(self, service: str) -> None:
+        """Wait until a service that ends has ended well."""
+        for _ in range(ATTEMPTS):
+            if self.podman("wait", self.container(service)).strip() == "0":
+                return
+            # Podman's name server sometimes leaves a question without an answer.
+            assert NO_ANSWER in self.logs(service), self.logs(service)
+            self.podman("start", self.container(service))
+        raise AssertionError(self.logs(service))
+
+    def is_healthy(self, service: str) -> bool:
+        """Run the service's own health check once."""
+        command = ("podman", "healthcheck", "run", self.container(service))
+        answer = self.engine.run(command, network=self.network, check=False, timeout=60)
+        running = self.engine.run(
+            ("podman", "inspect", "--format", "{{.State.Running}}", self.container(service)),
+            check=False,
+        )
+        return running.strip() == "true" and "unhealthy" not in answer and "rror" not in answer
+
+    def wait_healthy(self, service: str) -> None:
+        """Wait until the service's health check passes."""
+        deadline = time.monotonic() + HEALTHY_S
+        while not self.is_healthy(service):
+            assert time.monotonic() < deadline, f"{service}: {self.logs(service)}"
+            time.sleep(1)
+
+    def logs(self, service: str) -> str:
+        """Return the end of what a service wrote."""
+        return self.podman("logs", "--tail", "60", self.container(service))
+
+    def kill(self, service: str) -> None:
+        """Kill a service's main process, as the kernel does when memory runs out."""
+        [found] = json.loads(self.podman("inspect", self.container(service)))
+        assert found["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+        self.engine.run(["kill", "-KILL", str(found["State"]["Pid"])])
+        self.podman("wait", self.container(service))
+        self.podman("start", self.container(service))
+
+    def down(self) -> None:
+        """Stop everything and delete its data."""
+        self.compose("stop", timeout=600)
+        self.compose("down", "--volumes", timeout=600)
