@@ -1,13 +1,18 @@
 """Encodes frames in memory as a picture file."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from PIL import ExifTags, Image
 
-from resize_pipeline.renditions.spec import Rendition
+from resize_pipeline.imaging import jpegli
+from resize_pipeline.imaging.decoding import open_picture
+from resize_pipeline.imaging.quality import TYPICAL, find_quality
+from resize_pipeline.imaging.similarity import Reference
+from resize_pipeline.renditions.spec import DEFAULT_QUALITY, Rendition
 
 ANIMATED = frozenset({"AVIF", "GIF", "WEBP"})
 """Formats whose animations are read and written."""
@@ -119,11 +124,71 @@ def encode(
         exif: EXIF tags to embed.
         coding: options of Pillow's encoder that override the spec's.
     """
-    options = _options(picture_format, rendition) | coding
+    embedded: dict[str, Any] = {}
     if icc_profile is not None:
-        options["icc_profile"] = icc_profile
+        embedded["icc_profile"] = icc_profile
     if exif is not None and picture_format != "GIF":
-        options["exif"] = exif
+        embedded["exif"] = exif
+    first = frames[0]
+    is_by_jpegli = (
+        rendition.jpeg_encoder == "jpegli"
+        and (picture_format, first.mode) == ("JPEG", "RGB")
+        and not coding
+    )
+
+    def coded(quality: int, *, is_still: bool = timing is None) -> bytes:
+        if is_by_jpegli:
+            return jpegli.encode(first, quality, icc_profile=icc_profile, exif=exif)
+        options = _options(picture_format, rendition, quality) | embedded | coding
+        if is_still:
+            return _saved([first], picture_format, options, None)
+        return _saved(frames, picture_format, options, timing)
+
+    target = rendition.quality
+    if isinstance(target, int):
+        return coded(target)
+    if picture_format not in TYPICAL or rendition.lossless or coding:
+        return coded(DEFAULT_QUALITY)
+    quality, still = _reaching(
+        target.ssim, first, picture_format, rendition.background, partial(coded, is_still=True)
+    )
+    return still if timing is None else coded(quality)
+
+
+def _reaching(
+    ssim: float,
+    image: Image.Image,
+    picture_format: str,
+    background: str,
+    coded: Callable[[int], bytes],
+) -> tuple[int, bytes]:
+    """Return the quality at which an image reaches a similarity, and what it then is."""
+    reference = Reference(fit_for_format(image, "JPEG", background).convert("L"))
+    results: dict[int, bytes] = {}
+
+    def lost_at(quality: int) -> float:
+        results[quality] = coded(quality)
+        return 1 - reference.similarity(_luma(results[quality], image.size, background))
+
+    quality = find_quality(picture_format, ssim, lost_at)
+    return quality, results[quality]
+
+
+def _luma(data: bytes, size: tuple[int, int], background: str) -> Image.Image:
+    """Decode what was just encoded, flattened onto the background, in mode L."""
+    # Coded frames are padded to whole blocks.
+    image = open_picture(data, max_pixels=(size[0] + 64) * (size[1] + 64))
+    # Spares the decoder the colours of a JPEG.
+    image.draft("L", image.size)
+    return fit_for_format(image, "JPEG", background).convert("L")
+
+
+def _saved(
+    frames: Sequence[Image.Image],
+    picture_format: str,
+    options: dict[str, Any],
+    timing: Timing | None,
+) -> bytes:
     if timing is not None:
         options |= _pace(timing, picture_format)
         if any("A" in frame.getbands() for frame in frames):
@@ -170,19 +235,19 @@ def timing_of(durations: Sequence[int], loop: object, source_format: str) -> Tim
     )
 
 
-def _options(picture_format: str, rendition: Rendition) -> dict[str, Any]:
+def _options(picture_format: str, rendition: Rendition, quality: int) -> dict[str, Any]:
     effort = rendition.effort
     match picture_format:
         case "JPEG":
-            return {"quality": rendition.quality, "progressive": rendition.progressive}
+            return {"quality": quality, "progressive": rendition.progressive}
         case "PNG":
             return {"compress_level": PNG_EFFORT if effort is None else effort}
         case "WEBP":
             method = {} if effort is None else {"method": effort * _WEBP_METHOD_MAX // _EFFORT_MAX}
-            return {"quality": rendition.quality, "lossless": rendition.lossless, **method}
+            return {"quality": quality, "lossless": rendition.lossless, **method}
         case "AVIF":
             speed = {} if effort is None else {"speed": _EFFORT_MAX - effort}
-            return {"quality": rendition.quality, **speed}
+            return {"quality": quality, **speed}
         case "TIFF":
             return {"compression": "tiff_lzw"}
         case _:

@@ -1,6 +1,7 @@
 """Reads the spec file, and checks what a single spec cannot: that no two renditions overlap."""
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import chain, combinations, islice
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
         except ValidationError as error:
             problems += [f"rendition {shown(name)}, {problem}" for problem in _problems(error)]
     clashes = _clashes(renditions, source_bucket)
-    found = list(islice(chain(problems, clashes), PROBLEMS_MAX + 1))
+    found = list(islice(chain(problems, _missing(renditions), clashes), PROBLEMS_MAX + 1))
     if found:
         more = "; and more" * (len(found) > PROBLEMS_MAX)
         msg = f"{path}: {'; '.join(found[:PROBLEMS_MAX])}{more}"
@@ -69,6 +70,16 @@ def check_catalog_bucket(bucket: str, source_bucket: str, renditions: Sequence[R
     if bucket and bucket in {source_bucket, *(one.bucket for one in renditions)}:
         msg = f"CATALOG_BUCKET={bucket} is a bucket of pictures: choose one of its own"
         raise UserError(msg)
+
+
+def _missing(renditions: Sequence[Rendition]) -> Iterator[str]:
+    """Describe what the renditions need and this installation lacks."""
+    for one in renditions:
+        if one.jpeg_encoder == "jpegli" and find_spec("pyjpegli") is None:
+            yield (
+                f"rendition {one.name!r}, jpeg_encoder: 'jpegli' is not installed here, run "
+                "pip install 'resize-pipeline[jpegli]', or remove the field"
+            )
 
 
 def _clashes(renditions: Sequence[Rendition], source_bucket: str) -> Iterator[str]:

@@ -68,9 +68,14 @@ _FIELDS_OF_FORMATS = {
     "quality": ("jpeg", "webp", "avif"),
     "lossless": ("webp",),
     "progressive": ("jpeg",),
+    "jpeg_encoder": ("jpeg",),
     "effort": ("png", "webp", "avif"),
 }
 """Encoder fields that apply to some formats only."""
+
+_LATER_FIELDS = frozenset({"jpeg_encoder"})
+"""Fields that count in a digest only with another value than their default, so that the renditions
+from before they existed stay current."""
 
 # Dagster refuses these names for outputs (dagster/_core/definitions/utils.py, DISALLOWED_NAMES) and
 # Python's keywords, too; `raw_images` and `catalog` are assets.
@@ -87,6 +92,41 @@ _FRACTION = r"(0(\.\d{1,6})?|1(\.0{1,6})?|\.\d{1,6})"
 _POINT = re.compile(f"{_FRACTION},{_FRACTION}")
 _COLOUR = re.compile(r"#[0-9a-f]{6}([0-9a-f]{2})?", re.IGNORECASE)
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+DEFAULT_QUALITY, QUALITY_MAX = 80, 100
+
+SSIM_MIN, SSIM_MAX = 0.8, 0.999
+"""Range of a target of quality: visibly damaged, and more than the largest quality reaches."""
+
+
+class SsimTarget(BaseModel):
+    """A quality told by its result.
+
+    Attributes:
+        ssim: the least structural similarity to the pixels that are encoded
+            (`imaging/similarity.py`).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ssim: float
+
+
+def _checked_quality(value: object) -> int | SsimTarget:
+    match value:
+        case SsimTarget() as target:
+            return target
+        case {"ssim": float(ssim), **others} if not others and SSIM_MIN <= ssim <= SSIM_MAX:
+            return SsimTarget(ssim=ssim)
+        case int(number) if not isinstance(value, bool) and 1 <= number <= QUALITY_MAX:
+            return number
+        case _:
+            msg = (
+                f"must be an integer from 1 to {QUALITY_MAX}, or {{ssim: S}} with S from "
+                f"{SSIM_MIN} to {SSIM_MAX}"
+            )
+            raise ValueError(msg)
 
 
 def _checked_name(value: str) -> str:
@@ -165,9 +205,10 @@ class Rendition(BaseModel):
             from the top left, or `focal-point`: the fractions in the object's metadata, if any.
         enlarge: whether a picture smaller than the box is enlarged.
         format: output format; `same` is the source's own.
-        quality: quality of lossy encoders, 1 to 100.
+        quality: quality of lossy encoders, 1 to 100, or the similarity that it must reach.
         lossless: whether WebP is written without loss.
         progressive: whether JPEG is written progressively.
+        jpeg_encoder: what writes JPEG in RGB: Pillow's libjpeg-turbo, or jpegli, an extra.
         effort: 0 (fast) to 9 (small); None is 2 for PNG, else the encoder's default.
         background: colour of the area that `contain` adds, and behind transparency in formats
             without it.
@@ -189,9 +230,10 @@ class Rendition(BaseModel):
     position: Annotated[str, AfterValidator(_checked_position)] = "center"
     enlarge: bool = False
     format: Literal["same", "jpeg", "png", "webp", "avif", "gif", "tiff"] = "same"
-    quality: Annotated[int, Field(ge=1, le=100)] = 80
+    quality: Annotated[int | SsimTarget, BeforeValidator(_checked_quality)] = DEFAULT_QUALITY
     lossless: bool = False
     progressive: bool = False
+    jpeg_encoder: Literal["libjpeg", "jpegli"] = "libjpeg"
     effort: Annotated[int, Field(ge=0, le=9)] | None = None
     background: Annotated[str, AfterValidator(_checked_colour)] = "#ffffff"
     metadata: Annotated[tuple[str, ...], BeforeValidator(_kept)] = ()
@@ -228,6 +270,10 @@ class Rendition(BaseModel):
                 f"background: {self.background!r} must be removed, or fit set to contain, or "
                 "format set to one of same, jpeg"
             )
+        if self.jpeg_encoder == "jpegli" and self.progressive:
+            yield "progressive: True must be removed, as jpegli writes none, or jpeg_encoder"
+        if self.lossless and isinstance(self.quality, SsimTarget):
+            yield f"quality: {{ssim: {self.quality.ssim}}} must be removed, or lossless"
         if self.transform is not None and self.version is None:
             yield "version: missing, must be set for a transform and raised when its code changes"
         if self.version is not None and self.transform is None:
@@ -242,6 +288,9 @@ class Rendition(BaseModel):
         The name does not count: renaming a rendition leaves its objects current.
         """
         spec = {**self.model_dump(exclude={"name"}), "renderer": RENDERER_VERSION}
+        for field in _LATER_FIELDS:
+            if spec[field] == Rendition.model_fields[field].default:
+                del spec[field]
         canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

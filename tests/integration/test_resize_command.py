@@ -11,11 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from resize_pipeline.imaging.thumbnails import GAP
 from tests.support import hostile
-from tests.support.pictures import corner_names, corners, encoded
+from tests.support.pictures import corner_names, corners, detailed, encoded
+from tests.support.profiles import DISPLAY_P3
 from tests.support.waiting import wait_until
 
 PROGRAM = str(Path(sys.executable).parent / "resize-pipeline")
@@ -327,3 +328,29 @@ def test_nothing_is_written_through_a_link(pics: Path, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
     assert victim.read_bytes() == b"untouched"
     assert not list(elsewhere.iterdir())
+
+
+def test_jpegli_and_a_target_of_quality_work_in_the_sandbox(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Copyright] = "Rosa"
+    picture = encoded(detailed(300, 200), "JPEG", icc_profile=DISPLAY_P3, exif=exif)
+    (tmp_path / "rose.jpg").write_bytes(picture)
+    (tmp_path / "renditions.yaml").write_text(
+        """
+renditions:
+  jpegli:
+    {width: 200, height: 200, bucket: jpegli, jpeg_encoder: jpegli, metadata: [copyright, profile]}
+  target: {width: 200, height: 200, bucket: target, quality: {ssim: 0.9}}
+  both: {width: 200, height: 200, bucket: both, jpeg_encoder: jpegli, quality: {ssim: 0.9}}
+  plain: {width: 200, height: 200, bucket: plain}
+"""
+    )
+    done = run("rose.jpg", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    with Image.open("out/jpegli/rose.jpg") as image:
+        assert image.getexif()[ExifTags.Base.Copyright] == "Rosa"
+        assert image.info["icc_profile"]
+        # libjpeg's tables begin with 6 at quality 80.
+        assert image.quantization[0][0] == 5
+    sizes = {path.parent.name: path.stat().st_size for path in Path("out").glob("*/rose.jpg")}
+    assert max(sizes["target"], sizes["both"]) < sizes["plain"]
