@@ -19,6 +19,11 @@ from resize_pipeline.local.code_server import code_server_answers
 from tests.dagster.test_warm_launcher import DEFINITIONS, TIMEOUT_S, Home
 from tests.support.waiting import wait_until
 
+SLOW = """\
+import pathlib, time
+pathlib.Path(__file__).with_name("loading").touch()
+time.sleep(1)
+"""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs are forked on Linux only")
 
 
@@ -114,7 +119,7 @@ def test_a_saved_file_is_loaded_by_code_server_and_runs(home: SharedHome) -> Non
 
 
 def test_a_broken_file_is_shown_until_it_is_mended(home: SharedHome) -> None:
-    home.file.write_text("import no_such_module\n")
+    home.file.write_text(f"{SLOW}import no_such_module\n")
     home.workspace.reload_code_location("here")
 
     def error() -> str:
@@ -122,6 +127,10 @@ def test_a_broken_file_is_shown_until_it_is_mended(home: SharedHome) -> None:
         return str(entry.load_error and entry.load_error.to_string())
 
     assert "no_such_module" in error()
+    # Another loader has read the broken file before it is mended, and takes over after that.
+    (home.folder / "loading").unlink()
+    home.root.send_signal(signal.SIGHUP)
+    wait_until((home.folder / "loading").exists, TIMEOUT_S, "another loader")
     home.file.write_text(DEFINITIONS)
     home.workspace.reload_code_location("here")
     assert error() == "None"

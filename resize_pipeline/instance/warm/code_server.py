@@ -43,10 +43,11 @@ class ReloadingServer(DagsterApiServer):
         self, _request: object, _context: object
     ) -> "dagster_api_pb2.ReloadCodeReply":
         """Have another process load the definitions; return once it serves in place of this one."""
-        before = _inode(self._path)
+        requested = time.monotonic_ns()
         os.kill(self._root, signal.SIGHUP)
         deadline = time.monotonic() + RELOAD_TIMEOUT_S
-        while _inode(self._path) == before and time.monotonic() < deadline:
+        # A server that began to load before may still take over, without what was just saved.
+        while _loaded_from(self._path) < requested and time.monotonic() < deadline:
             time.sleep(RELOAD_POLL_S)
         return dagster_api_pb2.ReloadCodeReply()
 
@@ -54,15 +55,17 @@ class ReloadingServer(DagsterApiServer):
 class CodeServerTask:
     """Serves the definitions to webserver and daemon."""
 
-    def __init__(self, spec: Spec, parent: int, root: int) -> None:
+    def __init__(self, spec: Spec, parent: int, root: int, loaded_from: int) -> None:
         """Prepare to serve.
 
         Args:
             spec: the code location, with its socket.
             parent: process id of the loader.
             root: process id of the loader's parent.
+            loaded_from: when the loader began to read files, on the monotonic clock, in ns.
         """
         self._spec = spec
+        self._loaded_from = loaded_from
         self._parent = parent
         self._root = root
 
@@ -97,22 +100,25 @@ class CodeServerTask:
             threadpool_executor=executor,
             socket=str(draft),
         )
-        threading.Thread(target=_take_over, args=(draft, path), daemon=True).start()
+        arguments = (draft, path, self._loaded_from)
+        threading.Thread(target=_take_over, args=arguments, daemon=True).start()
         server.serve()
 
 
-def _take_over(draft: Path, path: Path) -> None:
+def _take_over(draft: Path, path: Path, loaded_from: int) -> None:
     """Put a server's socket in the place of the one before, once it answers."""
     while True:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             if probe.connect_ex(str(draft)) == 0:
+                os.utime(draft, ns=(loaded_from, loaded_from))
                 draft.replace(path)
                 return
         time.sleep(RELOAD_POLL_S)
 
 
-def _inode(path: Path) -> int | None:
+def _loaded_from(path: Path) -> int:
+    """Return when the server at a socket began to load; its file's time says so."""
     try:
-        return path.stat().st_ino
+        return path.stat().st_mtime_ns
     except FileNotFoundError:
-        return None
+        return 0

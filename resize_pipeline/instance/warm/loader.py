@@ -7,6 +7,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class Loader:
         """Load and serve until SIGTERM."""
         self._signals = Signals()
         end_with_parent(self._parent)
+        self._loaded_from = time.monotonic_ns()
         reader = FilesRead(always=[".env"])
         self._refusal = self._load()
         self._stamps = reader.stop()
@@ -109,7 +111,7 @@ class Loader:
             self._signals.release()
             self._listener.close()
             os.close(self._ready)
-            return CodeServerTask(self._spec, parent, root=self._parent)
+            return CodeServerTask(self._spec, parent, self._parent, self._loaded_from)
 
         forked = fork(task)
         if not isinstance(forked, int):
