@@ -410,7 +410,7 @@ class TestPassword:
         assert send(locked.ui_url, "GET", "/runs", basic(PASSWORD))[0] == 200
 
     def test_what_executes_runs_has_no_password(self, locked: Project) -> None:
-        found = {"grpc": 0, "dagster._daemon": 0}
+        found = {"resize_pipeline.instance.warm": 0, "dagster._daemon": 0}
         for process in psutil.process_iter():
             try:
                 line, environment = process.cmdline(), process.environ()
