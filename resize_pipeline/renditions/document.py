@@ -43,7 +43,10 @@ def read_renditions(path: Path) -> dict[object, object]:
         # Still a safe loader: the subclass only adds checks.
         loader = _Loader(text)
     except (yaml.YAMLError, ValueError) as error:
-        msg = f"{path}: not YAML: it has bytes or characters that YAML does not allow"
+        msg = (
+            f"{path}: not YAML: it has bytes or characters that YAML does not allow: save it as "
+            "UTF-8 text"
+        )
         raise UserError(msg) from error
     try:
         root = _composed(path, loader)
@@ -85,7 +88,10 @@ def _read(path: Path) -> bytes:
         )
         raise UserError(msg) from error
     if len(text) > FILE_MAX_BYTES:
-        msg = f"{path}: larger than {FILE_MAX_BYTES} bytes, the most allowed for a spec file"
+        msg = (
+            f"{path}: larger than {FILE_MAX_BYTES} bytes, the most allowed for a spec file: remove "
+            "comments or renditions"
+        )
         raise UserError(msg)
     return text
 
@@ -101,7 +107,8 @@ def _composed(path: Path, loader: _Loader) -> yaml.MappingNode:
         raise UserError(f"{path}{_line(error)}: {problem}{hint}") from None
     except (yaml.YAMLError, ValueError, RecursionError):
         msg = (
-            f"{path}: not YAML: it has characters that YAML does not allow, or is nested too deeply"
+            f"{path}: not YAML: it has characters that YAML does not allow, or is nested too "
+            "deeply: save it as UTF-8 text, with each field on one line below its rendition"
         )
         raise UserError(msg) from None
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
@@ -124,7 +131,10 @@ def _constructed(path: Path, loader: _Loader, root: yaml.MappingNode) -> dict[st
     for node in _nodes(root):
         if node.tag in _NUMBERS and len(node.value) > NUMBER_MAX:
             line = node.start_mark.line + 1
-            msg = f"{path}, line {line}: a number of more than {NUMBER_MAX} characters"
+            msg = (
+                f"{path}, line {line}: a number of more than {NUMBER_MAX} characters: write it "
+                "with fewer, or in quotes if it is text"
+            )
             raise UserError(msg)
     try:
         return loader.construct_document(root)
@@ -132,7 +142,7 @@ def _constructed(path: Path, loader: _Loader, root: yaml.MappingNode) -> dict[st
         raise UserError(f"{path}{_line(error)}: {error.problem or error.context}") from error
     # The last two are raised for a date that does not exist and for very deep nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        msg = f"{path}: not YAML: {one_line(str(error))}"
+        msg = f"{path}: not YAML: {one_line(str(error))}: put a value that is text in quotes"
         raise UserError(msg) from error
     # PyYAML expects a value to match its explicit tag, such as `!!bool`.
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:

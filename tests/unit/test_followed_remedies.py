@@ -228,3 +228,41 @@ def test_renditions_that_overlap_are_separate_once_the_line_is_followed(
         said_of(tmp_path / "r.yaml", fields, {"other": other}) or ""
     )
     assert said_of(tmp_path / "r.yaml", fields | followed, {"other": other}) is None
+
+
+GOOD = "renditions:\n  small: {width: 8, height: 8, bucket: small}\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said", "followed"),
+    [
+        (f"{GOOD}# B\xfccher\n".encode("latin-1"), "save it as UTF-8", f"{GOOD}# B\xfccher\n"),
+        (f"{GOOD}#{'-' * 2**20}\n", "remove comments", GOOD),
+        (GOOD.replace("bucket: small", f"prefix: {'7' * 500}"), "in quotes if it is text", GOOD),
+        (GOOD.replace("8,", f"{'8' * 500},", 1), "write it with fewer", GOOD),
+        (GOOD.replace("width: 8", "width: !!bool 8"), "remove the tag", GOOD),
+        (GOOD.replace("small}", "2026-02-30}"), "put a value that is text in quotes", GOOD),
+        (GOOD.replace("small}", "small, width: 9}"), "keep one of the two", GOOD),
+        (GOOD.replace("  small", " large: {}\n  small"), "check the indentation", GOOD),
+        (GOOD.replace("renditions", "specs"), "the one key 'renditions'", GOOD),
+        (GOOD.replace("{width", "{name: small, width"), "the key is the name", GOOD),
+        ("renditions: {small: 8}\n", "must be a mapping of fields", GOOD),
+    ],
+)
+def test_a_file_is_right_once_the_line_is_followed(
+    wrong: str | bytes, said: str, followed: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_bytes(wrong if isinstance(wrong, bytes) else wrong.encode())
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_renditions(file, "images")
+    file.write_text(followed)
+    assert load_renditions(file, "images")
+
+
+def test_a_file_that_is_missing_is_found_once_the_setting_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="set RENDITIONS_FILE to a YAML file"):
+        load_renditions(tmp_path / "none.yaml", "images")
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    settings = Settings(renditions_file=tmp_path / "mine.yaml")
+    assert load_renditions(settings.renditions_file, "images")
