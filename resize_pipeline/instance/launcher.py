@@ -32,8 +32,6 @@ AWAY_MAX_S = 150.0
 """How long a code server may be unreachable before its runs count as lost. Dagster tries only once
 to retry a lost run, and abandons it if there is no code server to do so: the daemon looks every
 60 s for code servers that need a restart, and starting one takes up to 60 s."""
-
-
 SERVERS_MAX = 1000
 """Most runs whose code server is remembered: more than are ever under way."""
 
@@ -68,8 +66,7 @@ class CheckedRunLauncher(dg.DefaultRunLauncher):
             if isinstance(cause, grpc.Call) and cause.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 # A busy server is not gone; the next round of monitoring asks again.
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
-            since = self._away_since.setdefault(run.run_id, time.monotonic())
-            if time.monotonic() - since < AWAY_MAX_S:
+            if self._may_come_back(run.run_id):
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
             del self._away_since[run.run_id]
             return CheckRunHealthResult(WorkerStatus.FAILED, "its code server is gone")
@@ -77,6 +74,11 @@ class CheckedRunLauncher(dg.DefaultRunLauncher):
         if answer.can_cancel:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, "its code server does not run it any more")
+
+    def _may_come_back(self, run_id: str) -> bool:
+        """Return whether the code server of a run has not been away for too long yet."""
+        since = self._away_since.setdefault(run_id, time.monotonic())
+        return time.monotonic() - since < AWAY_MAX_S
 
 
 def code_server_of(context: LaunchRunContext) -> CodeServerAddress | None:
@@ -160,11 +162,9 @@ class WarmRunLauncher(CheckedRunLauncher):
         if found is Found.ALIVE:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         server = self._servers.get(run.run_id)
-        if server and not server.answers():
-            # Only a code server can repeat the run, and Dagster asks for that once.
-            since = self._away_since.setdefault(run.run_id, time.monotonic())
-            if time.monotonic() - since < AWAY_MAX_S:
-                return CheckRunHealthResult(WorkerStatus.RUNNING)
+        # Only a code server can repeat the run, and Dagster asks for that once.
+        if server and not server.answers() and self._may_come_back(run.run_id):
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
         self._away_since.pop(run.run_id, None)
         self._servers.pop(run.run_id, None)
         if found is Found.ELSEWHERE:

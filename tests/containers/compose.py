@@ -31,17 +31,15 @@ class Deployment:
     environment_file: Path
     services: Mapping[str, Mapping[str, Any]]
     name: str
-    profile: str | None = None
 
     def compose(self, *arguments: str, timeout: float = 300) -> str:
         """Run podman-compose."""
         program = shutil.which("podman-compose", path=os.environ["CONTAINERS_BIN"])
         assert program, "`make test-containers` installs podman-compose"
-        profile = ("--profile", self.profile) if self.profile else ()
         return self.engine.run(
             [
                 *(program, "--env-file", self.environment_file, "--file", self.file),
-                *("--in-pod=false", *profile, *arguments),
+                *("--in-pod=false", *arguments),
             ],
             network=self.network,
             cwd=self.file.parent,
