@@ -28,7 +28,7 @@ are in bytes. A wrong value stops the command with one line that names the varia
 allowed. A line of `.env` that can't be parsed, or that looks like a misspelt setting, causes a
 warning on standard error.
 
-`make docs` generates this page from the class `Settings` in `resize_pipeline/settings.py`.
+`make docs` generates this page from the class `Settings` in `resize_pipeline/settings/`.
 """
 OTHERS = """\
 

@@ -24,7 +24,8 @@ from PIL import Image, ImageFilter
 from resize_pipeline.imaging.render import render
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.file import load_renditions
-from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.settings import Settings
+from resize_pipeline.settings.base import MIB
 
 SPECS = load_renditions(Path(__file__).parents[1] / "renditions.yaml", "images")
 SETTINGS = Settings()

@@ -2,7 +2,7 @@
 
 An exported variable overrides `.env`, which overrides the credentials that `resize-pipeline
 provision` wrote to LOCAL_DIR. Also warns about lines of `.env` that have no effect. What the
-settings mean, and which values they allow, is in `settings.py`.
+settings mean, and which values they allow, is in `settings/`.
 """
 
 import functools

@@ -265,3 +265,16 @@ def parse_suffixes(text: str) -> list[str]:
         for one in suffixes
         if not any(one != other and one.endswith(other) for other in suffixes)
     ]
+
+
+def checked_brokers(value: str) -> str:
+    """Return a list of Kafka brokers, separated by commas, unchanged.
+
+    Raises:
+        ValueError: One of them is not of the form HOST:PORT.
+    """
+    for broker in value.split(","):
+        if not parse_host_port(broker.strip()):
+            msg = "is not of the form HOST:PORT,HOST:PORT"
+            raise ValueError(msg)
+    return value

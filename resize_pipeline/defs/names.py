@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from resize_pipeline.settings import DEFAULT_PIPELINE_NAME
+from resize_pipeline.settings.base import DEFAULT_PIPELINE_NAME
 
 JOB_NAME = "resize_images_job"
 """The end of the name of each pipeline's job that makes renditions."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageDraw
 
-from resize_pipeline.settings import MIB
+from resize_pipeline.settings.base import MIB
 
 NOISE_SIZE = (1500, 1300)
 """Width and height of the noise picture; as PNG, it exceeds the 5 MiB of an S3 part."""

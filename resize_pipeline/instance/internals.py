@@ -1,7 +1,7 @@
 """Imports every private name of Dagster that the package uses, each group with its reason.
 
 When upgrading Dagster, review its changes to these names; no others of its private code matter.
-`settings.py` imports one more where it needs it, because commands start without Dagster.
+`settings/runs.py` imports one more where it needs it, because commands start without Dagster.
 """
 
 # The job of the runs that `Materialize` starts, which also belong to the pipeline.

@@ -11,7 +11,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.provisioning.steps import Report, Step, changed
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.settings import Settings
+from resize_pipeline.settings.base import MIB
 
 RETENTION_MS = 7 * 24 * 3600 * 1000
 """Retention of the source topic in milliseconds: how long a run can be repeated."""

@@ -23,7 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from resize_pipeline.errors import one_line
-from resize_pipeline.settings import MIB
+from resize_pipeline.settings.base import MIB
 
 ANSWER_MAX_BYTES = 8 * MIB
 """Most bytes of an answer that is not an object. A page of a listing has 1000 keys of 1024 bytes,

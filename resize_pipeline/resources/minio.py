@@ -43,7 +43,8 @@ from resize_pipeline.resources.s3_errors import (
     is_missing,
 )
 from resize_pipeline.resources.target_status import is_target_online
-from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.settings import Settings
+from resize_pipeline.settings.base import MIB
 from resize_pipeline.tls import explained, tls_error_of
 
 HTTPS_ONLY = "HTTP request to an HTTPS server"

@@ -17,7 +17,8 @@ from benchmarks.dead_letters import flood
 from resize_pipeline.commands.dead_letters import list_letters, replay_letters, show_letter
 from resize_pipeline.commands.status import pipeline_status
 from resize_pipeline.defs.sensors import minio_events as sensors
-from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.settings import Settings
+from resize_pipeline.settings.base import MIB
 from tests.integration.test_pipeline import Pipeline
 from tests.support.letters import current_letters
 from tests.support.pictures import detailed, encoded

@@ -17,7 +17,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from resize_pipeline.defs.sensors import minio_events as sensors
 from resize_pipeline.delivery.events import RECORDS_MAX
 from resize_pipeline.kafka.dead_letters import DeadLetter
-from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.settings import Settings
+from resize_pipeline.settings.base import MIB
 from tests.integration.test_pipeline import Pipeline
 from tests.support.letters import current_letters
 from tests.support.pictures import detailed, encoded

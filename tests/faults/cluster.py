@@ -48,7 +48,8 @@ from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition, specs_digest
 from resize_pipeline.resources.http import http_client, tls_context
 from resize_pipeline.resources.kafka import KafkaResource
-from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.settings import Settings
+from resize_pipeline.settings.base import MIB
 from tests.conftest import MINIO_BIN, ROOT_PASSWORD, ROOT_USER
 from tests.faults.memory import MemoryWatch, Role, bounds, loaded_bytes
 from tests.support.certificates import issue

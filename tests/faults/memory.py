@@ -14,7 +14,8 @@ from typing import Self
 
 import psutil
 
-from resize_pipeline.settings import MIB, Settings
+from resize_pipeline.settings import Settings
+from resize_pipeline.settings.base import MIB
 
 SAMPLE_S = 0.5
 EVENT_BYTES = 4 * 1024

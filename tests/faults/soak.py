@@ -22,7 +22,7 @@ from minio.error import MinioException
 from rich.console import Console
 from rich.table import Table
 
-from resize_pipeline.settings import MIB
+from resize_pipeline.settings.base import MIB
 from tests.faults.cluster import Cluster
 from tests.faults.ledger import REFUSED_PAUSE_S, picture
 from tests.faults.memory import Role

@@ -15,7 +15,7 @@ from resize_pipeline.imaging.limits import RenderLimits
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
-from resize_pipeline.settings import MIB
+from resize_pipeline.settings.base import MIB
 from tests.support import hostile
 from tests.support.children import rendering_children
 from tests.support.pictures import decoded

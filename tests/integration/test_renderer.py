@@ -27,7 +27,7 @@ from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.renderer import IdleRenderer, RendererResource, keep_children
-from resize_pipeline.settings import MIB
+from resize_pipeline.settings.base import MIB
 from tests.support.children import rendering_children
 from tests.support.pictures import decoded, detailed, encoded
 from tests.support.waiting import wait_until
