@@ -23,10 +23,11 @@ INTRODUCTION = """\
 # Settings
 
 Settings come from environment variables and from `.env`. An exported variable overrides `.env`,
-and `.env` overrides the credentials that `resize-pipeline provision` saved in `LOCAL_DIR`. Sizes
-are in bytes. A wrong value stops the command with one line that names the variable and what is
-allowed. A line of `.env` that can't be parsed, or that looks like a misspelt setting, causes a
-warning on standard error.
+`.env` overrides the credentials that `resize-pipeline provision` saved in `LOCAL_DIR`, and those
+override the files in `SECRETS_DIR`, in which `minio_secret_key` is the one line of
+`MINIO_SECRET_KEY`. Sizes are in bytes. A wrong value stops the command with one line that names
+the variable and what is allowed. A line of `.env` that can't be parsed, or that looks like a
+misspelt setting, causes a warning on standard error.
 
 `make docs` generates this page from the class `Settings` in `resize_pipeline/settings/`.
 """
@@ -41,7 +42,8 @@ to, is the folder of the run history and of the sensor's cursor. While they are 
 Dagster keeps its history in SQLite. To keep it in PostgreSQL, install the extra `postgres`, set
 `DAGSTER_HOME` to `deploy/postgres`, and export `DAGSTER_PG_HOST`, `DAGSTER_PG_PORT`,
 `DAGSTER_PG_USERNAME`, `DAGSTER_PG_PASSWORD` and `DAGSTER_PG_DB`; see
-[operations.md](operations.md#postgresql).
+[operations.md](operations.md#postgresql). While `SECRETS_DIR` is exported, `DAGSTER_PG_PASSWORD`
+and `CELERY_BROKER_URL` may be files in it, too.
 """
 
 

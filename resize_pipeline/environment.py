@@ -1,8 +1,8 @@
-"""Reads the settings from the environment, from `.env` and from files in LOCAL_DIR.
+"""Reads the settings: from the environment, `.env`, and files in LOCAL_DIR and SECRETS_DIR.
 
 An exported variable overrides `.env`, which overrides the credentials that `resize-pipeline
-provision` wrote to LOCAL_DIR. Also warns about lines of `.env` that have no effect. What the
-settings mean, and which values they allow, is in `settings/`.
+provision` wrote to LOCAL_DIR, which override the files in SECRETS_DIR. Also warns about lines of
+`.env` that have no effect. What the settings mean, and which values they allow, is in `settings/`.
 """
 
 import functools
@@ -20,6 +20,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from resize_pipeline.errors import UserError
+from resize_pipeline.secret_files import check_secrets
 from resize_pipeline.settings import Settings
 from resize_pipeline.validators import nearest
 
@@ -70,9 +71,14 @@ def load_settings(*, warn: bool = True) -> Settings:
     try:
         if warn:
             _warn_of_dotenv()
-        # LOCAL_DIR determines where the credentials are, so it is read first.
-        local_dir = Settings(_env_file=DOTENV).local_dir  # pyright: ignore[reportCallIssue]
-        settings = Settings(_env_file=(local_dir / CREDENTIALS_FILE, DOTENV))  # pyright: ignore[reportCallIssue]
+        # LOCAL_DIR and SECRETS_DIR determine where the credentials are, so they are read first.
+        first = Settings(_env_file=DOTENV)  # pyright: ignore[reportCallIssue]
+        if first.secrets_dir:
+            check_secrets(first.secrets_dir, frozenset(Settings.model_fields))
+        settings = Settings(
+            _env_file=(first.local_dir / CREDENTIALS_FILE, DOTENV),  # pyright: ignore[reportCallIssue]
+            _secrets_dir=first.secrets_dir,  # pyright: ignore[reportCallIssue]
+        )
     except ValidationError as error:
         problems = "; ".join(map(_described, error.errors(include_url=False)))
         msg = f"wrong settings, in the environment or in .env: {problems}"

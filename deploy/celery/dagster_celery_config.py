@@ -1,12 +1,14 @@
 """Configures the Celery workers; dagster-celery finds this module on PYTHONPATH by its name."""
 
-import os
-
 from celery.signals import worker_process_init
 
 from resize_pipeline.resources.renderer import keep_children
+from resize_pipeline.secret_files import variable
 
-broker_url = os.environ["CELERY_BROKER_URL"]
+broker_url = variable("CELERY_BROKER_URL")
+if broker_url is None:
+    msg = "CELERY_BROKER_URL is not set: export it, or put it into a file in SECRETS_DIR"
+    raise SystemExit(msg)
 result_backend = broker_url
 
 # Loaded before the pool forks, so that every child starts warm, even one that replaces a killed

@@ -26,6 +26,7 @@ from resize_pipeline.instance.internals import (
     DagsterUserCodeUnreachableError,
     WorkerStatus,
 )
+from resize_pipeline.instance.secret_source import SecretSource
 
 TIMEOUT_S = 2.0
 AWAY_MAX_S = 60.0
@@ -63,6 +64,13 @@ def health(
 
 class CheckedCeleryRunLauncher(CeleryRunLauncher):
     """The `run_launcher` of deploy/celery/dagster.yaml."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Return the schema of the configuration: the broker's password may come from a file."""
+        schema: Any = super().config_type()
+        address = dg.Field(SecretSource)
+        return schema | {"broker": address, "backend": address}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -4,6 +4,9 @@ When upgrading Dagster, review its changes to these names; no others of its priv
 `settings/runs.py` imports one more where it needs it, because commands start without Dagster.
 """
 
+# The type of a value that dagster.yaml takes from a variable: secrets come from files, too.
+from dagster._config.source import StringSourceType
+
 # The job of the runs that `Materialize` starts, which also belong to the pipeline.
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 
@@ -126,6 +129,7 @@ __all__ = [
     "SqlEventLogStorageTable",
     "SqlRunStorage",
     "SqliteEventLogStorage",
+    "StringSourceType",
     "TickStatus",
     "UnresolvedAssetJobDefinition",
     "WorkerStatus",

@@ -6,13 +6,15 @@ dagster-postgres opens a connection for each statement, hundreds in a run. Conne
 
 import functools
 import os
-from typing import Self
+from typing import Any, Self
 
+import dagster as dg
 from dagster_postgres import DagsterPostgresStorage
-from dagster_postgres.utils import create_pg_engine, pg_url_from_config
+from dagster_postgres.utils import create_pg_engine, pg_config, pg_url_from_config
 from sqlalchemy import Engine
 
 from resize_pipeline.instance.internals import ConfigurableClassData, PostgresStorageConfig
+from resize_pipeline.instance.secret_source import SecretSource
 
 
 class PooledPostgresStorage(DagsterPostgresStorage):
@@ -22,6 +24,13 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     A connection is tested before it is used, so a restarted server causes no more errors than
     without a pool.
     """
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Return the schema of the configuration: the password may come from a file."""
+        schema: Any = pg_config()
+        database = schema["postgres_db"].config_type.fields | {"password": dg.Field(SecretSource)}
+        return schema | {"postgres_db": dg.Field(database, is_required=False)}
 
     @classmethod
     def from_config_value(

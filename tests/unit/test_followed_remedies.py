@@ -38,6 +38,7 @@ READINGS = (
     (r"host name", "host"),
     (r"absolute path", "/a"),
     (r"set both or neither", ""),
+    (r"or unset it", ""),
 )
 
 
