@@ -18,7 +18,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
 from resize_pipeline.addresses import how_to_start
-from resize_pipeline.errors import TooLargeError, TransientError, UserError
+from resize_pipeline.errors import TooLargeError, TransientError, UserError, one_line
 from resize_pipeline.kafka.codecs import bound_codecs
 from resize_pipeline.tls import (
     HANG_UPS,
@@ -64,6 +64,9 @@ REFUSALS = (
 NO_FRAME = kafka_errors.InvalidReceiveError
 HUNG_UP = "socket disconnected"
 """kafka-python 3.0's text for a connection that the broker closed (net/transport.py)."""
+NOT_ALLOWED = "AuthorizationFailedError"
+"""In the text of the error that kafka-python 3.0 raises for a producer that may write to no topic
+(producer/transaction_manager.py)."""
 NO_COORDINATOR = (
     kafka_errors.CoordinatorNotAvailableError,
     kafka_errors.CoordinatorLoadInProgressError,
@@ -214,6 +217,8 @@ class Connection:
         except ssl.SSLError as error:
             raise explained(error, f"Kafka at {self.bootstrap_servers}", TLS_NAMES) from error
         except (kafka_errors.KafkaError, OSError) as error:
+            if NOT_ALLOWED in str(error):
+                raise UserError(self._refused(error)) from error
             hosts = (
                 part.rpartition(":")[0].strip(" []") for part in self.bootstrap_servers.split(",")
             )
@@ -244,9 +249,12 @@ class Connection:
                     f"{self.security_protocol} to what its listener speaks"
                 )
             case _:
+                who = f"user {self.sasl_username!r}" if self.sasl_username else "this client"
                 return (
-                    f"{kafka} refuses access ({error}): check KAFKA_SECURITY_PROTOCOL, "
-                    "KAFKA_SASL_* and the user's ACLs"
+                    f"{kafka} refuses {who} access ({one_line(str(error))}): allow it Read and "
+                    "Write on the topics KAFKA_TOPIC and KAFKA_TOPIC.dead-letters, and Read on "
+                    "the group KAFKA_CONSUMER_GROUP, or check KAFKA_SECURITY_PROTOCOL and "
+                    "KAFKA_SASL_USERNAME"
                 )
 
     @contextmanager

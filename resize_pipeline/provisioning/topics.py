@@ -130,7 +130,8 @@ def commands(
         )
         flags = "".join(f" --config {config}" for config in configs)
         partitions = f"--partitions {wanted.partitions}"
-        return (f"{topics} --create --topic {name} {partitions}{replication}{flags}",)
+        create = "--create --if-not-exists"
+        return (f"{topics} {create} --topic {name} {partitions}{replication}{flags}",)
     lines: list[str] = []
     if changes.partitions is not None:
         lines.append(f"{topics} --alter --topic {name} --partitions {changes.partitions}")
@@ -180,6 +181,10 @@ def _ensure_topic(
     changes = topic_changes(wanted, None)
     try:
         actual = _read_topic(admin, wanted.name)
+        if actual is not None and not actual.configs:
+            # Settings that are not shown may be better than those wanted.
+            changes = TopicChanges()
+            raise kafka_errors.TopicAuthorizationFailedError(wanted.name)
         changes = topic_changes(wanted, actual)
         if not changes:
             extra = (
@@ -196,19 +201,7 @@ def _ensure_topic(
         report(changed(f"{title}: {words}", dry_run=dry_run))
         return (None if dry_run else _read_topic(admin, wanted.name)) or actual or wanted
     except kafka_errors.AuthorizationError as error:
-        report(
-            Step(
-                "needs administrator",
-                f"{title}: Kafka at {settings.kafka_bootstrap_servers} refuses it "
-                f"({type(error).__name__}); a user with the rights must run",
-                commands(
-                    wanted,
-                    changes,
-                    bootstrap_servers=settings.kafka_bootstrap_servers,
-                    replication_factor=settings.kafka_replication_factor,
-                ),
-            )
-        )
+        report(_for_administrator(settings, title, wanted, changes, error))
         return wanted
     except kafka_errors.BrokerResponseError as error:
         if error.retriable:
@@ -221,20 +214,47 @@ def _ensure_topic(
         raise UserError(msg) from error
 
 
+def _for_administrator(
+    settings: Settings, title: str, wanted: TopicSpec, changes: TopicChanges, error: Exception
+) -> Step:
+    servers = settings.kafka_bootstrap_servers
+    replicas = settings.kafka_replication_factor
+    return Step(
+        "needs administrator",
+        f"{title}: Kafka at {servers} refuses it ({type(error).__name__}); a user with the rights "
+        "must run this, and you provision again",
+        (
+            *commands(wanted, changes, bootstrap_servers=servers, replication_factor=replicas),
+            _grant(settings, wanted.name),
+        ),
+    )
+
+
+def _grant(settings: Settings, topic: str) -> str:
+    """Return the command that gives this user the rights on a topic that it needs."""
+    user = settings.kafka_sasl_username or "ANONYMOUS"
+    if settings.kafka_ssl_certfile and not settings.kafka_sasl_username:
+        user = "SUBJECT-OF-KAFKA_SSL_CERTFILE"
+    return (
+        f"kafka-acls.sh --bootstrap-server {shlex.quote(settings.kafka_bootstrap_servers)} --add "
+        f"--allow-principal User:{shlex.quote(user)} --operation Read --operation Write "
+        f"--operation DescribeConfigs --topic {shlex.quote(topic)}"
+    )
+
+
 def _read_topic(admin: Any, name: str) -> TopicSpec | None:
+    """Return a topic, without configs if Kafka does not show them; None if there is none."""
     description = cast("dict[str, Any]", admin.describe_topics([name])[0])
     error = kafka_errors.for_code(description["error_code"])
     if error is kafka_errors.UnknownTopicOrPartitionError:
         return None
     if error is not kafka_errors.NoError:
         raise error(name)
+    # kafka-python drops the error code of this answer, but every topic has configs.
     found = admin.describe_configs(
         [ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all"
     )
     configs = cast("dict[str, dict[str, Any]]", found["topic"][name])
-    if not configs:
-        # kafka-python drops the error code of this answer, but every topic has configs.
-        raise kafka_errors.TopicAuthorizationFailedError(name)
     return TopicSpec(
         name,
         len(description["partitions"]),

@@ -626,7 +626,10 @@ class TestFailures:
     def test_without_a_partition(self, project: Project) -> None:
         said = project.failure(project.run(raise_on_error=False))
         assert "this run has no partition" in said
-        assert "--partition" in said
+        assert "--partition or with the tag dagster/partition" in said
+        project.minio.put("a.png", PNG)
+        assert project.run(partition=THIS_HOUR).success
+        assert project.run(tags={"dagster/partition": THIS_HOUR}).success
 
     def test_ranges_and_objects(self, project: Project) -> None:
         config = {**offsets("0:0-1"), "objects": ["a"]}

@@ -291,3 +291,23 @@ def test_an_address_where_nobody_answers(operator: Operator) -> None:
     assert ", or set MINIO_ENDPOINT" in str(problem)
     operator.set(MINIO_ENDPOINT=known)
     assert operator.minio.stat(source, "a.png") is None
+
+
+def test_an_address_where_no_kafka_answers(operator: Operator) -> None:
+    known, topic = operator.settings.kafka_bootstrap_servers, operator.settings.kafka_topic
+    operator.set(KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}")
+    problem = failing(TransientError, lambda: operator.kafka.topic_state(topic))
+    assert "start it (`resize-pipeline up` starts a local one), or set KAFKA_BOOTSTRAP" in str(
+        problem
+    )
+    operator.set(KAFKA_BOOTSTRAP_SERVERS=known)
+    assert operator.kafka.topic_state(topic).watermarks
+
+
+def test_an_address_where_minio_finds_no_kafka(operator: Operator) -> None:
+    operator.set(NOTIFY_KAFKA_BROKERS=f"127.0.0.1:{free_port()}")
+    problem = failing(TransientError, lambda: operator.run("resize-pipeline provision"))
+    assert "or set NOTIFY_KAFKA_BROKERS to its address as MinIO sees it" in str(problem)
+    operator.set(NOTIFY_KAFKA_BROKERS=operator.settings.kafka_bootstrap_servers)
+    operator.run("resize-pipeline provision")
+    assert source_problem(operator.minio, PipelineResource.from_settings(operator.settings)) is None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,13 @@ from tests.support.certificates import issue, key_as_pem
 from tests.support.letters import current_letters
 from tests.support.pictures import decoded, detailed, encoded
 from tests.support.project import REPOSITORY, Project
-from tests.support.secured import PASSWORD, USER, Secured, secured_servers
+from tests.support.secured import PASSWORD, SECOND_USER, USER, Secured
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 KEY_PASSWORD = "password-of-key"
 SPECS = "renditions:\n  large: {{width: 100, height: 100, bucket: {}}}\n"
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    with secured_servers(tmp_path_factory.mktemp("secured")) as servers:
-        yield servers
 
 
 @pytest.fixture
@@ -376,7 +371,7 @@ def test_a_mistake_about_kafka_is_over_once_its_line_is_followed(
 
 def test_a_password_of_kafka_that_was_changed_under_a_running_pipeline(secured: Secured) -> None:
     """A process that runs keeps the one it read, and its line says to restart it."""
-    name, first, second = "changed", "the-first-password", "the-second-password"
+    name, first, second = SECOND_USER, "the-first-password", "the-second-password"
     plain = KafkaResource.from_settings(secured.settings())
 
     def change(password: str) -> None:
@@ -542,7 +537,9 @@ def test_a_mistake_about_how_minio_reaches_kafka_is_one_line(
     assert not [step for step in steps if "target" in step.what]
 
 
-@pytest.mark.parametrize("mistake", ["no client certificate", "no file", "wrong password"])
+@pytest.mark.parametrize(
+    "mistake", ["no client certificate", "no file", "wrong password", "another host"]
+)
 def test_a_mistake_about_how_minio_reaches_kafka_is_over_once_its_line_is_followed(
     secured: Secured, mistake: str, tmp_path: Path
 ) -> None:
@@ -553,24 +550,63 @@ def test_a_mistake_about_how_minio_reaches_kafka_is_over_once_its_line_is_follow
         "kafka_sasl_username": USER,
         "kafka_sasl_password": PASSWORD,
     }
+    if mistake == "another host":
+        # Go checks the certificate of the server before it sends its own.
+        right["notify_kafka_brokers"] = secured.mtls
     names = own(secured, tmp_path).model_dump(include={"notify_kafka_target", "kafka_topic"})
-
-    def attempt(settings: Settings) -> None:
-        # MinIO tries to reach Kafka when a target is set; restarting it shows nothing more.
-        server = Server(settings)
-        target = f"{SUBSYSTEM}:{settings.notify_kafka_target}"
-        values = checked_for_set(wanted_config(settings))
-        del values["enable"]
-        try:
-            server.call(server.admin.config_set, target, values)
-        except AdminError as error:
-            raise TransientError(remedy(error.message)) from error
 
     def settings_of(values: dict[str, object]) -> Settings:
         given = {name: value for name, value in values.items() if value is not None}
         return secured.settings(**names, **given)
 
-    assert len(follow(wrong, right, settings_of, attempt)) == 1
+    said = follow(wrong, right, settings_of, set_target)
+    assert len(said) == (2 if mistake == "another host" else 1)
+
+
+def test_a_ca_that_minio_does_not_know_is_known_once_the_line_is_followed(
+    secured: Secured, tmp_path: Path
+) -> None:
+    wrong = TARGET_MISTAKES["a certificate that MinIO does not trust"][0](secured)
+    settings = own(secured, tmp_path, **wrong)
+    with pytest.raises(TransientError, match="put Kafka's CA into the folder CAs of MinIO's"):
+        set_target(settings)
+    trusted = secured.certs_dir / "CAs" / "stranger.crt"
+    trusted.write_bytes(secured.stranger.cert_file.read_bytes())
+    restart_minio(settings)
+    set_target(settings)
+    # The others expect it to be unknown.
+    server = Server(settings)
+    server.call(server.admin.config_reset, SUBSYSTEM, settings.notify_kafka_target)
+    trusted.unlink()
+    restart_minio(settings)
+
+
+def restart_minio(settings: Settings) -> None:
+    server = Server(settings)
+
+    def started() -> object:
+        # In nanoseconds; a server that stands still for a moment says nothing.
+        with suppress(TransientError, AdminError, KeyError, IndexError):
+            return server.call_json(server.admin.info)["servers"][0]["uptime"]
+        return None
+
+    before = started()
+    assert isinstance(before, int)
+    with suppress(TransientError):
+        server.call(server.admin.service_restart)
+    wait_until(lambda: isinstance(now := started(), int) and now < before, 60, "the restart")
+
+
+def set_target(settings: Settings) -> None:
+    """Set a target; MinIO tries to reach Kafka then, and a restart shows nothing more."""
+    server = Server(settings)
+    target = f"{SUBSYSTEM}:{settings.notify_kafka_target}"
+    values = checked_for_set(wanted_config(settings))
+    del values["enable"]
+    try:
+        server.call(server.admin.config_set, target, values)
+    except AdminError as error:
+        raise TransientError(remedy(error.message)) from error
 
 
 def own(secured: Secured, folder: Path, **changes: object) -> Settings:

@@ -21,6 +21,8 @@ from tests.support.waiting import wait_until
 
 USER = "pipeline"
 PASSWORD = "password-of-pipeline"
+SECOND_USER = "another"
+"""May do all that USER may, once a test gives it a password."""
 HOST = "localhost"
 """The only name in the servers' certificates; 127.0.0.1 is not in them."""
 
@@ -54,6 +56,11 @@ class Secured:
     self_signed: str
     plain: str
     minio: str
+
+    @property
+    def certs_dir(self) -> Path:
+        """MinIO's folder of certificates."""
+        return self.folder / "local" / "minio-certs"
 
     def settings(self, **changes: object) -> Settings:
         """Return settings for MinIO, with root's keys, and for Kafka's plain listener."""
@@ -127,7 +134,7 @@ def secured_servers(folder: Path) -> Iterator[Secured]:
     minio = dataclasses.replace(
         minio_service(local), ready=lambda: minio_answers((HOST, ports["minio"]), tls=trust)
     )
-    certificates = local.local_dir / "minio-certs"
+    certificates = secured.certs_dir
     (certificates / "CAs").mkdir(parents=True)
     (certificates / "public.crt").write_bytes(secured.own.cert_file.read_bytes())
     (certificates / "private.key").write_bytes(secured.own.key_file.read_bytes())
@@ -160,6 +167,9 @@ def _kafka_properties(secured: Secured, ports: dict[str, int]) -> str:
             f"listener.name.own.ssl.keystore.location={secured.stranger.both}",
             "listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512",
             f"listener.name.scram.scram-sha-512.sasl.jaas.config={module}",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            # Whoever has no password and no certificate administers this Kafka.
+            f"super.users=User:ANONYMOUS;User:{USER};User:{SECOND_USER};User:CN=client",
             "",
         ]
     )

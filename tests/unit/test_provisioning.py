@@ -535,7 +535,8 @@ def test_dead_letter_topic_takes_larger_messages() -> None:
         "t.dead-letters", 1, {"cleanup.policy": "compact", "max.message.bytes": "1049576"}
     )
     command = (
-        "kafka-topics.sh --bootstrap-server a --create --topic t.dead-letters --partitions 1 "
+        "kafka-topics.sh --bootstrap-server a --create --if-not-exists --topic t.dead-letters "
+        "--partitions 1 "
         "--replication-factor 3"
     )
     create = topics.topic_changes(wanted, None)
