@@ -25,7 +25,13 @@ RELOAD_POLL_S = 0.05
 
 
 class ReloadingServer(DagsterApiServer):
-    """Dagster's API, with the reload that `dagster code-server start` has."""
+    """Dagster's API, with the reload that `dagster code-server start` has.
+
+    Attributes:
+        server: what its clients are connected to; set before the first call.
+    """
+
+    server: DagsterGrpcServer
 
     def __init__(self, path: Path, root: int, **options: Any) -> None:
         """Serve.
@@ -49,6 +55,10 @@ class ReloadingServer(DagsterApiServer):
         # A server that began to load before may still take over, without what was just saved.
         while _loaded_from(self._path) < requested and time.monotonic() < deadline:
             time.sleep(RELOAD_POLL_S)
+        if _loaded_from(self._path) >= requested:
+            # Clients keep a connection while one of their calls lasts, and would call this server
+            # again. They are told to connect anew before they get this reply.
+            self.server.server.stop(RELOAD_TIMEOUT_S)
         return dagster_api_pb2.ReloadCodeReply()
 
 
@@ -100,6 +110,7 @@ class CodeServerTask:
             threadpool_executor=executor,
             socket=str(draft),
         )
+        servicer.server = server
         arguments = (draft, path, self._loaded_from)
         threading.Thread(target=_take_over, args=arguments, daemon=True).start()
         server.serve()
