@@ -23,7 +23,7 @@ down: $(STAMP) ## Stop what `make up` started
 
 test: test-unit lint ## Run all tests, on a real Kafka and a real MinIO
 	$(BIN)/pytest --numprocesses auto tests/dagster tests/fidelity
-	$(BIN)/pytest --ignore tests/unit --ignore tests/dagster --ignore tests/fidelity
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/unit --ignore tests/dagster --ignore tests/fidelity
 
 test-unit: $(STAMP) ## Run the tests that need no server, in under a minute
 	$(BIN)/pytest --numprocesses auto tests/unit

@@ -16,7 +16,7 @@ from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.processes.supervisor import Supervisor
 from resize_pipeline.local.servers.kafka import kafka_service
 from resize_pipeline.local.servers.minio import minio_service
-from resize_pipeline.provisioning import provision
+from resize_pipeline.provisioning.provision import provision
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings

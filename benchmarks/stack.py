@@ -27,7 +27,7 @@ from minio.deleteobjects import DeleteObject
 from PIL import Image
 
 from resize_pipeline.imaging.resampling import resampler
-from resize_pipeline.instance.open import INSTANCE_FILE
+from resize_pipeline.instance.home import INSTANCE_FILE
 from resize_pipeline.local.processes.state import read_state
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition

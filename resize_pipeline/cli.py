@@ -297,7 +297,7 @@ def provision(
     a step needs an administrator, or if another pipeline made what differs.
     """
     from resize_pipeline.local.stack import runs_minio
-    from resize_pipeline.provisioning import provision as run_provision
+    from resize_pipeline.provisioning.provision import provision as run_provision
 
     settings = load_settings()
     steps = run_provision(

@@ -20,7 +20,7 @@ from resize_pipeline.defs.sensors.silence import build_silence_sensor
 from resize_pipeline.defs.sensors.slow_lane import build_slow_lane
 from resize_pipeline.defs.silence import build_source_check
 from resize_pipeline.environment import export_secrets, load_settings
-from resize_pipeline.instance.open import check_modules, instance_file
+from resize_pipeline.instance.home import check_modules, instance_file
 from resize_pipeline.renditions.file import check_catalog_bucket, load_renditions
 from resize_pipeline.resources.closed import closed
 from resize_pipeline.resources.kafka import KafkaResource

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from resize_pipeline import terminal
 from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.stack import running_stack
 from resize_pipeline.settings import Settings
@@ -36,6 +37,9 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """Run each test in an empty folder: no `.env` and no `.local` of the developer."""
     monkeypatch.chdir(tmp_path)
     yield
+    # A test of the command line in this process leaves consoles on its own captured streams.
+    terminal._unescaped.clear()
+    terminal.errors._file = None
     # Loading the definitions exports secrets, which are none of the next test's.
     for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from resize_pipeline.errors import UserError, escaped
-from resize_pipeline.instance.open import dagster_environment
+from resize_pipeline.instance.home import dagster_environment
+from resize_pipeline.kafka.cluster import Cluster
 from resize_pipeline.kafka.dead_letters import DeadLetter, find_letters
 from resize_pipeline.kafka.letter_pages import all_letters, letters_at, letters_of, newest_page
-from resize_pipeline.resources.kafka import KafkaResource
+from resize_pipeline.resources.kafka_connection import kafka_connection
 from resize_pipeline.settings import Settings
 from resize_pipeline.terminal import SafeConsole
 
@@ -151,15 +152,15 @@ def _portions(letters: Iterator[DeadLetter]) -> Iterator[list[DeadLetter]]:
         yield portion
 
 
-def _named(kafka: KafkaResource, settings: Settings, keys: Sequence[str]) -> list[DeadLetter]:
+def _named(kafka: Cluster, settings: Settings, keys: Sequence[str]) -> list[DeadLetter]:
     bucket = settings.source_bucket
     shown = {*keys, *(f"{bucket}/{key}" for key in keys)}
     letters = letters_of(kafka, settings.dead_letter_topic, shown)
     return find_letters(letters, keys, bucket)
 
 
-def _kafka(settings: Settings) -> KafkaResource:
+def _kafka(settings: Settings) -> Cluster:
     if "kafka_bootstrap_servers" not in settings.model_fields_set:
         # In a wrong folder, the default address could be that of another pipeline's topic.
         dagster_environment(settings)
-    return KafkaResource.from_settings(settings)
+    return Cluster(kafka_connection(settings))

@@ -75,12 +75,7 @@ from dagster._core.storage.tags import (
     WILL_RETRY_TAG,
 )
 
-# The last heartbeat of the daemon is queried by the daemon's type.
-from dagster._daemon.daemon import SensorDaemon
-
-# `up` waits for its code server, and the launcher asks it about a run.
-from dagster._grpc.client import DagsterGrpcClient
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+# The type of the configuration that a custom storage receives.
 from dagster._serdes import ConfigurableClassData
 
 # When the reconciliation's schedule was due.
@@ -108,11 +103,8 @@ __all__ = [
     "SENSOR_NAME_TAG",
     "WILL_RETRY_TAG",
     "AssetCheckExecutionsTable",
-    "CanCancelExecutionRequest",
-    "CanCancelExecutionResult",
     "CheckRunHealthResult",
     "ConfigurableClassData",
-    "DagsterGrpcClient",
     "DagsterLaunchFailedError",
     "DagsterRunReaction",
     "DagsterUserCodeUnreachableError",
@@ -124,7 +116,6 @@ __all__ = [
     "LocalComputeLogManager",
     "PostgresStorageConfig",
     "RunTagsTable",
-    "SensorDaemon",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqlRunStorage",

@@ -15,8 +15,6 @@ import dagster as dg
 import grpc
 
 from resize_pipeline.instance.internals import (
-    CanCancelExecutionRequest,
-    CanCancelExecutionResult,
     CheckRunHealthResult,
     DagsterLaunchFailedError,
     DagsterUserCodeUnreachableError,
@@ -25,6 +23,10 @@ from resize_pipeline.instance.internals import (
 )
 from resize_pipeline.instance.warm.client import LaunchError, UnservedError, WarmProcesses, home_of
 from resize_pipeline.instance.warm.identity import PROCESS_TAG, Found, RunProcess
+from resize_pipeline.instance.warm.internals import (
+    CanCancelExecutionRequest,
+    CanCancelExecutionResult,
+)
 from resize_pipeline.instance.warm.wire import CodeServerAddress, Request
 
 TIMEOUT_S = 10

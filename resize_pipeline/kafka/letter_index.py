@@ -53,7 +53,7 @@ _Row = tuple[bytes, bytes | None, int, int]
 
 
 class Topics(Protocol):
-    """What the index needs of Kafka: `KafkaResource` has it."""
+    """What the index needs of Kafka: `Cluster` has it."""
 
     def topic_state(self, topic: str) -> TopicState:
         """Return the topic's id and offsets."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from resize_pipeline.instance.internals import DagsterGrpcClient, DagsterUserCodeUnreachableError
-from resize_pipeline.instance.warm.internals import LoadableTargetOrigin
+from resize_pipeline.instance.internals import DagsterUserCodeUnreachableError
+from resize_pipeline.instance.warm.internals import DagsterGrpcClient, LoadableTargetOrigin
 from resize_pipeline.instance.warm.processes import Spec
 from resize_pipeline.local.dagster import child_environment
 from resize_pipeline.local.processes.supervisor import Service

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.instance.open import dagster_environment
+from resize_pipeline.instance.home import dagster_environment
 from resize_pipeline.local.processes.supervisor import Service
 from resize_pipeline.settings import Settings
 

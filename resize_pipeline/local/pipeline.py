@@ -14,7 +14,8 @@ from resize_pipeline.defs.names import Names
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import UserError
 from resize_pipeline.instance.daemons import running_daemon
-from resize_pipeline.instance.open import INSTANCE_FILE, dagster_environment, open_instance
+from resize_pipeline.instance.home import INSTANCE_FILE, dagster_environment
+from resize_pipeline.instance.open import open_instance
 from resize_pipeline.local.code_server import plain_code_server, warm_code_server
 from resize_pipeline.local.dagster import dagster_services, workspace_file
 from resize_pipeline.local.processes.ports import check_free
@@ -35,7 +36,8 @@ from resize_pipeline.local.workers import (
     worker_services,
     write_instance_file,
 )
-from resize_pipeline.provisioning import Step, provision
+from resize_pipeline.provisioning.provision import provision
+from resize_pipeline.provisioning.steps import Step
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.settings import Settings
 

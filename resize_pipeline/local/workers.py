@@ -11,7 +11,7 @@ from pathlib import Path
 from dotenv import set_key
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.instance.open import INSTANCE_FILE
+from resize_pipeline.instance.home import INSTANCE_FILE
 from resize_pipeline.local.dagster import child_environment
 from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.processes.supervisor import Service

@@ -9,7 +9,8 @@ import pytest
 
 from resize_pipeline import FORMER_MODULES
 from resize_pipeline.errors import UserError
-from resize_pipeline.instance.open import INSTANCE_FILE, dagster_environment, open_instance
+from resize_pipeline.instance.home import INSTANCE_FILE, dagster_environment
+from resize_pipeline.instance.open import open_instance
 from resize_pipeline.settings import Settings
 
 WORKSPACE = Path(__file__).parents[2] / "workspace.yaml"

@@ -13,8 +13,7 @@ import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from resize_pipeline.instance.internals import DagsterGrpcClient
-from resize_pipeline.instance.warm.internals import LoadableTargetOrigin
+from resize_pipeline.instance.warm.internals import DagsterGrpcClient, LoadableTargetOrigin
 from resize_pipeline.instance.warm.processes import Spec
 from resize_pipeline.local.code_server import code_server_answers
 from tests.dagster.test_warm_launcher import DEFINITIONS, TIMEOUT_S, Home

@@ -42,8 +42,8 @@ from resize_pipeline.local.processes.state import read_state
 from resize_pipeline.local.processes.supervisor import Service, Supervisor
 from resize_pipeline.local.servers.kafka import kafka_service
 from resize_pipeline.local.servers.minio import minio_answers, minio_service
-from resize_pipeline.provisioning import provision
 from resize_pipeline.provisioning.credentials import read_credentials
+from resize_pipeline.provisioning.provision import provision
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition, specs_digest
 from resize_pipeline.resources.http import http_client, tls_context

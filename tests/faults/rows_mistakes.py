@@ -10,7 +10,7 @@ from minio.sse import SseCustomerKey
 from resize_pipeline.commands.status import pipeline_status
 from resize_pipeline.defs.silence import source_problem
 from resize_pipeline.errors import UserError
-from resize_pipeline.provisioning import provision
+from resize_pipeline.provisioning.provision import provision
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 from tests.faults.ledger import Entry, picture

@@ -20,7 +20,7 @@ from minio import Minio
 from redis import Redis
 
 from resize_pipeline.instance.celery_launcher import CheckedCeleryRunLauncher
-from resize_pipeline.instance.open import INSTANCE_FILE
+from resize_pipeline.instance.home import INSTANCE_FILE
 from resize_pipeline.local.processes.state import StackState, read_state
 from tests.support.names import NAMES
 from tests.support.pictures import detailed, encoded

@@ -19,7 +19,7 @@ from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.names import Names
 from resize_pipeline.environment import load_settings
 from resize_pipeline.kafka.offsets import Cursor
-from resize_pipeline.provisioning import provision
+from resize_pipeline.provisioning.provision import provision
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings

@@ -19,13 +19,14 @@ from typer.testing import CliRunner
 from resize_pipeline import cli
 from resize_pipeline.environment import CREDENTIALS_FILE
 from resize_pipeline.errors import TransientError, UserError
-from resize_pipeline.provisioning import Step, provision
 from resize_pipeline.provisioning.admin import Server
 from resize_pipeline.provisioning.arns import arn, is_arn_of
 from resize_pipeline.provisioning.credentials import read_credentials
 from resize_pipeline.provisioning.made import FILE, Made
 from resize_pipeline.provisioning.policy import policy_name
+from resize_pipeline.provisioning.provision import provision
 from resize_pipeline.provisioning.rules import case_variants
+from resize_pipeline.provisioning.steps import Step
 from resize_pipeline.provisioning.target import ensure_target, read_target
 from resize_pipeline.provisioning.topics import ensure_topics
 from resize_pipeline.resources.kafka import KafkaResource

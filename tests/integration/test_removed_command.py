@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from resize_pipeline.cli import main
 from resize_pipeline.defs.jobs import run_config
-from resize_pipeline.provisioning import provision
+from resize_pipeline.provisioning.provision import provision
 from resize_pipeline.settings import Settings
 from tests.dagster.fakes import InProcessRenderer
 from tests.integration.test_pipeline import Pipeline

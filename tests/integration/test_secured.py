@@ -24,8 +24,9 @@ from resize_pipeline.definitions import build_definitions
 from resize_pipeline.defs.names import Names
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.local.status import stack_status
-from resize_pipeline.provisioning import Step, provision
 from resize_pipeline.provisioning.admin import AdminError, Server
+from resize_pipeline.provisioning.provision import provision
+from resize_pipeline.provisioning.steps import Step
 from resize_pipeline.provisioning.target import SUBSYSTEM, checked_for_set, remedy, wanted_config
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource

@@ -1,6 +1,8 @@
 """The architecture, as rules about who may import whom."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -102,9 +104,9 @@ def test_only_resources_and_provisioning_import_minio() -> None:
     assert users == {"resources", "provisioning"}
 
 
-def test_only_resources_provisioning_and_kafka_itself_import_kafka_python() -> None:
+def test_only_provisioning_and_kafka_itself_import_kafka_python() -> None:
     users = {name.split("/")[0] for name in names(f for f in FILES if among(imports(f), ["kafka"]))}
-    assert users == {"kafka", "resources", "provisioning"}
+    assert users == {"kafka", "provisioning"}
 
 
 def test_only_the_command_line_and_the_demo_import_the_local_stack() -> None:
@@ -125,6 +127,15 @@ def test_decoders_are_reached_by_children_only() -> None:
         "commands.status",
     ):
         assert not among(reached(f"resize_pipeline.{module}"), ["PIL"])
+
+
+def test_letters_are_listed_without_dagster() -> None:
+    """Which takes more than a second to import."""
+    program = "import sys, resize_pipeline.commands.dead_letters; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = done.stdout.decode().split()
+    assert "kafka" in loaded
+    assert not among(loaded, DAGSTER)
 
 
 def test_only_one_function_opens_a_picture() -> None:

@@ -20,15 +20,22 @@ from dagster._core.utils import FuturesAwareThreadPoolExecutor
 
 # The code server, and how it loads definitions.
 from dagster._grpc.__generated__ import dagster_api_pb2
+
+# `up` waits for its code server, and the launcher asks it about a run.
+from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer, LoadedRepositories
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 
 # How Dagster words the end of a run's process, and how an interrupt reaches a run.
 from dagster._utils import get_run_crash_explanation
 from dagster._utils.interrupts import capture_interrupts
 
 __all__ = [
+    "CanCancelExecutionRequest",
+    "CanCancelExecutionResult",
     "CodeLocationOrigin",
     "DagsterApiServer",
+    "DagsterGrpcClient",
     "DagsterGrpcServer",
     "FuturesAwareThreadPoolExecutor",
     "GrpcServerCodeLocationOrigin",

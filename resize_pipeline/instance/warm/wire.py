@@ -33,9 +33,9 @@ class CodeServerAddress(BaseModel):
         """Return whether it does."""
         # Large, and a process that only listens needs it later.
         from resize_pipeline.instance.internals import (  # noqa: PLC0415
-            DagsterGrpcClient,
             DagsterUserCodeUnreachableError,
         )
+        from resize_pipeline.instance.warm.internals import DagsterGrpcClient  # noqa: PLC0415
 
         client = DagsterGrpcClient(host=self.host, port=self.port, socket=self.socket)
         try:
