@@ -99,6 +99,9 @@ UNREADABLE_FILTERS = (
     "tags: remove them, or use another SOURCE_BUCKET"
 )
 
+REGION_HINT = "; use region "
+"""minio-py's words for a refused HEAD whose answer names the region of the bucket, under a code of
+its own (api.py)."""
 SETTING_OF = {
     "AuthorizationHeaderMalformed": "MINIO_REGION",
     "InvalidRegion": "MINIO_REGION",
@@ -126,9 +129,10 @@ class Answer:
     def of(cls, error: S3Error) -> Self:
         """Return the answer that the client raised."""
         headers = error.response.headers
+        message = error.message or ""
         return cls(
-            error.code or "",
-            error.message or "",
+            "InvalidRegion" if REGION_HINT in message else error.code or "",
+            message,
             error.response.status,
             headers.get("date", ""),
         )

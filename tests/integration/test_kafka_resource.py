@@ -6,11 +6,11 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.structs import TopicPartition
 
 from resize_pipeline.errors import TooLargeError, TransientError, UserError
@@ -288,6 +288,17 @@ class TestSend:
         """Another try would be refused, too."""
         with pytest.raises(TooLargeError, match=r"raise max\.message\.bytes of the topic"):
             kafka.send(topic, [(b"k", bytes(3_000_000), [])])
+        with kafka.connection.admin() as admin:
+            raised = {"max.message.bytes": "4000000"}
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=raised)])
+
+        def is_taken() -> bool:
+            with suppress(TooLargeError):
+                kafka.send(topic, [(b"k", bytes(3_000_000), [])])
+                return True
+            return False
+
+        wait_until(is_taken, 30, "a larger limit")
 
     def test_a_missing_topic_is_an_error_and_not_created(self, kafka: KafkaResource) -> None:
         with pytest.raises(TransientError):

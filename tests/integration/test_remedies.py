@@ -284,6 +284,33 @@ def test_who_may_not_see_the_server_is_not_told_of_the_target(operator: Operator
     assert operator.minio.is_target_online(name)
 
 
+def test_a_region_that_is_not_the_servers(operator: Operator) -> None:
+    """MinIO answers a HEAD with 400 and no body, which must not look like a missing object."""
+    source = operator.settings.source_bucket
+    operator.root.client.put_object(source, "a.png", io.BytesIO(b"x"), 1)
+    operator.set(MINIO_REGION="eu-central-1")
+
+    def provision() -> None:
+        operator.run("resize-pipeline provision")
+
+    work: tuple[Callable[[], object], ...] = (
+        lambda: operator.minio.stat(source, "a.png"),
+        lambda: operator.minio.stat(source, "none.png"),
+        lambda: operator.minio.download(source, "a.png", max_bytes=1),
+        lambda: list(operator.minio.list_objects(source)),
+        lambda: operator.minio.remove(source, "none.png"),
+        provision,
+    )
+    for call in work:
+        said = str(failing(UserError, call))
+        assert "us-east-1" in said
+        assert said.endswith("correct MINIO_REGION")
+    operator.set(MINIO_REGION="us-east-1")
+    provision()
+    assert operator.minio.stat(source, "a.png")
+    operator.root.client.remove_object(source, "a.png")
+
+
 def test_an_address_where_nobody_answers(operator: Operator) -> None:
     known, source = operator.settings.minio_endpoint, operator.settings.source_bucket
     operator.set(MINIO_ENDPOINT=f"http://127.0.0.1:{free_port()}")

@@ -155,6 +155,15 @@ def test_wrong_clocks_are_named_with_both_times() -> None:
     assert f"this host's {dt.datetime.now(dt.UTC):%Y-%m-%d}" in said
 
 
+def test_a_region_that_only_a_header_names() -> None:
+    response = urllib3.HTTPResponse(status=400)
+    said = "Bad request; use region us-east-1"
+    error = S3Error(response, "BadRequest", said, "b", None, None, bucket_name="b")
+    assert str(explained_answer(ENDPOINT, "b", None, Answer.of(error))).endswith(
+        "(InvalidRegion: Bad request; use region us-east-1): correct MINIO_REGION"
+    )
+
+
 @pytest.mark.parametrize("date", ["", "yesterday", "Fri, 99 Nov 2026 09:30:00 GMT"])
 def test_a_server_without_a_clock(date: str) -> None:
     answer = Answer("RequestTimeTooSkewed", "", 403, date)
