@@ -18,6 +18,8 @@ from resize_pipeline.kafka.reading import poll, read
 NO_TOPIC = frozenset(
     {kafka_errors.UnknownTopicOrPartitionError.errno, kafka_errors.InvalidTopicError.errno}
 )
+WAIT_FETCH_MS = 3_000
+"""How long a broker holds the request of a consumer that only waits: each costs CPU time."""
 
 
 class Cluster:
@@ -168,7 +170,7 @@ class Cluster:
         Raises:
             TransientError: Kafka is unreachable.
         """
-        with self.connection.consumer() as consumer:
+        with self.connection.consumer(WAIT_FETCH_MS) as consumer:
             consumer.assign([TopicPartition(topic, partition) for partition in start])
             for partition, offset in start.items():
                 consumer.seek(TopicPartition(topic, partition), offset)

@@ -49,6 +49,8 @@ RETRY_BACKOFF_MS = 10
 first and only then for the topic: kafka-python's 100 ms cost each tick 0.3 s, and each run more."""
 POLL_MS = 500
 """How long a poll waits for records."""
+FETCH_WAIT_MS = POLL_MS // 2
+"""Shorter than a poll, so that a poll that times out has sent a request."""
 POLL_MAX_RECORDS = 5_000
 FETCH_MAX_BYTES = 16 * 2**20
 """Most bytes, as compressed, that a broker returns for one request."""
@@ -128,8 +130,12 @@ class Connection:
                 client.close()
 
     @contextmanager
-    def consumer(self) -> Generator[KafkaConsumer]:
-        """Open a consumer outside of any group: positions come from cursors and offset ranges."""
+    def consumer(self, fetch_wait_ms: int = FETCH_WAIT_MS) -> Generator[KafkaConsumer]:
+        """Open a consumer outside of any group: positions come from cursors and offset ranges.
+
+        Args:
+            fetch_wait_ms: how long a broker may hold a request back until it has a record.
+        """
         with self._network() as network:
             client = KafkaConsumer(
                 **self.options(),
@@ -139,8 +145,7 @@ class Connection:
                 auto_offset_reset="none",  # pyright: ignore[reportArgumentType]
                 allow_auto_create_topics=False,
                 retry_backoff_ms=RETRY_BACKOFF_MS,
-                # Shorter than a poll, so that a poll that times out has sent a request.
-                fetch_max_wait_ms=POLL_MS // 2,
+                fetch_max_wait_ms=fetch_wait_ms,
                 fetch_max_bytes=FETCH_MAX_BYTES,
                 max_poll_records=POLL_MAX_RECORDS,
             )

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from resize_pipeline.errors import UserError
 
 CAUGHT_UP_MAX_S = 15.0
-"""How long after a tick that left nothing a topic counts as handled to its end: two ticks of a
-sensor that waits up to 4 s for messages, and the 5 s that Dagster leaves between ticks."""
+"""How long after a tick that left nothing a topic counts as handled to its end: one more tick, in
+which the sensor waits up to 9 s for messages, and the 5 s that Dagster leaves between ticks."""
 
 
 class OffsetRange(BaseModel):

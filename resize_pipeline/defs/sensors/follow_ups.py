@@ -21,7 +21,7 @@ from resize_pipeline.instance.internals import (
 )
 
 SENSOR_NAME = "follow_up_sensor"
-INTERVAL_S = 15
+INTERVAL_S = 30
 RUNS_MOST = 20
 """Most runs that one tick follows up."""
 PASSED_ON = (

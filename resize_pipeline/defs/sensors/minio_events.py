@@ -34,9 +34,10 @@ from resize_pipeline.kafka.offsets import Cursor, Gap, TopicState, lag, starting
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.pipeline import PipelineResource
 
-LONG_POLL_S = 4.0
-"""How long after its start a tick waits for a first message: it ends before the next one is due,
-even on a busy machine."""
+LONG_POLL_S = 9.0
+"""How long after its start a tick waits for a first message. Dagster's daemon looks every 5 s which
+ticks are due, so the next one follows after a second, even on a busy machine. A tick costs 0.1 to
+0.2 s of a processor, and a daemon that is stopped waits for its end."""
 MIN_INTERVAL_S = 1
 """Less than the 5 s that Dagster's daemon leaves between ticks in any case (MIN_INTERVAL_LOOP_TIME
 in `_daemon/sensor.py`): with 5, a tick that came due a moment too late waited for 5 s more."""

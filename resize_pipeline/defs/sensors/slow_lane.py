@@ -21,7 +21,7 @@ from resize_pipeline.instance.internals import (
 )
 
 SENSOR_NAME = "slow_lane_sensor"
-INTERVAL_S = 10
+INTERVAL_S = 20
 PRIORITY = "10"
 """That of new uploads: below it, runs of the slow lane would wait for as long as others queue."""
 PASSED_ON = (
