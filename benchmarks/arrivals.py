@@ -116,11 +116,12 @@ def main(
     with tempfile.TemporaryDirectory(prefix="resize-pipeline-") as folder:
         stack = Stack(Path(folder))
         with stack.up():
-            queue = {"NOTIFY_KAFKA_QUEUE_DIR": str(stack.folder / "queue")}
-            # A pipeline that names no queue leaves the target's as it is, so those come first.
-            for sending, settings in ((DIRECT, {}), (QUEUED, queue)):
+            for sending in (DIRECT, QUEUED):
+                if sending == QUEUED:
+                    # A pipeline that names no queue leaves the target's as it is.
+                    stack.provision("--take-over")
                 for name, one in wanted.items():
-                    found = measure(stack, stack.pipeline(0, **DEFAULTS, **settings), data, one)
+                    found = measure(stack, stack.pipeline(0, **DEFAULTS), data, one)
                     figures[f"{name}, {sending}"] = found
                     print(
                         f"{name}, {sending}: median {found['median_s']:.1f} s, 95th percentile "

@@ -219,12 +219,13 @@ def main(
     with tempfile.TemporaryDirectory(prefix="resize-pipeline-") as folder:
         stack = Stack(Path(folder))
         with stack.up():
-            queue = {"NOTIFY_KAFKA_QUEUE_DIR": str(stack.folder / "queue")}
-            # A pipeline that names no queue leaves the target's as it is, so those come first.
-            for sending, settings in ((DIRECT, {}), (QUEUED, queue)):
+            for sending in (DIRECT, QUEUED):
+                if sending == QUEUED:
+                    # A pipeline that names no queue leaves the target's as it is.
+                    stack.provision("--take-over")
                 for count in counts:
                     name = f"{label(count)}, {sending}"
-                    found = measure(stack, stack.pipeline(count, **settings), data, uploads)
+                    found = measure(stack, stack.pipeline(count), data, uploads)
                     ways[name] = figures_of(found)
                     medians[count, sending] = statistics.median(one[-1] - one[0] for one in found)
                     print(f"{name}: median {medians[count, sending]:.2f} s", flush=True)

@@ -112,9 +112,9 @@ class Stack(Project):
         with self.running("stack", "up"):
             yield
 
-    def provision(self) -> None:
+    def provision(self, *options: str) -> None:
         """Make topics, buckets and notification; events wait in a `queue_dir`, as by default."""
-        done = self.run("resize-pipeline", "provision")
+        done = self.run("resize-pipeline", "provision", *options)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def pipeline(self, workers: int, **settings: str) -> Pipeline:
