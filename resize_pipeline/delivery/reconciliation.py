@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from resize_pipeline.delivery.batches import Status
+from resize_pipeline.delivery.completions import completion_identity
 from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.delivery.row_states import ROW, RowWalk
 from resize_pipeline.errors import PermanentError
@@ -42,6 +44,11 @@ class Letters(Protocol):
         """Return whether a key's letter answers for this state."""
         ...
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether these are all letters of the topic."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -54,6 +61,8 @@ class Scope:
             all times.
         force: all of them, even if they lack nothing.
         rows: their rows in the catalogue; None if there is no catalogue.
+        announced: the newest completion events; None if there are none, or if they are not
+            compared.
     """
 
     prefix: str = ""
@@ -61,6 +70,7 @@ class Scope:
     window: tuple[dt.datetime, dt.datetime] | None = None
     force: bool = False
     rows: RowWalk | None = None
+    announced: Letters | None = None
 
 
 def unreconciled_objects(
@@ -77,7 +87,9 @@ def unreconciled_objects(
     has a dead letter and lacks nothing, because the run that wrote the letter was killed before it
     checked the source again. With DELETE_RENDITIONS and no time window it must also process
     renditions without a source. With a catalogue it must also process an object whose row is not
-    up to date, and the row of an object that is gone.
+    up to date, and the row of an object that is gone. With completion events it must also process
+    an object whose newest event is about another state, because the run that had to send one was
+    killed before it did.
 
     Args:
         minio: the server that holds the objects.
@@ -138,11 +150,20 @@ def _is_open(
         return not lacks_picture and key in letters
     if scope.force:
         return True
+    state = identity_of(item, pipeline)
+
+    def is_announced(status: Status) -> bool:
+        announced = scope.announced
+        # An incomplete index can't tell.
+        return announced is None or (
+            announced.answers(key, completion_identity(status, state)) or not announced.is_complete
+        )
+
     if not lacking:
-        has_letter = key in letters
-        listed[CURRENT] += not has_letter
-        return has_letter
-    if ROW not in lacking and letters.answers(key, identity_of(item, pipeline)):
+        is_open = key in letters or not is_announced(Status.RENDERED)
+        listed[CURRENT] += not is_open
+        return is_open
+    if ROW not in lacking and letters.answers(key, state) and is_announced(Status.REJECTED):
         listed[ANSWERED] += 1
         return False
     return True

@@ -261,7 +261,7 @@ class LetterIndex:
             if self._file and _is_damage(error):
                 _remove(self._file)
                 remedy = "it was removed, and the next use reads the topic again"
-            msg = f"the index of dead letters {self._file} can't be used ({error}): {remedy}"
+            msg = f"the index {self._file} can't be used ({error}): {remedy}"
             raise TransientError(msg) from error
 
 

@@ -1,4 +1,4 @@
-"""Creates and alters the Kafka topics: MinIO's events and the dead letters."""
+"""Creates and alters the Kafka topics: MinIO's events, dead letters and completion events."""
 
 import shlex
 from collections.abc import Mapping
@@ -69,6 +69,13 @@ def dead_letter_topic(settings: Settings, source_max_message_bytes: int) -> Topi
             "cleanup.policy": "compact",
             "max.message.bytes": str(source_max_message_bytes + DEAD_LETTER_HEADROOM),
         },
+    )
+
+
+def completion_topic(settings: Settings) -> TopicSpec:
+    """Return the topic of completion events, which keeps the newest event of each object."""
+    return TopicSpec(
+        settings.completion_topic, settings.kafka_topic_partitions, {"cleanup.policy": "compact"}
     )
 
 
@@ -144,7 +151,7 @@ def commands(
 
 
 def ensure_topics(settings: Settings, report: Report, *, dry_run: bool) -> None:
-    """Create the source topic and the dead-letter topic, or alter them where they differ.
+    """Create the topics, or alter them where they differ.
 
     Raises:
         TransientError: Kafka is unreachable or did not apply a change.
@@ -163,6 +170,9 @@ def ensure_topics(settings: Settings, report: Report, *, dry_run: bool) -> None:
             report,
             dry_run=dry_run,
         )
+        if settings.completion_topic:
+            wanted = completion_topic(settings)
+            _ensure_topic(admin, settings, wanted, "completion topic", report, dry_run=dry_run)
 
 
 # The type stubs of kafka-python describe 2.x, so the admin client is Any here.

@@ -42,6 +42,7 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     partitions_start: str
     dead_letter_topic: str
     dead_letter_max_bytes: int
+    completion_topic: str
     kafka_consumer_group: str
     kafka_start: str
     delete_renditions: bool

@@ -38,6 +38,9 @@ class KafkaSettings(BasicSettings):
     kafka_sasl_password: SecretStr | None = None
     """SASL password."""
 
+    completion_events: bool = False
+    """Send a message to `KAFKA_TOPIC.renditions` for each original whose renditions are current."""
+
     kafka_start: Annotated[str, AfterValidator(checked_start)] = "earliest"
     """Start of a sensor without a cursor: `earliest`, `latest` or a time with its zone."""
     kafka_consumer_group: str = "resize-pipeline"
@@ -54,3 +57,8 @@ class KafkaSettings(BasicSettings):
     def dead_letter_topic(self) -> str:
         """Topic for events that can never succeed."""
         return f"{self.kafka_topic}{DEAD_LETTERS}"
+
+    @property
+    def completion_topic(self) -> str:
+        """Topic for completion events; empty without COMPLETION_EVENTS."""
+        return f"{self.kafka_topic}.renditions" if self.completion_events else ""

@@ -4,6 +4,7 @@ An image that can't be decoded becomes a dead letter and does not fail its neigh
 stays unreachable fails the run with one line that names it, and Dagster retries the run.
 """
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -28,6 +29,7 @@ from resize_pipeline.delivery.batches import (
     Uploaded,
     Written,
 )
+from resize_pipeline.delivery.completions import Terms, completion
 from resize_pipeline.delivery.converge import Confirmed, Converger
 from resize_pipeline.delivery.events import notification
 from resize_pipeline.delivery.requests import letter_identity, letter_key
@@ -134,6 +136,8 @@ def upload(
             if written and settled.status is Status.RENDERED:
                 result.store(written)
         _pass_on(context, kafka, pipeline, [settled for settled, _ in answered])
+        if not pipeline.catalog_bucket:
+            announce(context, kafka, pipeline, [settled for settled, _ in answered])
         # Last, so that all others are done. The run is repeated, and then makes what is left.
         unwritten = {settled.unwritten for settled, _ in answered if settled.unwritten}
         if unwritten:
@@ -176,6 +180,26 @@ def send_again(
     ]
     if again:
         kafka.send(pipeline.kafka_topic, again)
+
+
+def announce(
+    context: dg.OpExecutionContext,
+    kafka: KafkaResource,
+    pipeline: PipelineResource,
+    outcomes: Sequence[Settled],
+) -> None:
+    """Send the completion events of objects, if there are any."""
+    # A run of some renditions does not know the others; reconciliation announces what it completes.
+    is_whole = len(selected_renditions(context, pipeline)) == len(pipeline.renditions)
+    if not pipeline.completion_topic or not is_whole:
+        return
+    now = dt.datetime.now(dt.UTC)
+    terms = Terms(
+        pipeline.source_bucket, pipeline.renditions, pipeline.spec_digest, context.run.run_id
+    )
+    messages = [message for one in outcomes if (message := completion(one, terms, now))]
+    if messages:
+        kafka.send(pipeline.completion_topic, messages)
 
 
 def _uploaded(converger: Converger, step: Resized | Settled | Confirmed) -> Confirmed:

@@ -1,8 +1,8 @@
 """The first step of a run: find the objects that it covers, and cut them into batches."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import dagster as dg
@@ -38,7 +38,7 @@ from resize_pipeline.delivery.row_states import ROW
 from resize_pipeline.errors import PermanentError, UserError
 from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value, position_key
-from resize_pipeline.kafka.letter_index import BUDGET_S, letter_index
+from resize_pipeline.kafka.letter_index import BUDGET_S, LetterIndex, letter_index
 from resize_pipeline.kafka.messages import Undecodable
 from resize_pipeline.kafka.offsets import OffsetRange, readable
 from resize_pipeline.resources.kafka import KafkaResource
@@ -76,9 +76,8 @@ def plan(
             yield evaluation(pipeline, [problem])
         # A listing asks which states were answered, so it waits for the whole index.
         is_listing = not config.offset_ranges and not config.objects
-        folder = context.instance.storage_directory()
         budget_s = None if is_listing else BUDGET_S
-        with letter_index(kafka, pipeline.dead_letter_topic, folder, budget_s) as letters:
+        with _indexes(context, kafka, pipeline, budget_s) as (letters, announced):
             if config.offset_ranges:
                 found = _read_ranges(context, config, kafka, pipeline, planned)
             elif config.objects:
@@ -86,7 +85,7 @@ def plan(
             elif config.postponed_by:
                 found = _postponed(context, config, minio, pipeline, letters, planned)
             else:
-                found = _listed(context, config, minio, pipeline, letters, planned)
+                found = _listed(context, config, minio, pipeline, letters, announced, planned)
             marked = with_dead_letters(found, pipeline.source_bucket, letters.may_have)
             requests = [replace(request, force=config.force) for request in marked]
         # Follow-up runs list later parts of the bucket, and must not hide what the first one found.
@@ -110,6 +109,23 @@ def plan(
         )
         for index, batch in enumerate(batches):
             yield dg.DynamicOutput(batch, mapping_key=str(index), output_name="batches")
+
+
+@contextmanager
+def _indexes(
+    context: dg.OpExecutionContext,
+    kafka: KafkaResource,
+    pipeline: PipelineResource,
+    budget_s: float | None,
+) -> Generator[tuple[LetterIndex, LetterIndex | None]]:
+    """Open the indexes of dead letters and of completion events."""
+    folder = context.instance.storage_directory()
+    with letter_index(kafka, pipeline.dead_letter_topic, folder, budget_s) as letters:
+        if not pipeline.completion_topic:
+            yield letters, None
+            return
+        with letter_index(kafka, pipeline.completion_topic, folder, budget_s) as announced:
+            yield letters, announced
 
 
 def _check_config(
@@ -230,12 +246,13 @@ def _postponed(
         yield Request(key, info.size if info else 0)
 
 
-def _listed(
+def _listed(  # noqa: PLR0913, PLR0917  What is listed is compared with all of them.
     context: dg.OpExecutionContext,
     config: PlanConfig,
     minio: MinioResource,
     pipeline: PipelineResource,
     letters: Letters,
+    announced: Letters | None,
     planned: Plan,
 ) -> Iterator[Request]:
     is_everywhere = config.reconcile or bool(config.prefix)
@@ -246,9 +263,11 @@ def _listed(
         force=config.force,
     )
     renditions = selected_renditions(context, pipeline)
-    # Rows describe all renditions, so a run that makes only some of them leaves the rows alone.
-    if pipeline.catalog_bucket and len(renditions) == len(pipeline.renditions):
-        scope = replace(scope, rows=row_walk(minio, pipeline, scope))
+    # Rows and completion events are about all renditions, so a run that makes only some of them
+    # leaves both alone.
+    if len(renditions) == len(pipeline.renditions):
+        rows = row_walk(minio, pipeline, scope) if pipeline.catalog_bucket else None
+        scope = replace(scope, rows=rows, announced=announced)
     found = unreconciled_objects(minio, pipeline, letters, renditions, scope, planned.listed)
     last = ""
     for number, (item, lacking) in enumerate(found):

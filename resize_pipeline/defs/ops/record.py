@@ -11,7 +11,7 @@ from resize_pipeline.catalog.recording import Recorded, Recorder
 from resize_pipeline.catalog.rows import Terms
 from resize_pipeline.catalog.source import RunSource
 from resize_pipeline.defs.catalog import catalog_table
-from resize_pipeline.defs.ops.batch import converger_of, send_again
+from resize_pipeline.defs.ops.batch import announce, converger_of, send_again
 from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import in_words, one_line_failures
 from resize_pipeline.delivery.batches import Plan, Uploaded
@@ -63,6 +63,9 @@ def build_record(partitions: TimePartitions) -> dg.OpDefinition:
         with one_line_failures(context):
             done = recorder.record(outcomes) if outcomes else Recorded()
             send_again(kafka, pipeline, done.overtaken)
+            overtaken = {one.request.key for one in done.overtaken}
+            left = [one for one in outcomes if one.request.key not in overtaken]
+            announce(context, kafka, pipeline, left)
         for one in done.overtaken:
             context.log.info(f"{one.request.key!r} has changed meanwhile: left to a later run")
         statuses = Counter(row.status for row in done.rows)
