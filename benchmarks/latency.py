@@ -7,8 +7,8 @@ ticks has passed. The latency is from the acknowledgement of the PUT to the last
 renditions, by MinIO's clock. It is measured with events that MinIO sends at once and with events
 that go through its `queue_dir`, by the plain launcher (`--workers 0`) and by a warm worker.
 
-RUN_MIN_INTERVAL_S is 0, so that each upload is treated as a first one is: with the default, one
-that comes less than a minute after another's run waits for that minute to end.
+RUN_MIN_INTERVAL_S is 0, so that each upload is treated as a first one is. `benchmarks.arrivals`
+measures with the defaults.
 
 Stages are told by when a consumer that waits had the event, by Dagster's own ticks and events, and
 by MinIO. Each is a median of its own, so they don't add up to the median of the whole.
