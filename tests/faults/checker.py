@@ -10,9 +10,11 @@ E  memory and runs in flight stay bounded
 F  lag returns to 0 without help
 G  no partial output, stray multipart upload or temporary file is left
 H  a person is told
+I  each object that is rendered or dead-lettered as it is now has a completion event that says so
 """
 
 import io
+import json
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -32,11 +34,11 @@ from resize_pipeline.resources.minio import MinioResource
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.faults.cluster import Cluster
 from tests.faults.ledger import Ledger, Writer, picture
-from tests.support.letters import current_letters
+from tests.support.letters import current_letters, read_all
 from tests.support.waiting import wait_until
 
 SETTLED_TIMEOUT_S = 420.0
-LETTERS = "ABCDEFGH"
+LETTERS = "ABCDEFGHI"
 MARKER_PERIOD_S = 90.0
 SAMPLE = 20
 SHOWN = 5
@@ -183,6 +185,7 @@ class Checker:
             "D": self.extra_renditions,
             "E": self.bounds,
             "G": self.leftovers,
+            "I": self.completions,
         }
         found: list[Violation] = []
         for letter in letters:
@@ -238,6 +241,33 @@ class Checker:
             if lacking:
                 lost.append(f"{key} lacks {'+'.join(lacking)} and has no dead letter")
         return lost
+
+    def completions(self) -> list[Violation]:
+        """I: each object whose outcome is final was announced with it."""
+        settings = self.cluster.settings
+        minio = self.store()
+        events = [
+            json.loads(message.value)["data"]
+            for message in read_all(self.cluster.kafka, settings.completion_topic)
+            if message.value
+        ]
+        announced = {(one["key"], one["etag"], one["status"]) for one in events}
+        letters = current_letters(self.cluster.kafka, settings.dead_letter_topic)
+        silent: list[str] = []
+        for item in minio.list_objects(self.bucket, self.prefix):
+            letter = letters.get(letter_key(self.bucket, item.key))
+            if letter and letter.identity == letter_identity(item.etag, self.cluster.spec_digest):
+                status = "rejected"
+            elif all(
+                is_current(minio.stat(spec.bucket, spec.key_for(item.key)), item, spec)
+                for spec in self.cluster.renditions
+            ):
+                status = "rendered"
+            else:
+                continue
+            if (item.key, item.etag, status) not in announced:
+                silent.append(f"{item.key} is {status}, which no completion event says")
+        return [Violation("I", _some(silent))] if silent else []
 
     def sources_of_renditions(self) -> list[Violation]:
         """B: each rendition is of the source as it is, and of a version that had those bytes."""

@@ -136,6 +136,7 @@ class Cluster:
             "run_min_interval_s": 0,
             "render_timeout_s": 20,
             "minio_bin": MINIO_BIN,
+            "completion_events": True,
         }
         if tls:
             chosen["minio_endpoint"] = f"https://127.0.0.1:{free_port()}"

@@ -199,7 +199,7 @@ def soak(folder: Path, minutes: float, seed: int, console: Console) -> bool:
         reconciled_at = time.time()
         before = len(world.checker.lost())
         cluster.reconcile()
-        violations += world.checker.check("CDEG", reconciled_at=reconciled_at)
+        violations += world.checker.check("CDEGI", reconciled_at=reconciled_at)
         lost, stale = world.checker.lost(), world.checker.stale()
         lag = cluster.status().lag
         runs = world.runs()

@@ -88,6 +88,19 @@ def test_finds_that_a_dead_letter_is_not_sent(clusters, tmp_path) -> None:
         assert found_by(world, "ABCDG") == {"A"}
 
 
+def test_finds_that_an_object_is_not_announced(clusters, tmp_path) -> None:
+    with broken_build(
+        clusters,
+        tmp_path,
+        "defs/ops/batch.py",
+        "kafka.send(pipeline.completion_topic, messages)",
+        "kafka.send(pipeline.completion_topic, messages[1:])",
+    ) as world:
+        world.put("broken.jpg", b"\xff\xd8 no picture")
+        world.put("whole.jpg", picture(world.random))
+        assert found_by(world, "ABCDGI") == {"I"}
+
+
 def test_finds_a_process_that_leaks(clusters, tmp_path) -> None:
     # Each tick keeps 64 MiB, in the code server that evaluates it.
     with broken_build(

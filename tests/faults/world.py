@@ -58,11 +58,20 @@ def row(
     core: bool = False,
     **options: Any,
 ) -> Callable[[Callable[["World"], None]], Callable[["World"], None]]:
-    """Make a function a row of the table."""
+    """Make a function a row of the table; where A has to hold, so has I."""
 
     def register(fault: Callable[["World"], None]) -> Callable[["World"], None]:
         ROWS.append(
-            Row(name, holds, fault, evidence, reconcile, own or bool(options), core, options)
+            Row(
+                name,
+                f"{holds}I" if "A" in holds else holds,
+                fault,
+                evidence,
+                reconcile,
+                own or bool(options),
+                core,
+                options,
+            )
         )
         return fault
 
