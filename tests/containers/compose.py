@@ -18,7 +18,7 @@ from tests.containers.engine import Engine
 
 HEALTHY_S = 240
 ATTEMPTS = 4
-NO_ANSWER = "i/o timeout"
+NO_ANSWER = ("i/o timeout", "does not answer")
 
 
 @dataclass
@@ -109,7 +109,8 @@ class Deployment:
             if self.podman("wait", self.container(service)).strip() == "0":
                 return
             # Podman's name server sometimes leaves a question without an answer.
-            assert NO_ANSWER in self.logs(service), self.logs(service)
+            said = self.logs(service)
+            assert any(words in said for words in NO_ANSWER), said
             self.podman("start", self.container(service))
         raise AssertionError(self.logs(service))
 

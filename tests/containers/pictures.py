@@ -13,11 +13,32 @@ from tests.containers.compose import Deployment
 KILLS: dict[str, dict[str, Any]] = {}
 """What was found after each kill, by what was killed."""
 COUNT = 12
-RUN_FAILED = """
+MANY = 40
+"""Pictures whose run takes long enough to be killed in the middle."""
+RUNS_FAILED = """
 import dagster as dg
 with dg.DagsterInstance.get() as instance:
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
     print("failed runs:", instance.get_runs_count(failed))
+"""
+
+RUN_UNDER_WAY = f"""
+import time
+import dagster as dg
+started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+
+def is_long(run):
+    config = run.run_config
+    for name in ("ops", "renditions", "ops", "plan", "config"):
+        config = config.get(name, {{}})
+    parts = [part.split(":")[-1].split("-") for part in config.get("offset_ranges", [])]
+    return sum(int(end) - int(start) for start, end in parts) >= {MANY // 2}
+
+deadline = time.monotonic() + 200
+with dg.DagsterInstance.get() as instance:
+    while not any(map(is_long, instance.get_runs(started))):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 """
 
 UPLOAD = """
@@ -26,7 +47,7 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
 from PIL import Image
-user, password, prefix, count = sys.argv[1:]
+user, password, prefix, count, begun = sys.argv[1:]
 http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=10), retries=False)
 client = Minio("127.0.0.1:9000", user, password, secure=False, region="us-east-1", http_client=http)
 refused, etags = 0, {}
@@ -47,18 +68,17 @@ def attempt(call, *arguments):
 def put(name, data):
     return client.put_object("images", name, io.BytesIO(data), len(data)).etag
 
+file = io.BytesIO()
+Image.effect_noise((3000, 2000), 60).convert("RGB").save(file, "JPEG")
 for number in range(int(count)):
     # Each is put twice: what is rendered last must be the second one.
     for version in range(2):
-        file = io.BytesIO()
-        size = (900 + number, 700)
-        Image.effect_noise(size, 60).convert("RGB").save(file, "JPEG", comment=str(random.random()))
-        data = file.getvalue()
+        # What follows the end of a JPEG is no part of the picture.
+        data = file.getvalue() + random.randbytes(16)
         name = f"{prefix}/{number}.jpg"
         etags[name] = attempt(put, name, data)
-    if number == 1:
+    if number == int(begun):
         print("under way", flush=True)
-    time.sleep(0.3)
 buckets = ("processed", "processed-medium", "processed-thumbnail")
 started = time.monotonic()
 while True:
@@ -111,14 +131,22 @@ class Outside:
     def failed_runs(self) -> int:
         """Count the runs that have failed so far."""
         answer = self.deployment.podman(
-            "exec", self.deployment.container("code"), "python", "-c", RUN_FAILED
+            "exec", self.deployment.container("code"), "python", "-c", RUNS_FAILED
         )
         return int(answer.rpartition("failed runs:")[2])
 
-    def upload(self, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Upload pictures, do something when the first ones are there, and wait for the rest."""
+    def upload(
+        self, meanwhile: Callable[[], None] = lambda: None, *, count: int = COUNT, begun: int = 1
+    ) -> dict[str, Any]:
+        """Upload pictures, and wait for their renditions.
+
+        Args:
+            meanwhile: is done in between.
+            count: how many pictures, each of which is uploaded twice.
+            begun: how many are to be there before.
+        """
         login = (self.secret("minio_root_user"), self.secret("minio_root_password"))
-        arguments = (*login, uuid.uuid4().hex[:8], str(COUNT))
+        arguments = (*login, uuid.uuid4().hex[:8], str(count), str(begun))
         with subprocess.Popen(
             self.command(sys.executable, "-c", UPLOAD, *arguments),
             stdin=subprocess.DEVNULL,
@@ -137,14 +165,29 @@ class Outside:
         assert process.returncode == 0, errors[-3000:]
         return json.loads(out)
 
-    def kill(self, service: str) -> None:
-        """Kill a service while pictures are uploaded, and check that none is lost or stale."""
+    def kill(self, service: str, *, is_executing: bool = False) -> None:
+        """Kill a service while pictures are uploaded, and check that none is lost or stale.
+
+        Args:
+            service: whose processes are killed.
+            is_executing: whether it executes runs, and is to be killed in the middle of one.
+        """
         before = self.failed_runs()
-        found = self.upload(lambda: self.deployment.kill(service))
+
+        def kill() -> None:
+            if is_executing:
+                code = self.deployment.container("code")
+                self.deployment.podman("exec", code, "python", "-c", RUN_UNDER_WAY)
+            self.deployment.kill(service)
+
+        options = {"count": MANY, "begun": MANY - 1} if is_executing else {}
+        found = self.upload(kill, **options)
         for one in self.deployment.running:
             self.deployment.wait_healthy(one)
         name = f"{service}, with workers" if "worker" in self.deployment.services else service
-        KILLS[name] = found | {"failed runs": self.failed_runs() - before}
+        failed = self.failed_runs() - before
+        KILLS[name] = found | {"failed runs": failed}
         assert (found["lost"], found["stale"]) == (0, 0), self.deployment.logs(
             "code"
         ) + self.deployment.logs("daemon")
+        assert failed >= is_executing, "it was killed in the middle of a run"

@@ -120,7 +120,7 @@ def assert_no_secret_is_inspected(outside: Outside) -> None:
 
 @pytest.mark.parametrize("service", RUNNING)
 def test_a_killed_service_is_back_and_no_picture_is_lost(outside: Outside, service: str) -> None:
-    outside.kill(service)
+    outside.kill(service, is_executing=service == "code")
 
 
 def test_no_service_can_write_its_image_or_has_a_capability(deployment: Deployment) -> None:
@@ -141,27 +141,47 @@ def assert_is_confined(deployment: Deployment, service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "name", "content", "said"),
+    ("service", "file", "said"),
     [
-        ("minio", "minio_root_password", "", "is missing, unreadable or empty"),
-        ("minio", "minio_root_user", " \n", "is missing, unreadable or empty"),
-        ("provision", "minio_secret_key", "", "minio_secret_key is empty: write the secret"),
-        ("provision", "minio_secret_key", "one\ntwo\n", "has several lines"),
+        ("minio", ("minio_root_password", None, 0), "is missing, unreadable or empty"),
+        ("minio", ("minio_root_password", "", 0o444), "is missing, unreadable or empty"),
+        ("minio", ("minio_root_user", " \n", 0o444), "is missing, unreadable or empty"),
+        ("minio", ("minio_root_user", "someone", 0o400), "is missing, unreadable or empty"),
+        ("provision", ("minio_secret_key", "", 0o444), "minio_secret_key is empty: write"),
+        ("provision", ("minio_secret_key", "one\ntwo\n", 0o444), "has several lines"),
+        ("provision", ("minio_secret_key", "x" * 20, 0o400), "can't be read by user 10001"),
+        (
+            "valkey",
+            ("celery_broker_url", "redis://:@valkey:6379/0\n", 0o444),
+            "must be redis://:PASS",
+        ),
     ],
 )
 def test_what_is_no_secret_is_refused_by_its_path(
-    outside: Outside, tmp_path: Path, service: str, name: str, content: str, said: str
+    outside: Outside,
+    tmp_path: Path,
+    service: str,
+    file: tuple[str, str | None, int],
+    said: str,
 ) -> None:
+    name, content, mode = file
     folder = tmp_path / "secrets"
     shutil.copytree(outside.secrets, folder)
     (folder / name).unlink()
-    (folder / name).write_text(content)
-    (folder / name).chmod(0o444)
+    if content is not None:
+        (folder / name).write_text(content)
+        (folder / name).chmod(mode)
     one = SERVICES[service]
-    deployment = outside.deployment
-    mounts = [f"--volume={folder / secret}:/run/secrets/{secret}:ro" for secret in one["secrets"]]
+    mounts = [
+        f"--volume={path}:/run/secrets/{path.name}:ro"
+        for path in folder.iterdir()
+        if path.name in one["secrets"]
+    ]
     command = ("podman", "run", "--rm", "--network=none", *mounts, "--env=SECRETS_DIR=/run/secrets")
+    user = (f"--user={one['user']}",) if "user" in one else ()
     words = [word.replace("$$", "$") for word in one["command"]]
-    answer = deployment.engine.run((*command, one["image"], *words), check=False, timeout=120)
+    answer = outside.deployment.engine.run(
+        (*command, *user, one["image"], *words), check=False, timeout=120
+    )
     assert said in answer
     assert "Traceback" not in answer

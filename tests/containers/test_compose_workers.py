@@ -40,7 +40,7 @@ def test_no_secret_is_where_containers_are_inspected(outside: Outside) -> None:
 
 @pytest.mark.parametrize("service", ["worker", "valkey"])
 def test_a_killed_service_is_back_and_no_picture_is_lost(outside: Outside, service: str) -> None:
-    outside.kill(service)
+    outside.kill(service, is_executing=service == "worker")
 
 
 def test_a_worker_can_not_write_its_image_and_has_no_capability(outside: Outside) -> None:
