@@ -31,6 +31,21 @@ HOSTS = ("a", "b")
 PASSWORD = "of-broker-and-database"
 CELERY = REPOSITORY / "deploy" / "celery"
 CLONE_NEWNET = 0x40000000
+SLOW = """
+import time
+try:
+    import resize_pipeline.imaging.render as imaging
+except ImportError:
+    imaging = None
+
+def slow(data, renditions, **limits):
+    time.sleep(0.5)
+    return original(data, renditions, **limits)
+
+if imaging:
+    original, imaging.render = imaging.render, slow
+"""
+"""What the hosts' processes run when they start: a batch takes seconds to be rendered."""
 
 
 def missing() -> str:
@@ -197,7 +212,11 @@ class HostsCluster(Cluster):
 
     def _worker(self, host: str) -> Service:
         environment = self.environment()
-        environment["PYTHONPATH"] = os.pathsep.join([str(CELERY), environment["PYTHONPATH"]])
+        slow = self.folder / "slow"
+        slow.mkdir(exist_ok=True)
+        (slow / "sitecustomize.py").write_text(SLOW)
+        path = [str(slow), str(CELERY), environment["PYTHONPATH"]]
+        environment["PYTHONPATH"] = os.pathsep.join(path)
         home = self.settings.local_dir / f"dagster-{host}"
         home.mkdir()
         return Service(
