@@ -1,4 +1,4 @@
-"""deploy/kubernetes/kafka.yaml against the definitions that Strimzi's own generator makes."""
+"""deploy/kubernetes/strimzi against the definitions that Strimzi's own generator makes."""
 
 import shutil
 import subprocess
@@ -24,9 +24,11 @@ CLASSES = {
     "KafkaNodePool": "nodepool.KafkaNodePool",
     "KafkaTopic": "topic.KafkaTopic",
 }
-RESOURCES: list[dict[str, Any]] = list(
-    yaml.safe_load_all((DEPLOY / "kubernetes" / "kafka.yaml").read_text())
-)
+RESOURCES: list[dict[str, Any]] = [
+    one
+    for one in yaml.safe_load_all((DEPLOY / "kubernetes" / "strimzi" / "kafka.yaml").read_text())
+    if one["kind"] in CLASSES
+]
 DOWNLOAD_TIMEOUT_S = 60
 GENERATE_TIMEOUT_S = 120
 

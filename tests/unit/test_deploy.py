@@ -318,7 +318,9 @@ FILES = [path for path in DEPLOY.rglob("*") if path.is_file()]
     "path",
     [
         DEPLOY / "README.md",
-        *(DEPLOY / "kubernetes").glob("*.yaml"),
+        DEPLOY / "kubernetes" / "kind.yaml",
+        DEPLOY / "kubernetes" / "chart" / "dagster-values.yaml",
+        DEPLOY / "kubernetes" / "strimzi" / "kafka.yaml",
     ],
     ids=lambda path: path.relative_to(DEPLOY).as_posix(),
 )

@@ -34,24 +34,34 @@ from tests.support.deployment import (
     pinned,
     values,
 )
+from tests.support.kubernetes_files import (
+    FOLDER,
+    OWN,
+    OWN_OBJECTS,
+    PODS,
+    SECRETS,
+    STRIMZI,
+    by_name,
+    containers,
+    manifests,
+    name_of,
+)
 from tests.support.kubernetes_models import model_of, problems
 
-FOLDER = DEPLOY / "kubernetes"
-KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-VALUES: dict[str, Any] = yaml.safe_load((FOLDER / "dagster-values.yaml").read_text())
+NAMESPACE = SECRETS["namespace"]
+VALUES: dict[str, Any] = yaml.safe_load((FOLDER / "chart" / "dagster-values.yaml").read_text())
 (CODE,) = VALUES["dagster-user-deployments"]["deployments"]
 LAUNCHER: dict[str, Any] = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
 INSTANCE: dict[str, Any] = VALUES["additionalInstanceConfig"]
-STRIMZI = "kafka.strimzi.io/v1"
 
-MANIFESTS: list[dict[str, Any]] = [
-    manifest
-    for name in KUSTOMIZATION["resources"]
-    for manifest in yaml.safe_load_all((FOLDER / name).read_text())
+# The chart's values belong to these, with Strimzi's Kafka.
+MANIFESTS = manifests("servers") + manifests("strimzi")
+OBJECTS = by_name(MANIFESTS)
+PLAIN = [
+    one
+    for one in [*OWN, *manifests("strimzi"), *manifests("chart")]
+    if one["apiVersion"] != STRIMZI
 ]
-OBJECTS = {(one["kind"], one["metadata"]["name"]): one for one in MANIFESTS}
-PLAIN = [one for one in MANIFESTS if one["apiVersion"] != STRIMZI]
-PODS = [one for one in PLAIN if "template" in one.get("spec", {})]
 
 # The keys of the chart that are used here, as its values.schema.json has them. That file comes with
 # no package; Helm compares with it when it installs.
@@ -100,19 +110,11 @@ CHART: dict[str, set[str]] = {
 }
 
 
-def containers(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    return manifest["spec"]["template"]["spec"]["containers"]
-
-
-def name_of(manifest: dict[str, Any]) -> str:
-    return f"{manifest['kind']}-{manifest['metadata']['name']}"
-
-
 def generated(name: str) -> dict[str, str]:
     """What the example of a generated Secret holds."""
-    (generator,) = [one for one in KUSTOMIZATION["secretGenerator"] if one["name"] == name]
+    (generator,) = [one for one in SECRETS["secretGenerator"] if one["name"] == name]
     (file,) = generator["envs"]
-    lines = (FOLDER / f"{file}.example").read_text().splitlines()
+    lines = (FOLDER / "secrets" / f"{file}.example").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
@@ -145,7 +147,9 @@ def test_pods_are_limited_not_root_and_not_fed_with_the_variables_of_services(
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["enableServiceLinks"] is False
     for container in pod["containers"]:
-        assert container["securityContext"] == CODE["securityContext"]
+        assert container["securityContext"].items() >= CODE["securityContext"].items()
+        is_ours = container["image"] == APP_IMAGE
+        assert container["securityContext"].get("readOnlyRootFilesystem", False) is is_ours
         assert "memory" in container["resources"]["limits"]
         assert manifest["kind"] == "Job" or {"readinessProbe", "livenessProbe"} <= container.keys()
 
@@ -153,15 +157,21 @@ def test_pods_are_limited_not_root_and_not_fed_with_the_variables_of_services(
 @pytest.mark.parametrize("manifest", PODS, ids=name_of)
 def test_selectors_and_mounts_find_what_they_name(manifest: dict[str, Any]) -> None:
     spec = manifest["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    if manifest["kind"] != "Job":
+        selected = spec["selector"]["matchLabels"]
+        assert selected.items() <= labels.items()
+        ports = {port["name"] for one in containers(manifest) for port in one.get("ports", [])}
+        services = [one for one in OWN if one["kind"] == "Service"]
+        matching = [one["spec"] for one in services if one["spec"]["selector"] == selected]
+        assert {port["targetPort"] for one in matching for port in one["ports"]} == ports
     if manifest["kind"] == "StatefulSet":
-        assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
-        service = OBJECTS["Service", spec["serviceName"]]["spec"]
+        service = OWN_OBJECTS["Service", spec["serviceName"]]["spec"]
         assert service["selector"] == spec["selector"]["matchLabels"]
-        ports = {port["name"] for one in containers(manifest) for port in one["ports"]}
-        assert {port["targetPort"] for port in service["ports"]} <= ports
     claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
     for volume in spec["template"]["spec"].get("volumes", []):
-        assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in OBJECTS
+        if claim := volume.get("persistentVolumeClaim"):
+            assert ("PersistentVolumeClaim", claim["claimName"]) in OWN_OBJECTS
         claims.add(volume["name"])
     mounts = {m["name"] for one in containers(manifest) for m in one.get("volumeMounts", [])}
     assert mounts == claims
@@ -169,8 +179,8 @@ def test_selectors_and_mounts_find_what_they_name(manifest: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("manifest", PODS, ids=name_of)
 def test_variables_come_from_what_is_there(manifest: dict[str, Any]) -> None:
-    secrets = {one["name"]: generated(one["name"]) for one in KUSTOMIZATION["secretGenerator"]}
-    maps = {name for kind, name in OBJECTS if kind == "ConfigMap"}
+    secrets = {one["name"]: generated(one["name"]) for one in SECRETS["secretGenerator"]}
+    maps = {name for kind, name in OWN_OBJECTS if kind == "ConfigMap"}
     for container in containers(manifest):
         for source in container.get("envFrom", []):
             assert source.get("secretRef", {}).get("name", "minio-root") in secrets
@@ -185,7 +195,8 @@ def test_variables_come_from_what_is_there(manifest: dict[str, Any]) -> None:
 
 def test_images_are_those_of_the_compose_file() -> None:
     images = {one["image"] for manifest in PODS for one in containers(manifest)}
-    assert images == {APP_IMAGE, MINIO_IMAGE, SERVICES["postgres"]["image"]}
+    servers = {SERVICES[name]["image"] for name in ("kafka", "postgres")}
+    assert images == {APP_IMAGE, MINIO_IMAGE, *servers}
     for section in (VALUES["dagsterWebserver"], VALUES["dagsterDaemon"], CODE):
         assert f"{section['image']['repository']}:{section['image']['tag']}" == APP_IMAGE
     postgres = VALUES["postgresql"]["image"]
@@ -215,8 +226,8 @@ def test_what_the_examples_hold_is_refused() -> None:
 def test_secrets_are_kept_out_of_version_control() -> None:
     ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
     assert "/deploy/kubernetes/secrets/*.env" in ignored
-    for one in KUSTOMIZATION["secretGenerator"]:
-        assert all(file.startswith("secrets/") and file.endswith(".env") for file in one["envs"])
+    for one in SECRETS["secretGenerator"]:
+        assert all(file.endswith(".env") and "/" not in file for file in one["envs"])
 
 
 def test_the_cluster_is_one_control_plane_and_three_workers() -> None:
@@ -290,7 +301,7 @@ def launcher_config() -> dict[str, Any]:
     run = LAUNCHER["runK8sConfig"]
     config = {
         "load_incluster_config": True,
-        "job_namespace": KUSTOMIZATION["namespace"],
+        "job_namespace": NAMESPACE,
         "image_pull_policy": LAUNCHER["imagePullPolicy"],
         "service_account_name": "dagster",
         "dagster_home": VALUES["global"]["dagsterHome"],
@@ -414,7 +425,7 @@ def test_history_is_where_postgres_is() -> None:
 
 
 def test_the_chart_s_version_is_dagster_s() -> None:
-    text = (FOLDER / "dagster-values.yaml").read_text()
+    text = (FOLDER / "chart" / "dagster-values.yaml").read_text()
     assert f"--version {pinned('dagster')} " in text
     assert f"--version {pinned('dagster')} " in (DEPLOY / "README.md").read_text()
 
