@@ -21,7 +21,7 @@ from resize_pipeline.defs.sensors.slow_lane import build_slow_lane
 from resize_pipeline.defs.silence import build_source_check
 from resize_pipeline.environment import export_secrets, load_settings
 from resize_pipeline.instance.home import check_modules, instance_file
-from resize_pipeline.renditions.file import check_catalog_bucket, load_renditions
+from resize_pipeline.renditions.file import check_catalog_bucket, load_analyses, load_renditions
 from resize_pipeline.resources.closed import closed
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
@@ -48,6 +48,7 @@ def build_definitions(
     names = Names(settings.pipeline_name)
     partitions = build_partitions(settings)
     check_catalog_bucket(settings.catalog_bucket, settings.source_bucket, renditions)
+    load_analyses(settings.renditions_file, settings.catalog_bucket)
     assets = [names.asset(rendition.name) for rendition in renditions]
     catalog = build_catalog(settings, names, partitions)
     assets += catalog.assets

@@ -10,11 +10,19 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from resize_pipeline.catalog.rows import Row, Terms, lacks_facts, row_after, with_facts
+from resize_pipeline.catalog.rows import (
+    Row,
+    Terms,
+    lacking_analyses,
+    lacks_facts,
+    row_after,
+    with_facts,
+)
 from resize_pipeline.delivery.batches import Settled
 from resize_pipeline.errors import TransientError
+from resize_pipeline.renditions.analyses import Analysis
 from resize_pipeline.renditions.facts import Facts
 
 TRIES_MAX = 30
@@ -27,6 +35,13 @@ WAIT_UNREACHABLE_S = 2.0
 
 class ConflictError(Exception):
     """Another commit came first."""
+
+
+class Undescribed(NamedTuple):
+    """An object whose picture has to be read again, and the analyses that it needs."""
+
+    settled: Settled
+    analyses: Sequence[Analysis]
 
 
 class Snapshot(Protocol):
@@ -56,7 +71,7 @@ class Source(Protocol):
         """Return whether the source still is as it was when the object was settled."""
         ...
 
-    def describe(self, objects: Sequence[Settled]) -> Mapping[str, Facts | None]:
+    def describe(self, objects: Sequence[Undescribed]) -> Mapping[str, Facts | None]:
         """Read pictures again; return what each is like, without those that have changed."""
         ...
 
@@ -136,7 +151,7 @@ class Recorder:
         contested = {key for key, row in rows.items() if row.contradicts(before.get(key))}
         self._contested |= contested
         self._overtake(contested)
-        self._describe([key for key, row in rows.items() if lacks_facts(row)])
+        self._describe(rows)
         for key in rows.keys() & self._described.keys():
             rows[key] = with_facts(rows[key], self._described[key], self.terms)
         changed = [
@@ -147,13 +162,27 @@ class Recorder:
             self._recorded.version = snapshot.merge(changed, replaces=replaces)
         self._recorded.rows = changed
 
-    def _describe(self, keys: Sequence[str]) -> None:
-        wanted = [self._left[key] for key in keys if key in self._left.keys() - self._described]
+    def _describe(self, rows: Mapping[str, Row]) -> None:
+        wanted = [
+            Undescribed(self._left[key], lacking)
+            for key, row in rows.items()
+            if key in self._left
+            and self._is_undescribed(row, lacking := lacking_analyses(row, self.terms))
+        ]
         found = self.source.describe(wanted) if wanted else {}
         self._described |= found
         for one in wanted:
-            if one.request.key not in found:
-                self._recorded.overtaken.append(self._left.pop(one.request.key))
+            key = one.settled.request.key
+            if key not in found:
+                self._recorded.overtaken.append(self._left.pop(key))
+
+    def _is_undescribed(self, row: Row, lacking: Sequence[Analysis]) -> bool:
+        if row.key not in self._described:
+            return lacks_facts(row) or bool(lacking)
+        # Another run's commit may have left a row that lacks more than the one before.
+        facts = self._described[row.key]
+        known = {one.name for one in facts.analyses} if facts else None
+        return known is not None and not known >= {one.name for one in lacking}
 
     def _overtake(self, keys: Iterable[str]) -> None:
         """Leave the objects whose source has changed to another run."""

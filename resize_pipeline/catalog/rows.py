@@ -3,19 +3,19 @@
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 from resize_pipeline.delivery.batches import Settled, Status
-from resize_pipeline.delivery.row_states import MISSING, digests, specs_state
+from resize_pipeline.delivery.row_states import MISSING, RENDERED, digests, specs_state
 from resize_pipeline.errors import one_line
+from resize_pipeline.renditions.analyses import Analysed, Analysis, analyses_digests
 from resize_pipeline.renditions.facts import TEXT_MAX, Facts
 from resize_pipeline.renditions.objects import EPOCH, ObjectInfo
 from resize_pipeline.renditions.spec import Rendition
 
-RENDERED = "rendered"
 REJECTED = "rejected"
-FACTS = tuple(Facts.model_fields)
-"""The columns that come from the picture itself."""
+FACTS = tuple(name for name in Facts.model_fields if name != "analyses")
+"""The columns that come from the picture itself, without those of analyses."""
 
 
 class RenditionEntry(NamedTuple):
@@ -25,6 +25,14 @@ class RenditionEntry(NamedTuple):
     uri: str
     bytes: int
     digest: str
+
+
+class AnalysisEntry(NamedTuple):
+    """An analysis whose values the row has, or why it has none."""
+
+    name: str
+    digest: str
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,18 @@ class Row:
     recorded: dt.datetime = EPOCH
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Return the row with these values, by the names of the table's columns."""
+    def of(cls, values: Mapping[str, Any], analyses: Sequence[Analysis] = ()) -> Self:
+        """Return the row with these values, by the names of the table's columns.
+
+        Args:
+            values: the values.
+            analyses: those whose values are of interest.
+        """
         names = {field.name for field in fields(cls)} - {"facts", "renditions"}
         facts = None
         if values["width"] is not None:
-            facts = Facts.model_validate({name: values[name] for name in FACTS})
+            found = {name: values[name] for name in FACTS}
+            facts = Facts.model_validate({**found, "analyses": _analysed(values, analyses)})
         entries = tuple(RenditionEntry(**one) for one in values["renditions"] or ())
         return cls(**{name: values[name] for name in names}, facts=facts, renditions=entries)
 
@@ -63,8 +77,15 @@ class Row:
         """The values of the table's columns, by name."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         del own["facts"]
-        facts = self.facts.model_dump() if self.facts else dict.fromkeys(FACTS)
-        return {**own, **facts}
+        if self.facts is None:
+            return {**own, **dict.fromkeys(FACTS), "analyses": None}
+        analyses = self.facts.analyses
+        return {
+            **own,
+            **self.facts.model_dump(exclude={"analyses"}),
+            **{name: value for one in analyses for name, value in one.values.items()},
+            "analyses": [AnalysisEntry(one.name, one.digest, one.error) for one in analyses],
+        }
 
     def differs(self, before: "Row | None") -> bool:
         """Return whether a row says anything else than the one before, or is the first."""
@@ -89,6 +110,7 @@ class Terms:
     Attributes:
         bucket: the source bucket.
         renditions: the specs of all renditions.
+        analyses: what rows say of pictures besides.
         run: id of the run.
         partition_of: returns the key of the partition that a time belongs to.
         keeps_position: whether rows say where a picture was taken, CATALOG_POSITION.
@@ -101,6 +123,7 @@ class Terms:
     partition_of: Callable[[dt.datetime], str]
     keeps_position: bool
     keeps_renditions: bool
+    analyses: Sequence[Analysis] = ()
 
 
 def row_after(settled: Settled, before: Row | None, terms: Terms) -> Row | None:
@@ -141,10 +164,11 @@ def row_after(settled: Settled, before: Row | None, terms: Terms) -> Row | None:
             )
         case Status.RENDERED | Status.CURRENT if settled.known:
             entries = _entries(settled.known.source, settled.known.sizes, before, terms)
+            wanted = {one.name: one.digest for one in entries} | analyses_digests(terms.analyses)
             return replace(
                 _row_of_source(settled, before, terms),
                 renditions=entries,
-                specs=specs_state({one.name: one.digest for one in entries}),
+                specs=specs_state(wanted),
                 recorded=now,
             )
         case _:
@@ -156,11 +180,47 @@ def lacks_facts(row: Row) -> bool:
     return row.status == RENDERED and row.facts is None
 
 
+def lacking_analyses(row: Row, terms: Terms) -> list[Analysis]:
+    """Return the analyses that the picture of a row still needs."""
+    if row.status != RENDERED:
+        return []
+    known = {(one.name, one.digest) for one in (row.facts.analyses if row.facts else ())}
+    return [one for one in terms.analyses if (one.name, one.digest) not in known]
+
+
 def with_facts(row: Row, facts: Facts | None, terms: Terms) -> Row:
-    """Return a row that also says what its picture is like."""
-    if facts and not terms.keeps_position:
-        facts = facts.model_copy(update={"latitude": None, "longitude": None})
-    return replace(row, facts=facts)
+    """Return a row that also says what its picture is like; None says nothing.
+
+    Analyses that it had stay, unless there are newer ones or their specs have changed.
+    """
+    if facts is None:
+        return row
+    found = {one.name: one for one in (row.facts.analyses if row.facts else ())}
+    found |= {one.name: one for one in facts.analyses}
+    analyses = tuple(
+        found[one.name]
+        for one in terms.analyses
+        if one.name in found and found[one.name].digest == one.digest
+    )
+    changes: dict[str, Any] = {"analyses": analyses}
+    if not terms.keeps_position:
+        changes |= {"latitude": None, "longitude": None}
+    return replace(row, facts=facts.model_copy(update=changes))
+
+
+def _analysed(values: Mapping[str, Any], analyses: Sequence[Analysis]) -> tuple[Analysed, ...]:
+    """Return the results of these analyses that the values of a row have."""
+    kept = {one["name"]: one for one in cast("list[Any]", values.get("analyses") or [])}
+    return tuple(
+        Analysed(
+            **kept[one.name],
+            values={}
+            if kept[one.name]["error"]
+            else {name: values.get(name) for name in one.columns},
+        )
+        for one in analyses
+        if one.name in kept and kept[one.name]["digest"] == one.digest
+    )
 
 
 def _row_of_source(settled: Settled, before: Row | None, terms: Terms) -> Row:

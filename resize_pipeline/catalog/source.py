@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from resize_pipeline.catalog.recording import Undescribed
 from resize_pipeline.delivery.batches import Settled
 from resize_pipeline.delivery.converge import Converger
 from resize_pipeline.errors import PermanentError
@@ -27,7 +28,7 @@ class RunSource:
         """
         return self.converger.is_unchanged(settled)
 
-    def describe(self, objects: Sequence[Settled]) -> Mapping[str, Facts | None]:
+    def describe(self, objects: Sequence[Undescribed]) -> Mapping[str, Facts | None]:
         """Read pictures again; return what each is like, without those that have changed.
 
         Raises:
@@ -37,17 +38,17 @@ class RunSource:
         with ThreadPoolExecutor(self.renderer.workers) as pool:
             found = list(pool.map(self._describe, objects))
         return {
-            one.request.key: facts
+            one.settled.request.key: facts
             for one, (is_unchanged, facts) in zip(objects, found, strict=True)
             if is_unchanged
         }
 
-    def _describe(self, settled: Settled) -> tuple[bool, Facts | None]:
+    def _describe(self, wanted: Undescribed) -> tuple[bool, Facts | None]:
         try:
-            original = self.converger.read(settled.request)
-            if original is None or original.etag != settled.etag:
+            original = self.converger.read(wanted.settled.request)
+            if original is None or original.etag != wanted.settled.etag:
                 return False, None
-            return True, self.renderer.describe(original.data)
+            return True, self.renderer.describe(original.data, wanted.analyses)
         except PermanentError:
             # Its renditions are current, so it was a picture to an earlier version.
             return True, None

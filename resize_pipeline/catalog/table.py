@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from arro3.core import Array, DataType, Field, RecordBatch, Schema, Table, list_array, struct_array
-from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
+from arro3.core import Table
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from resize_pipeline.catalog.columns import SCHEMA, batch_of, missing_columns
 from resize_pipeline.catalog.recording import ConflictError
-from resize_pipeline.catalog.rows import RenditionEntry, Row
+from resize_pipeline.catalog.rows import Row
 from resize_pipeline.delivery.row_states import RowState
 from resize_pipeline.errors import TransientError, one_line
+from resize_pipeline.renditions.analyses import Analysis
 from resize_pipeline.resources.http import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from resize_pipeline.resources.minio import MinioResource
 
@@ -36,49 +38,6 @@ _CONFIGURATION: dict[str, str | None] = {
     "delta.logRetentionDuration": _KEPT,
 }
 
-_TEXT, _NUMBER, _LONG = DataType.string(), DataType.int32(), DataType.int64()
-_DEGREES, _TIME = DataType.float64(), DataType.timestamp("us", tz="UTC")
-_ENTRY = [
-    Field("name", _TEXT),
-    Field("uri", _TEXT),
-    Field("bytes", _LONG),
-    Field("digest", _TEXT),
-]
-_ENTRIES = DataType.list(Field("element", DataType.struct(_ENTRY)))
-_COLUMNS: dict[str, DataType] = {
-    "bucket": _TEXT,
-    "key": _TEXT,
-    "version": _TEXT,
-    "etag": _TEXT,
-    "bytes": _LONG,
-    "content_type": _TEXT,
-    "last_modified": _TIME,
-    "width": _NUMBER,
-    "height": _NUMBER,
-    "format": _TEXT,
-    "mode": _TEXT,
-    "frames": _NUMBER,
-    "orientation": _NUMBER,
-    "profile": _TEXT,
-    "camera_make": _TEXT,
-    "camera_model": _TEXT,
-    "taken": _TEXT,
-    "latitude": _DEGREES,
-    "longitude": _DEGREES,
-    "status": _TEXT,
-    "error_class": _TEXT,
-    "reason": _TEXT,
-    "renditions": _ENTRIES,
-    "specs": _TEXT,
-    "run": _TEXT,
-    "partition": _TEXT,
-    "recorded": _TIME,
-}
-_REQUIRED = frozenset({"bucket", "key", "status"})
-SCHEMA = Schema(
-    [Field(name, kind, nullable=name not in _REQUIRED) for name, kind in _COLUMNS.items()]
-)
-
 _opening = threading.Lock()
 
 
@@ -91,12 +50,14 @@ class CatalogTable:
         bucket: the bucket of the table, CATALOG_BUCKET.
         name: the table's folder there.
         source_bucket: the bucket that rows are read of.
+        analyses: what rows say of pictures besides.
     """
 
     minio: MinioResource
     bucket: str
     name: str
     source_bucket: str
+    analyses: tuple[Analysis, ...] = ()
 
     @property
     def uri(self) -> str:
@@ -163,7 +124,8 @@ class TableSnapshot:
             return {}
         listed = ", ".join(map(_quoted, keys))
         query = f"select * from catalog where {self._of_bucket} and key in ({listed})"  # noqa: S608
-        return {row["key"]: Row.of(row) for row in self._select(query)}
+        analyses = self.catalog.analyses
+        return {row["key"]: Row.of(row, analyses) for row in self._select(query)}
 
     def states(self, prefix: str = "", start_after: str = "") -> Iterator[RowState]:
         """Return part of each row in the order of the keys' UTF-8 bytes, as a stream.
@@ -196,11 +158,16 @@ class TableSnapshot:
         Raises:
             ConflictError: this version is not the newest one any more.
             TransientError: the server is unreachable.
+            UserError: the table has a column of an analysis with another type.
         """
-        batches = Table.from_batches([_batch(rows)])
         # Delta would also commit after others' inserts, which could be of the same keys.
         commit = CommitProperties(max_commit_retries=0)
+        added = missing_columns(self.table.schema(), self.catalog.analyses, self.catalog.uri)
         with self.catalog.errors():
+            if added:
+                fields = Schema.from_arrow(added).fields
+                self.table.alter.add_columns(fields, commit_properties=commit)
+            batches = Table.from_batches([batch_of(rows, self.table.schema().to_arrow())])
             if not replaces:
                 write_deltalake(self.table, batches, mode="append", commit_properties=commit)
                 return self.table.version()
@@ -295,30 +262,3 @@ def _quoted(text: str) -> str:
     """Return an SQL literal: a quote is doubled, and no other character is special."""
     doubled = text.replace("'", "''")
     return f"'{doubled}'"
-
-
-def _batch(rows: Sequence[Row]) -> RecordBatch:
-    values = [row.values for row in rows]
-    columns = [_array([one[name] for one in values], name, kind) for name, kind in _COLUMNS.items()]
-    return RecordBatch.from_arrays(columns, schema=SCHEMA)
-
-
-def _array(values: list[Any], name: str, kind: DataType) -> Array:
-    if name == "renditions":
-        return _entries(values)
-    if kind is _TIME:
-        micros = [None if one is None else int(one.timestamp() * 1e6) for one in values]
-        return Array(micros, type=_LONG).cast(_TIME)
-    return Array(values, type=kind)
-
-
-def _entries(values: Sequence[Sequence[RenditionEntry]]) -> Array:
-    flat = [entry for entries in values for entry in entries]
-    offsets = [0]
-    for entries in values:
-        offsets.append(offsets[-1] + len(entries))
-    columns = [
-        Array([getattr(entry, field.name) for entry in flat], type=field.type) for field in _ENTRY
-    ]
-    structs = struct_array(columns, fields=_ENTRY)
-    return list_array(Array(offsets, type=_NUMBER), structs, type=_ENTRIES)

@@ -58,7 +58,11 @@ def catalog_table(minio: MinioResource, pipeline: PipelineResource) -> "CatalogT
     from resize_pipeline.catalog.table import CatalogTable  # noqa: PLC0415
 
     return CatalogTable(
-        minio, pipeline.catalog_bucket, pipeline.pipeline_name, pipeline.source_bucket
+        minio,
+        pipeline.catalog_bucket,
+        pipeline.pipeline_name,
+        pipeline.source_bucket,
+        pipeline.analyses,
     )
 
 
@@ -71,7 +75,7 @@ def row_walk(minio: MinioResource, pipeline: PipelineResource, scope: Scope) -> 
     """
     newest = catalog_table(minio, pipeline).newest()
     states = newest.states(scope.prefix, scope.start_after)
-    return RowWalk(states, pipeline.renditions, scope.window)
+    return RowWalk(states, pipeline.renditions, scope.window, pipeline.analyses)
 
 
 def build_catalog_check(names: Names, partitions: TimePartitions) -> dg.AssetChecksDefinition:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from resize_pipeline.errors import PermanentError
+from resize_pipeline.renditions.analyses import Analysis, analyses_digests
 from resize_pipeline.renditions.objects import EPOCH, ObjectInfo
 from resize_pipeline.renditions.spec import Rendition
 
 ROW = "catalog"
 """What an object lacks whose row is not up to date, beside the names of renditions."""
+RENDERED = "rendered"
+"""The status of a row whose object has renditions."""
 MISSING = "missing"
 """The status of a row whose object is gone."""
 
@@ -40,7 +43,7 @@ def digests(renditions: Sequence[Rendition], metadata: Mapping[str, str]) -> dic
 
 
 def specs_state(digests: Mapping[str, str]) -> str:
-    """Return 16 hex digits that differ between sets of renditions.
+    """Return 16 hex digits that differ between sets of renditions and analyses.
 
     Args:
         digests: the digests of their specs, by name.
@@ -72,6 +75,7 @@ class RowWalk:
         rows: Iterator[RowState],
         renditions: Sequence[Rendition],
         window: tuple[dt.datetime, dt.datetime] | None = None,
+        analyses: Sequence[Analysis] = (),
     ) -> None:
         """Start before the first row.
 
@@ -80,7 +84,9 @@ class RowWalk:
             renditions: the specs of all renditions.
             window: limits the rows that count although their object is not listed to those last
                 modified from the first time on and before the second.
+            analyses: what rows say besides.
         """
+        self._analyses = analyses_digests(analyses)
         self._window = window
         self._rows = rows
         self._renditions = renditions
@@ -107,8 +113,13 @@ class RowWalk:
         if row is None or row.key != source.key:
             return False
         self._advance()
-        wanted = specs_state(digests(self._renditions, source.metadata or {}))
-        return (row.etag, row.specs) == (source.etag, wanted) and row.status != MISSING
+        wanted = digests(self._renditions, source.metadata or {})
+        if row.status == RENDERED:
+            wanted |= self._analyses
+        return row.status != MISSING and (row.etag, row.specs) == (
+            source.etag,
+            specs_state(wanted),
+        )
 
     def _is_in_window(self, time: dt.datetime) -> bool:
         return self._window is None or self._window[0] <= time < self._window[1]

@@ -99,7 +99,10 @@ def _answer(
             return _renditions(channel, request, pictures[0], reserve)
         if isinstance(request, DescribePicture):
             limit = request.limits.source_pixels
-            return Described(source=describe(pictures[0], max_pixels=limit, reserve=reserve)), []
+            facts = describe(
+                pictures[0], max_pixels=limit, analyses=request.analyses, reserve=reserve
+            )
+            return Described(source=facts), []
         return Drawn(), _drawn(request, pictures, reserve)
     except (MemoryError, PermanentError, UserError) as error:
         [kind, *_] = (name for name, one in ERRORS.items() if isinstance(error, one))
@@ -123,6 +126,7 @@ def _renditions(
         request.renditions,
         max_pixels=request.limits.source_pixels,
         max_output_pixels=request.limits.output_pixels,
+        analyses=request.analyses,
         on_transform=lambda name: channel.send(Transforming(transform=name)),
         reserve=reserve,
     )

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from resize_pipeline.errors import PermanentError, TransformError, UserError
 from resize_pipeline.imaging.limits import RenderLimits
+from resize_pipeline.renditions.analyses import Analysis, is_answer
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import SIDE_MAX, Rendition
@@ -65,6 +66,7 @@ class RenderPicture(_Message):
     kind: Literal["render"] = "render"
     renditions: tuple[Rendition, ...]
     limits: RenderLimits
+    analyses: tuple[Analysis, ...] = ()
     cpu_s: float | None = None
 
     @field_serializer("renditions")
@@ -78,6 +80,7 @@ class DescribePicture(_Message):
 
     kind: Literal["describe"] = "describe"
     limits: RenderLimits
+    analyses: tuple[Analysis, ...] = ()
 
 
 class DrawThumbnail(_Message):
@@ -274,6 +277,17 @@ class Channel:
         self._ready.register(self._descriptor, event)
         if left <= 0 or not self._ready.poll(None if left == math.inf else left * 1000):
             raise DeadlineError
+
+
+def check_analyses(analyses: Sequence[Analysis], source: Facts | None) -> None:
+    """Check that a child's answer has the results of the analyses that it was asked for.
+
+    Raises:
+        MalformedError: it has others, or values that no column allows.
+    """
+    if source and not is_answer(analyses, source.analyses):
+        msg = f"other analyses than {', '.join(one.name for one in analyses) or 'none'}"
+        raise MalformedError(msg)
 
 
 def rendered(

@@ -9,6 +9,7 @@ from PIL import Image, ImageFile
 
 from resize_pipeline.errors import PermanentError, TransformError
 from resize_pipeline.imaging import colour
+from resize_pipeline.imaging.analysing import view_job, with_analyses
 from resize_pipeline.imaging.decoding import decoded_pixels, decoding, too_large
 from resize_pipeline.imaging.encoding import (
     Timing,
@@ -23,6 +24,7 @@ from resize_pipeline.imaging.jobs import Job, Source, job_for, open_source
 from resize_pipeline.imaging.scaling import draft, scale_frame
 from resize_pipeline.imaging.source_coding import like_source
 from resize_pipeline.imaging.transforms import apply_transform
+from resize_pipeline.renditions.analyses import Analysis
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -31,12 +33,13 @@ _PLACE = {"name", "bucket", "prefix", "cache_control"}
 """The fields of a spec that change no byte of the picture."""
 
 
-def render(
+def render(  # noqa: PLR0913  A child passes on what it was asked.
     data: bytes,
     renditions: Sequence[Rendition],
     *,
     max_pixels: int,
     max_output_pixels: int | None = None,
+    analyses: Sequence[Analysis] = (),
     on_transform: Callable[[str], None] = lambda _: None,
     reserve: Callable[[int], None] = lambda _: None,
 ) -> list[Rendered]:
@@ -49,6 +52,7 @@ def render(
             kept, their pixels add up.
         max_output_pixels: most pixels that a rendition may have, OUTPUT_MAX_PIXELS; by default
             `max_pixels`.
+        analyses: what to find out about the picture besides.
         on_transform: called with the name of each transform before it, with an empty one after it.
         reserve: called once, before decoding, with the number of pixels that decoding will hold in
             memory; returns when there is room for them.
@@ -69,11 +73,10 @@ def render(
     output_limit = max_pixels if max_output_pixels is None else max_output_pixels
     for job in jobs.values():
         _check_output(source, job, output_limit)
-    factor = (1.0, 1.0)
-    if source.format == "JPEG":
-        factor = draft(source, list(jobs.values()))
-        reserve(decoded_pixels(source.image, data))
-    timing = _make_frames(source, list(jobs.values()), factor, max_pixels, on_transform)
+    view = view_job(source) if analyses else None
+    factor = _drafted(source, [*jobs.values(), *([view] if view else [])], reserve)
+    timing = _make_frames(source, list(jobs.values()), view, factor, max_pixels, on_transform)
+    facts = with_analyses(facts, view, analyses)
     encoded = {key: _encode(source, job, timing) for key, job in jobs.items()}
     return [
         _rendered(spec, jobs[key], encoded[key], facts)
@@ -82,19 +85,41 @@ def render(
 
 
 def describe(
-    data: bytes, *, max_pixels: int, reserve: Callable[[int], None] = lambda _: None
+    data: bytes,
+    *,
+    max_pixels: int,
+    analyses: Sequence[Analysis] = (),
+    reserve: Callable[[int], None] = lambda _: None,
 ) -> Facts:
     """Return what a picture is like, without renditions.
 
     Args:
         data: the encoded picture.
         max_pixels: as in `render`.
-        reserve: as in `render`, but not called for a JPEG, which is not decoded.
+        analyses: as in `render`.
+        reserve: as in `render`, but not called for a JPEG without analyses, which is not decoded.
 
     Raises:
         PermanentError: as in `render`.
     """
-    return facts_of(open_source(data, (), max_pixels=max_pixels, reserve=reserve))
+    source = open_source(data, (), max_pixels=max_pixels, reserve=reserve)
+    facts = facts_of(source)
+    if not analyses:
+        return facts
+    view = view_job(source)
+    factor = _drafted(source, [view], reserve)
+    _make_frames(source, [], view, factor, max_pixels, lambda _: None)
+    return with_analyses(facts, view, analyses)
+
+
+def _drafted(
+    source: Source, jobs: Sequence[Job], reserve: Callable[[int], None]
+) -> tuple[float, float]:
+    if source.format != "JPEG":
+        return (1.0, 1.0)
+    factor = draft(source, jobs)
+    reserve(decoded_pixels(source.image, source.data))
+    return factor
 
 
 def _check_output(source: Source, job: Job, max_pixels: int) -> None:
@@ -124,6 +149,7 @@ def _rendered(spec: Rendition, job: Job, data: bytes, source: Facts) -> Rendered
 def _make_frames(
     source: Source,
     jobs: Sequence[Job],
+    view: Job | None,
     factor: tuple[float, float],
     max_pixels: int,
     on_transform: Callable[[str], None],
@@ -133,12 +159,14 @@ def _make_frames(
     Args:
         source: the picture.
         jobs: what to make; receive their frames and how their colour was treated.
+        view: what to analyse of the first frame, if anything; receives it.
         factor: factors by which the decoder shrinks width and height.
         max_pixels: most pixels of all frames together.
         on_transform: as in `render`.
     """
     durations: list[int] = []
     active = list(jobs)
+    views = [view] if view else []
     for frame in _frames(source, max_pixels):
         durations.append(int(frame.info.get("duration") or 0))
         # A broken palette is noticed only here.
@@ -153,9 +181,10 @@ def _make_frames(
                 and colour.can_be_kept(picture, job.format)
             )
             job.is_recoloured = not (job.keeps_profile or colour.is_srgb(picture, profile))
-        scaled = scale_frame(source, picture, factor, profile, active)
-        for job, one in zip(active, scaled, strict=True):
+        scaled = scale_frame(source, picture, factor, profile, active, views)
+        for job, one in zip((*active, *views), scaled, strict=True):
             job.frames.append(_finish(one, job, on_transform))
+        views = []
         active = [job for job in active if job.is_animated]
         if not active:
             break

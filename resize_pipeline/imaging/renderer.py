@@ -46,8 +46,10 @@ from resize_pipeline.imaging.protocol import (
     RenderPicture,
     Renditions,
     Request,
+    check_analyses,
     rendered,
 )
+from resize_pipeline.renditions.analyses import Analysis
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -129,7 +131,11 @@ class Renderer:
                 child.kill()
 
     def render(
-        self, data: bytes, renditions: Sequence[Rendition], render_time: RenderTime | None = None
+        self,
+        data: bytes,
+        renditions: Sequence[Rendition],
+        render_time: RenderTime | None = None,
+        analyses: Sequence[Analysis] = (),
     ) -> list[Rendered]:
         """Make the renditions of one picture in a child, waiting for a free one.
 
@@ -137,6 +143,7 @@ class Renderer:
             data: the encoded picture.
             renditions: what to make.
             render_time: the time that it shares with other pictures, if any.
+            analyses: what to find out about it besides.
 
         Raises:
             PermanentError: the picture can't be decoded, or takes too much time or memory, or
@@ -145,18 +152,25 @@ class Renderer:
             TransformError: a rendition's transform is what failed, took too long or crashed.
             UserError: a rendition's transform can't be imported.
         """
-        request = RenderPicture(renditions=tuple(renditions), limits=self.limits)
+        request = RenderPicture(
+            renditions=tuple(renditions), limits=self.limits, analyses=tuple(analyses)
+        )
 
         def check(answer: Answer, pictures: list[bytes]) -> list[Rendered]:
             if not isinstance(answer, Renditions):
                 msg = f"{answer.kind} in place of renditions"
                 raise MalformedError(msg)
+            check_analyses(analyses, answer.source)
             return rendered(renditions, answer, pictures)
 
         return self._ask(request, [data], check, render_time)
 
-    def describe(self, data: bytes) -> Facts:
+    def describe(self, data: bytes, analyses: Sequence[Analysis] = ()) -> Facts:
         """Return what a picture is like, without renditions.
+
+        Args:
+            data: the encoded picture.
+            analyses: what to find out about it besides.
 
         Raises:
             PermanentError: as in `render`.
@@ -166,9 +180,11 @@ class Renderer:
             if not isinstance(answer, Described):
                 msg = f"{answer.kind} in place of a description"
                 raise MalformedError(msg)
+            check_analyses(analyses, answer.source)
             return answer.source
 
-        return self._ask(DescribePicture(limits=self.limits), [data], check)
+        request = DescribePicture(limits=self.limits, analyses=tuple(analyses))
+        return self._ask(request, [data], check)
 
     def thumbnail(self, picture: bytes) -> bytes:
         """Draw a small WebP of a rendition.

@@ -86,6 +86,7 @@ def scale_frame(
     factor: tuple[float, float],
     profile: bytes | None,
     jobs: Sequence[Job],
+    last: Sequence[Job] = (),
 ) -> list[Image.Image]:
     """Scale one frame for each job, from an earlier result where that is large enough.
 
@@ -95,9 +96,11 @@ def scale_frame(
         factor: factors by which the decoder shrank width and height.
         profile: the colour profile of its pixels.
         jobs: what to make.
+        last: what to make after that, so that nothing of `jobs` is made from it.
 
     Returns:
-        One upright image per job, in the same order; jobs with equal pixels share one.
+        One upright image per job, in the same order, those of `last` at the end; jobs with equal
+        pixels share one.
     """
     everything = (0.0, 0.0, float(source.size[0]), float(source.size[1]))
     # By `keeps_profile`, from large to small. Only whole pictures serve as sources of others.
@@ -107,7 +110,10 @@ def scale_frame(
     def key(job: Job) -> tuple[Box, Size, bool]:
         return job.shape.region, job.shape.picture, job.keeps_profile
 
-    for job in sorted(jobs, key=lambda job: math.prod(job.shape.whole(source.size)), reverse=True):
+    def by_size(jobs: Sequence[Job]) -> list[Job]:
+        return sorted(jobs, key=lambda job: math.prod(job.shape.whole(source.size)), reverse=True)
+
+    for job in (*by_size(jobs), *by_size(last)):
         if key(job) in done:
             continue
         region, size = job.shape.region, job.shape.picture
@@ -131,7 +137,7 @@ def scale_frame(
         done[key(job)] = result
         if region == everything:
             made[job.keeps_profile].append(result)
-    return [done[key(job)] for job in jobs]
+    return [done[key(job)] for job in (*jobs, *last)]
 
 
 def _zoomed(box: Box, across: float, down: float) -> Box:

@@ -38,7 +38,7 @@ from resize_pipeline.local.workers import (
 )
 from resize_pipeline.provisioning.provision import provision
 from resize_pipeline.provisioning.steps import Step
-from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.file import load_analyses, load_renditions
 from resize_pipeline.settings import Settings
 
 
@@ -149,6 +149,7 @@ def _check_before_start(settings: Settings, workers: int) -> None:
     check_not_running(settings)
     check_free("webserver", (settings.ui_host, settings.ui_port), "UI_PORT")
     load_renditions(settings.renditions_file, settings.source_bucket)
+    load_analyses(settings.renditions_file, settings.catalog_bucket)
     freshness_policy(settings.reconciliation_cron)
     dagster_services(settings)
     if workers:

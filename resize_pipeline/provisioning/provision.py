@@ -9,7 +9,7 @@ from resize_pipeline.provisioning.steps import Report, Step
 from resize_pipeline.provisioning.target import ensure_target
 from resize_pipeline.provisioning.topics import ensure_topics
 from resize_pipeline.provisioning.user import ensure_user, user_spec
-from resize_pipeline.renditions.file import check_catalog_bucket, load_renditions
+from resize_pipeline.renditions.file import check_catalog_bucket, load_analyses, load_renditions
 from resize_pipeline.settings import Settings
 
 
@@ -43,6 +43,7 @@ def provision(
     """
     renditions = load_renditions(settings.renditions_file, settings.source_bucket)
     check_catalog_bucket(settings.catalog_bucket, settings.source_bucket, renditions)
+    load_analyses(settings.renditions_file, settings.catalog_bucket)
     steps: list[Step] = []
 
     def add(step: Step) -> None:

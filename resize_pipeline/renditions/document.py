@@ -1,13 +1,13 @@
 """Parses the YAML of a spec file, which may turn out to be any other file.
 
 A setting or an option can name any file, such as one with passwords. An error quotes a file only
-once it is known to be a spec: a mapping with the one key `renditions`.
+once it is known to be a spec: a mapping with the key `renditions`, and perhaps `analyses`.
 """
 
 import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import yaml
 from yaml.parser import ParserError
@@ -26,14 +26,27 @@ MERGED_MAX = 1_000
 would make billions."""
 
 _MAPPING, _TEXT = "tag:yaml.org,2002:map", "tag:yaml.org,2002:str"
+_KEYS = {
+    (_TEXT, "renditions", _MAPPING),
+    (_TEXT, "analyses", _MAPPING),
+    (_TEXT, "analyses", "tag:yaml.org,2002:null"),
+}
+"""The keys of a spec, each with its tag and that of its value."""
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 # PyYAML's names of tokens, and single characters other than letters and digits.
 _HARMLESS = re.compile(r"'(?:<[a-z ]+>|\\t|[^\w])'")
 
 
-def read_renditions(path: Path) -> dict[object, object]:
-    """Read the mapping under the key `renditions`: from names to whatever the file has for them.
+class SpecDocument(NamedTuple):
+    """A spec file: from names to whatever it has for them."""
+
+    renditions: dict[object, object]
+    analyses: dict[object, object]
+
+
+def read_document(path: Path) -> SpecDocument:
+    """Read a spec file.
 
     Raises:
         UserError: the file can't be read or is not a spec; the one-line message quotes only specs.
@@ -53,7 +66,10 @@ def read_renditions(path: Path) -> dict[object, object]:
         document = _constructed(path, loader, root)
     finally:
         loader.dispose()
-    return cast("dict[object, object]", document["renditions"])
+    return SpecDocument(
+        cast("dict[object, object]", document["renditions"]),
+        cast("dict[object, object]", document.get("analyses") or {}),
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -114,13 +130,14 @@ def _composed(path: Path, loader: _Loader) -> yaml.MappingNode:
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     # A repeated key is a mistake in a spec; the loader reports it.
     # Explicit tags, such as `!!set`, would make something else of the same text.
-    is_spec = any(value.value for _, value in pairs) and all(
-        (key.tag, key.value, value.tag) == (_TEXT, "renditions", _MAPPING) for key, value in pairs
+    is_spec = any(key.value == "renditions" and value.value for key, value in pairs) and all(
+        isinstance(key, yaml.ScalarNode) and (key.tag, key.value, value.tag) in _KEYS
+        for key, value in pairs
     )
     if not is_spec or not isinstance(root, yaml.MappingNode) or root.tag != _MAPPING:
         msg = (
-            f"{path}: not a file of renditions: must be a mapping with the one key 'renditions', "
-            "which maps at least one name to its fields"
+            f"{path}: not a file of renditions: must be a mapping with the key 'renditions', "
+            "which maps at least one name to its fields, and perhaps the key 'analyses'"
         )
         raise UserError(msg)
     return root

@@ -1,4 +1,4 @@
-"""What is known of an original beside its pixels: plain values within bounds. Pure.
+"""What is known of an original without its pixels: plain values within bounds. Pure.
 
 A child that may have been taken over reports them, so the model checks each value.
 """
@@ -6,6 +6,8 @@ A child that may have been taken over reports them, so the model checks each val
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from resize_pipeline.renditions.analyses import Analysed
 
 TEXT_MAX = 100
 """Most characters of a text in a picture's metadata."""
@@ -38,6 +40,7 @@ class Facts(BaseModel):
         taken: EXIF's DateTimeOriginal in ISO 8601: local time, with its offset if EXIF has one.
         latitude: EXIF's, in degrees, positive to the north.
         longitude: EXIF's, in degrees, positive to the east.
+        analyses: what the analyses found out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -59,3 +62,4 @@ class Facts(BaseModel):
     ] = None
     latitude: Annotated[float | None, Field(ge=-90, le=90)] = None
     longitude: Annotated[float | None, Field(ge=-180, le=180)] = None
+    analyses: tuple[Analysed, ...] = ()

@@ -1,17 +1,20 @@
 """Reads the spec file, and checks what a single spec cannot: that no two renditions overlap."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain, combinations, islice
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from resize_pipeline.errors import UserError, one_line
-from resize_pipeline.renditions.document import read_renditions
+from resize_pipeline.renditions.analyses import Analysis, validated
+from resize_pipeline.renditions.document import read_document
 from resize_pipeline.renditions.spec import Rendition, shown
 from resize_pipeline.validators import nearest
 
+_PACKAGES = {"blurhash": "blurhash_rs", "perceptual_hash": "imagehash"}
+"""What built-in analyses need of the extra `analyses`."""
 PROBLEMS_MAX = 20
 """Most problems in a message: a spec of 256 KiB can have millions."""
 FIELD_LIKENESS = 0.6
@@ -34,7 +37,7 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
     """
     renditions: list[Rendition] = []
     problems: list[str] = []
-    for name, fields in read_renditions(path).items():
+    for name, fields in read_document(path).renditions.items():
         if len(problems) > PROBLEMS_MAX:
             break
         if not isinstance(fields, dict):
@@ -46,14 +49,60 @@ def load_renditions(path: Path, source_bucket: str) -> tuple[Rendition, ...]:
         try:
             renditions.append(Rendition.model_validate({"name": name, **fields}))
         except ValidationError as error:
-            problems += [f"rendition {shown(name)}, {problem}" for problem in _problems(error)]
+            problems += [
+                f"rendition {shown(name)}, {problem}" for problem in _problems(error, Rendition)
+            ]
     clashes = _clashes(renditions, source_bucket)
-    found = list(islice(chain(problems, _missing(renditions), clashes), PROBLEMS_MAX + 1))
+    _refuse(path, chain(problems, _missing(renditions), clashes))
+    return tuple(renditions)
+
+
+def load_analyses(path: Path, catalog_bucket: str) -> tuple[Analysis, ...]:
+    """Read the analyses of the spec file.
+
+    Args:
+        path: the YAML file, whose mapping `analyses:` leads from names to fields, if there is one.
+        catalog_bucket: CATALOG_BUCKET, where the results are kept; empty if there is none.
+
+    Returns:
+        The analyses in the file's order.
+
+    Raises:
+        UserError: the file can't be read or breaks a rule, or nothing can keep the results; the
+            message is as in `load_renditions`.
+    """
+    given = read_document(path).analyses
+    analyses: list[Analysis] = []
+    problems: list[str] = []
+    for name, fields in islice(given.items(), PROBLEMS_MAX + 1):
+        if not isinstance(fields, dict | None):
+            problems.append(f"analysis {shown(name)}: {shown(fields)} must be a mapping of fields")
+            continue
+        if fields and "name" in fields:
+            problems.append(f"analysis {shown(name)}, name: not a field, the key is the name")
+            continue
+        try:
+            analyses.append(validated(name, fields or {}))
+        except ValidationError as error:
+            problems += [
+                f"analysis {shown(name)}, {problem}" for problem in _problems(error, Analysis)
+            ]
+    _refuse(path, chain(problems, _missing_for_analyses(analyses)))
+    if analyses and not catalog_bucket:
+        msg = (
+            f"{path}: analyses are kept in the catalogue, and there is none: set CATALOG_BUCKET to "
+            "a bucket of its own, or remove 'analyses'"
+        )
+        raise UserError(msg)
+    return tuple(analyses)
+
+
+def _refuse(path: Path, problems: Iterable[str]) -> None:
+    found = list(islice(problems, PROBLEMS_MAX + 1))
     if found:
         more = "; and more" * (len(found) > PROBLEMS_MAX)
         msg = f"{path}: {'; '.join(found[:PROBLEMS_MAX])}{more}"
         raise UserError(msg)
-    return tuple(renditions)
 
 
 def check_catalog_bucket(bucket: str, source_bucket: str, renditions: Sequence[Rendition]) -> None:
@@ -82,6 +131,16 @@ def _missing(renditions: Sequence[Rendition]) -> Iterator[str]:
             )
 
 
+def _missing_for_analyses(analyses: Sequence[Analysis]) -> Iterator[str]:
+    for one in analyses:
+        needed = _PACKAGES.get(one.name)
+        if needed and find_spec(needed) is None:
+            yield (
+                f"analysis {one.name!r}: is not installed here, run "
+                "pip install 'resize-pipeline[analyses]', or remove it"
+            )
+
+
 def _clashes(renditions: Sequence[Rendition], source_bucket: str) -> Iterator[str]:
     for one in renditions:
         if one.bucket == source_bucket:
@@ -100,7 +159,7 @@ def _clashes(renditions: Sequence[Rendition], source_bucket: str) -> Iterator[st
             )
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
     problems: list[str] = []
     for problem in error.errors(include_url=False)[: PROBLEMS_MAX + 1]:
         field = one_line(".".join(str(part) for part in problem["loc"]))
@@ -109,7 +168,7 @@ def _problems(error: ValidationError) -> list[str]:
             case "missing":
                 problems.append(f"{field}: missing, must be set")
             case "extra_forbidden":
-                allowed = [name for name in Rendition.model_fields if name != "name"]
+                allowed = [name for name in model.model_fields if name != "name"]
                 meant = nearest(field, allowed, FIELD_LIKENESS)
                 hint = f", did you mean {meant}?" if meant else ";"
                 problems.append(

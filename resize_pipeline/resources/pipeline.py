@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import dagster as dg
 
-from resize_pipeline.renditions.file import load_renditions
+from resize_pipeline.renditions.analyses import Analysis
+from resize_pipeline.renditions.file import load_analyses, load_renditions
 from resize_pipeline.renditions.spec import Rendition, specs_digest
 from resize_pipeline.settings import Settings
 
@@ -83,3 +84,12 @@ class PipelineResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
             UserError: the file is missing or invalid.
         """
         return load_renditions(Path(self.renditions_file), self.source_bucket)
+
+    @cached_property
+    def analyses(self) -> tuple[Analysis, ...]:
+        """What is found out about each picture besides.
+
+        Raises:
+            UserError: the file is missing or invalid.
+        """
+        return load_analyses(Path(self.renditions_file), self.catalog_bucket)

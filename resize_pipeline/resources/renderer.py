@@ -13,6 +13,7 @@ from pydantic import PrivateAttr
 
 from resize_pipeline.imaging.limits import RenderLimits, RenderTime
 from resize_pipeline.imaging.renderer import Renderer
+from resize_pipeline.renditions.analyses import Analysis
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -62,6 +63,7 @@ class SharedRenderer:
 
     renderer: "RendererResource"
     render_time: RenderTime
+    analyses: Sequence[Analysis] = ()
 
     def render(self, data: bytes, renditions: Sequence[Rendition]) -> list[Rendered]:
         """Make the renditions of one picture.
@@ -70,7 +72,7 @@ class SharedRenderer:
             PermanentError: as in `Renderer.render`.
             SlowPictureError: as in `Renderer.render`.
         """
-        return self.renderer.render(data, renditions, self.render_time)
+        return self.renderer.render(data, renditions, self.render_time, self.analyses)
 
 
 class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument]
@@ -111,7 +113,11 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
         return self._started().workers
 
     def render(
-        self, data: bytes, renditions: Sequence[Rendition], render_time: RenderTime | None = None
+        self,
+        data: bytes,
+        renditions: Sequence[Rendition],
+        render_time: RenderTime | None = None,
+        analyses: Sequence[Analysis] = (),
     ) -> list[Rendered]:
         """Make the renditions of one picture.
 
@@ -119,15 +125,15 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
             PermanentError: as in `Renderer.render`.
             SlowPictureError: as in `Renderer.render`.
         """
-        return self._started().render(data, renditions, render_time)
+        return self._started().render(data, renditions, render_time, analyses)
 
-    def describe(self, data: bytes) -> Facts:
+    def describe(self, data: bytes, analyses: Sequence[Analysis] = ()) -> Facts:
         """Return what a picture is like, without renditions.
 
         Raises:
             PermanentError: as in `Renderer.render`.
         """
-        return self._started().describe(data)
+        return self._started().describe(data, analyses)
 
     def contact_sheet(self, pictures: Sequence[bytes], *, max_bytes: int) -> bytes | None:
         """Draw a WebP that shows renditions.

@@ -19,6 +19,7 @@ from resize_pipeline.imaging.thumbnails import contact_sheet
 from resize_pipeline.kafka.dead_letters import DeadLetter, Headers, newest
 from resize_pipeline.kafka.offsets import OffsetRange, TopicState
 from resize_pipeline.provisioning.rules import wanted_rules
+from resize_pipeline.renditions.analyses import Analysis
 from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
@@ -341,11 +342,15 @@ class InProcessRenderer:
     gave_way: bool = False
 
     def render(
-        self, data: bytes, renditions: Sequence[Rendition], render_time: RenderTime | None = None
+        self,
+        data: bytes,
+        renditions: Sequence[Rendition],
+        render_time: RenderTime | None = None,
+        analyses: Sequence[Analysis] = (),
     ) -> list[Rendered]:
         if render_time and render_time.limit_s() is not None and data in self.slow:
             raise SlowPictureError("takes more than 5.0 s of CPU time")
-        return render(data, renditions, max_pixels=self.max_pixels)
+        return render(data, renditions, max_pixels=self.max_pixels, analyses=analyses)
 
     def give_way(self) -> None:
         self.gave_way = True

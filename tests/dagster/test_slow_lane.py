@@ -189,9 +189,9 @@ def test_renditions_that_exceed_the_memory_of_a_batch_are_uploaded_at_once(
 
     class Growing(InProcessRenderer):
         def render(
-            self, data: bytes, renditions: Sequence[Rendition], render_time: object = None
+            self, data: bytes, renditions: Sequence[Rendition], *_: object
         ) -> list[Rendered]:
-            del data, render_time
+            del data
             uploads = sum(name == "upload" for name, _, _ in project.minio.calls)
             in_memory.append(len(in_memory) - uploads // len(renditions))
             return [

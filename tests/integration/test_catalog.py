@@ -167,6 +167,50 @@ def test_reconciliation_repairs_the_catalogue(pipeline: Pipeline) -> None:
     assert table(pipeline).newest().table.version() == version
 
 
+def test_analyses_are_columns_and_are_made_up_for(pipeline: Pipeline) -> None:
+    pipeline.put("a.png", ONE)
+    pipeline.put("b.jpg", TWO)
+    pipeline.put("c.png", b"no picture")
+    work_off(pipeline, 3)
+
+    def times() -> dict[str | None, object]:
+        listed = pipeline.root.list_objects(pipeline.large)
+        return {one.object_name: one.last_modified for one in listed}
+
+    made = times()
+    specs = pipeline.settings.renditions_file
+    without = specs.read_text()
+
+    def select(columns: str) -> list[tuple[Any, ...]]:
+        catalog = table(pipeline).newest().table.scan()
+        assert catalog
+        return duckdb.sql(f"select key, {columns} from catalog order by key").fetchall()  # noqa: S608
+
+    specs.write_text(f"{without}analyses: {{entropy: , dominant_colours: }}\n")
+    pipeline.configure()
+    assert agrees(pipeline) == (False, {**dict.fromkeys(COUNTS, 0), COUNTS[0]: 2})
+    launch(pipeline, {"reconcile": True})
+    assert agrees(pipeline)[0]
+    first, second, third = select("entropy, dominant_colours, analyses")
+    assert first[1] > 0
+    assert second[2][0].startswith("#")
+    assert [one["name"] for one in first[3]] == ["entropy", "dominant_colours"]
+    assert third[1:3] == (None, None)
+    assert times() == made, "no rendition was made again"
+
+    specs.write_text(f"{without}analyses: {{entropy: , perceptual_hash: }}\n")
+    pipeline.configure()
+    launch(pipeline, {"reconcile": True})
+    pipeline.put("d.png", TWO)
+    work_off(pipeline, 4)
+    assert agrees(pipeline)[0]
+    found = {key: values for key, *values in select("entropy, perceptual_hash, dominant_colours")}
+    assert found["a.png"][0] == first[1]
+    assert len(found["d.png"][1]) == 64
+    assert found["b.jpg"][1] == found["d.png"][1], "the same picture"
+    assert found["d.png"][2] is None
+
+
 def test_writers_that_are_killed_leave_one_row_for_each_key(stack: Settings) -> None:
     bucket = f"catalog-{os.urandom(4).hex()}"
     minio = MinioResource.from_settings(stack, access_key=ROOT_USER, secret_key=ROOT_PASSWORD)

@@ -26,6 +26,7 @@ from resize_pipeline.delivery.converge import ROUNDS_MAX
 from resize_pipeline.errors import TransientError, UserError
 from resize_pipeline.imaging.limits import RenderTime
 from resize_pipeline.kafka.dead_letters import DeadLetter
+from resize_pipeline.renditions.analyses import Analysis
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
@@ -489,10 +490,11 @@ class TestRepeats:
                 data: bytes,
                 renditions: Sequence[Rendition],
                 render_time: RenderTime | None = None,
+                analyses: Sequence[Analysis] = (),
             ) -> list[Rendered]:
                 if data != TWO and overwrites:
                     pipeline.put("busy.png", overwrites.pop())
-                return super().render(data, renditions, render_time)
+                return super().render(data, renditions, render_time, analyses)
 
         pipeline.definitions = build_definitions(
             pipeline.settings,

@@ -8,7 +8,7 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 
-from resize_pipeline.catalog.recording import Recorder
+from resize_pipeline.catalog.recording import Recorder, Undescribed
 from resize_pipeline.catalog.rows import Terms
 from resize_pipeline.catalog.table import CatalogTable
 from resize_pipeline.delivery.batches import Known, Request, Settled, Status
@@ -26,8 +26,8 @@ class Unchanged:
         del settled
         return True
 
-    def describe(self, objects: Sequence[Settled]) -> Mapping[str, Facts | None]:
-        return {one.request.key: FACTS for one in objects}
+    def describe(self, objects: Sequence[Undescribed]) -> Mapping[str, Facts | None]:
+        return {one.settled.request.key: FACTS for one in objects}
 
 
 def settled(key: str, etag: str) -> Settled:

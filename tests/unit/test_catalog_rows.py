@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from resize_pipeline.catalog.recording import TRIES_MAX, ConflictError, Recorder
+from resize_pipeline.catalog.recording import TRIES_MAX, ConflictError, Recorder, Undescribed
 from resize_pipeline.catalog.rows import Row, Terms, row_after
 from resize_pipeline.delivery.batches import Known, Request, Settled, Status
 from resize_pipeline.delivery.row_states import RowState, RowWalk, differences
 from resize_pipeline.errors import TransientError
+from resize_pipeline.renditions.analyses import Analysed, Analysis
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import ObjectInfo
 from resize_pipeline.renditions.spec import Rendition
@@ -29,6 +30,18 @@ TERMS = Terms(
     keeps_position=False,
     keeps_renditions=True,
 )
+
+
+ENTROPY = Analysis(name="entropy")
+SHARPNESS = Analysis(name="sharpness")
+
+
+def analysed_facts(*analyses: Analysis) -> Facts:
+    found = tuple(
+        Analysed(name=one.name, digest=one.digest, values=dict.fromkeys(one.columns, 1.5))
+        for one in analyses
+    )
+    return FACTS.model_copy(update={"analyses": found})
 
 
 def info(etag: str, key: str = "a") -> ObjectInfo:
@@ -170,9 +183,13 @@ class FakeSource:
             act()
         return same
 
-    def describe(self, objects: Sequence[Settled]) -> Mapping[str, Facts | None]:
+    def describe(self, objects: Sequence[Undescribed]) -> Mapping[str, Facts | None]:
         self.described += len(objects)
-        return {one.request.key: FACTS for one in objects if one.etag == self.etag}
+        return {
+            one.settled.request.key: analysed_facts(*one.analyses)
+            for one in objects
+            if one.settled.etag == self.etag
+        }
 
 
 def recorder(table: FakeTable, source: FakeSource) -> Recorder:
@@ -291,3 +308,52 @@ class TestDifferences:
             lambda _: True,
         )
         assert found.gone == ["b"]
+
+
+class TestAnalyses:
+    """A row has the values of the analyses that the specs ask for, and no others."""
+
+    def record(self, table: "FakeTable", settled: Settled, *analyses: Analysis) -> "FakeSource":
+        source = FakeSource("1")
+        terms = replace(TERMS, analyses=analyses)
+        Recorder(table.newest, source, terms, 1.0, pause=lambda _: None).record([settled])
+        return source
+
+    def test_what_was_found_while_rendering_is_written(self) -> None:
+        table = FakeTable()
+        source = self.record(table, rendered(facts=analysed_facts(ENTROPY)), ENTROPY)
+        assert source.described == 0
+        assert table.rows["a"].values["entropy"] == 1.5
+
+    def test_a_new_analysis_of_a_current_picture_reads_it_once(self) -> None:
+        table = FakeTable()
+        self.record(table, rendered(facts=analysed_facts(ENTROPY)), ENTROPY)
+        state = table.rows["a"].specs
+        source = self.record(table, current(), ENTROPY, SHARPNESS)
+        assert source.described == 1
+        values = table.rows["a"].values
+        assert (values["entropy"], values["sharpness"]) == (1.5, 1.5)
+        assert table.rows["a"].specs != state
+        assert self.record(table, current(), ENTROPY, SHARPNESS).described == 0
+
+    def test_an_analysis_that_is_not_asked_for_any_more_leaves_the_row(self) -> None:
+        table = FakeTable()
+        self.record(table, rendered(facts=analysed_facts(ENTROPY)), ENTROPY)
+        assert self.record(table, current()).described == 0
+        assert "entropy" not in table.rows["a"].values
+
+    @pytest.mark.parametrize("analyses", [(), (SHARPNESS,), (ENTROPY, SHARPNESS)])
+    def test_reconciliation_finds_rows_of_other_analyses(
+        self, analyses: tuple[Analysis, ...]
+    ) -> None:
+        table = FakeTable()
+        self.record(table, rendered(facts=analysed_facts(ENTROPY)), ENTROPY)
+        one = table.rows["a"]
+        state = RowState("a", one.etag, one.status, one.specs, one.last_modified)
+
+        def outdated(*wanted: Analysis) -> list[str]:
+            walk = RowWalk(iter([state]), (LARGE, SMALL), analyses=wanted)
+            return differences([info("1")], walk, lambda _: True).outdated
+
+        assert outdated(ENTROPY) == []
+        assert outdated(*analyses) == ["a"]

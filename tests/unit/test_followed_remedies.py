@@ -245,7 +245,7 @@ GOOD = "renditions:\n  small: {width: 8, height: 8, bucket: small}\n"
         (GOOD.replace("small}", "2026-02-30}"), "put a value that is text in quotes", GOOD),
         (GOOD.replace("small}", "small, width: 9}"), "keep one of the two", GOOD),
         (GOOD.replace("  small", " large: {}\n  small"), "check the indentation", GOOD),
-        (GOOD.replace("renditions", "specs"), "the one key 'renditions'", GOOD),
+        (GOOD.replace("renditions", "specs"), "the key 'renditions'", GOOD),
         (GOOD.replace("{width", "{name: small, width"), "the key is the name", GOOD),
         ("renditions: {small: 8}\n", "must be a mapping of fields", GOOD),
     ],

@@ -214,7 +214,7 @@ def test_a_misspelt_field_is_told_from_one_that_is_none(tmp_path):
 
 
 def test_an_unknown_top_level_key_is_refused(tmp_path):
-    assert "the one key 'renditions'" in refusal(tmp_path, one() + "\nrendition: {}")
+    assert "the key 'renditions'" in refusal(tmp_path, one() + "\nrendition: {}")
 
 
 def test_a_syntax_error_names_its_line(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resize_pipeline.errors import UserError
-from resize_pipeline.renditions.document import MERGED_MAX, NUMBER_MAX, read_renditions
+from resize_pipeline.renditions.document import MERGED_MAX, NUMBER_MAX, read_document
 from resize_pipeline.renditions.file import load_renditions
 
 WORD = "hunter2hunter2"
@@ -65,7 +65,7 @@ def test_whatever_its_form(tmp_path_factory: pytest.TempPathFactory, parts: list
     path = tmp_path_factory.getbasetemp() / "file"
     path.write_text("".join(parts))
     with pytest.raises(UserError) as refused:
-        read_renditions(path)
+        read_document(path)
     assert "hunter2" not in str(refused.value)
 
 

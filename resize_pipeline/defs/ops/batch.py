@@ -221,7 +221,7 @@ def converger_of(
     """Return what makes renditions current, as the run's resources and settings have it."""
     return Converger(
         store=minio,
-        renderer=SharedRenderer(renderer, render_time(context, pipeline)),
+        renderer=SharedRenderer(renderer, render_time(context, pipeline), pipeline.analyses),
         renditions=selected_renditions(context, pipeline),
         source_bucket=pipeline.source_bucket,
         source_max_bytes=pipeline.source_max_bytes,

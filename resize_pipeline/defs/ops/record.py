@@ -53,6 +53,7 @@ def build_record(partitions: TimePartitions) -> dg.OpDefinition:
             Terms(
                 bucket=pipeline.source_bucket,
                 renditions=pipeline.renditions,
+                analyses=pipeline.analyses,
                 run=context.run.run_id,
                 partition_of=partition_keys(partitions, dt.datetime.now(dt.UTC)),
                 keeps_position=pipeline.catalog_position,
