@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults test-attacks test-clients test-containers test-memory soak bench lint audit docs format lock
+.PHONY: help demo up down test test-unit test-faults test-attacks test-clients test-containers test-kubernetes test-memory soak bench lint audit docs format lock
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-clients: $(STAMP) ## Upload with boto3, aws, rclone and s3cmd, and to two p
 test-containers: $(STAMP) ## Build the image, bring the compose file up, and kill each service (root, Debian)
 	@sh tests/containers/install.sh $(UV) .local/containers
 	CONTAINERS_BIN=$(CURDIR)/.local/containers/bin $(BIN)/pytest -m containers tests/containers
+
+test-kubernetes: $(STAMP) ## Apply the manifests to a real API server (root, Go, etcd, kubectl)
+	$(BIN)/pytest -m kubernetes tests/kubernetes
 
 test-memory: $(STAMP) ## Watch with Valgrind that the resampler stays inside the memory of images
 	$(BIN)/pytest -m memory tests/memory
