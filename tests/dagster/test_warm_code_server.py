@@ -1,6 +1,7 @@
 """The code server of `up`: it reloads, is replaced when it dies, and has runs forked beside it."""
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from resize_pipeline.instance.internals import DagsterUserCodeUnreachableError
+from resize_pipeline.instance.warm.code_server import take_over
 from resize_pipeline.instance.warm.internals import DagsterGrpcClient, LoadableTargetOrigin
 from resize_pipeline.instance.warm.processes import Spec
 from resize_pipeline.local.code_server import code_server_answers
@@ -164,10 +167,33 @@ def test_a_part_that_is_killed_is_replaced(home: SharedHome, part: str) -> None:
     (loader if part == "loader" else server).send_signal(signal.SIGKILL)
 
     def replaced() -> bool:
-        return code_server_answers(home.address) and home.server_id() != before
+        try:
+            return home.server_id() != before
+        except DagsterUserCodeUnreachableError:
+            # The one before ends while it answers, or the next one does not listen yet.
+            return False
 
     wait_until(replaced, TIMEOUT_S, "another code server")
     (home.folder / "go").touch()
     assert home.ended(run_id).status is dg.DagsterRunStatus.SUCCESS
     home.workspace.refresh_workspace()
     assert home.ended(home.launch("telling")).status is dg.DagsterRunStatus.SUCCESS
+
+
+def listening(path: Path) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(str(path))
+    server.listen()
+    return server
+
+
+def test_a_server_that_is_late_does_not_replace_a_newer_one(tmp_path: Path) -> None:
+    path, older, newer = (tmp_path / name for name in ("grpc", "grpc.1", "grpc.2"))
+    with listening(older), listening(newer):
+        take_over(newer, path, 2_000)
+        take_over(older, path, 1_000)
+        assert path.stat().st_mtime_ns == 2_000
+        assert older.exists()
+    with listening(tmp_path / "grpc.3"):
+        take_over(tmp_path / "grpc.3", path, 500)
+    assert path.stat().st_mtime_ns == 500, "the newer one has ended"

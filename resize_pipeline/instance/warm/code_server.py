@@ -1,5 +1,6 @@
 """A Dagster code server that is forked with its definitions, and that can be reloaded."""
 
+import fcntl
 import logging
 import os
 import signal
@@ -112,19 +113,34 @@ class CodeServerTask:
         )
         servicer.server = server
         arguments = (draft, path, self._loaded_from)
-        threading.Thread(target=_take_over, args=arguments, daemon=True).start()
+        threading.Thread(target=take_over, args=arguments, daemon=True).start()
         server.serve()
 
 
-def _take_over(draft: Path, path: Path, loaded_from: int) -> None:
-    """Put a server's socket in the place of the one before, once it answers."""
-    while True:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex(str(draft)) == 0:
-                os.utime(draft, ns=(loaded_from, loaded_from))
-                draft.replace(path)
-                return
+def take_over(draft: Path, path: Path, loaded_from: int) -> None:
+    """Put a server's socket in the place of the one before, once it answers.
+
+    A server that is late to start leaves the place to one that has read newer files.
+
+    Args:
+        draft: its socket.
+        path: where clients look for one.
+        loaded_from: when it began to read files, on the monotonic clock, in ns.
+    """
+    while not _answers(draft):
         time.sleep(RELOAD_POLL_S)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # The monotonic clock starts again with the machine, so a dead socket has no say.
+        if _loaded_from(path) > loaded_from and _answers(path):
+            return
+        os.utime(draft, ns=(loaded_from, loaded_from))
+        draft.replace(path)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _loaded_from(path: Path) -> int:
