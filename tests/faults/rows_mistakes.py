@@ -216,3 +216,83 @@ def fast_clock(world: World) -> None:
         world.notes += failures(world, "clock")[:1]
     if world.letters():
         world.violate("A", f"a wrong clock rejects objects: {world.letters()}")
+
+
+def note_removals(world: World) -> None:
+    """Write down that the source lost whatever this row had put there."""
+    for key in world.ledger.last():
+        world.ledger.add(Entry("delete", key, "", None, 0, time.time()))
+
+
+@row(
+    "the source bucket removed and made again without rules, and healed by provision",
+    "ABCDFGH",
+    evidence=first_note,
+    reconcile=True,
+    own=True,
+)
+def source_removed(world: World) -> None:
+    cluster = world.cluster
+    bucket = cluster.settings.source_bucket
+    with world.storm(40).raging():
+        pass
+    world.settled()
+    remove_bucket(world, bucket)
+    note_removals(world)
+    world.notes.append(str(world.wait(lambda: silence(world), "a word about the bucket")))
+    cluster.minio.make_bucket(bucket)
+    with world.storm(20).raging():
+        pass
+    if not silence(world):
+        world.violate("H", "status says nothing of the rules that the new bucket lacks")
+    cluster.provision()
+    if silence(world):
+        world.violate("H", f"status still says {silence(world)}")
+
+
+@row("pictures with a false Content-Encoding", "ABCDFG")
+def false_encoding(world: World) -> None:
+    cluster = world.cluster
+    for encoding in (
+        "gzip",
+        "br",
+        "zstd",
+        "deflate",
+        "gzip, br",
+        "identity",
+        "aws-chunked",
+        "none",
+    ):
+        key, data = world.key(f"{encoding}.jpg"), picture(world.random)
+        done = cluster.minio.put_object(
+            cluster.settings.source_bucket,
+            key,
+            io.BytesIO(data),
+            len(data),
+            metadata={"Content-Encoding": encoding},
+        )
+        etag = (done.etag or "").strip('"')
+        world.ledger.add(Entry("put", key, etag, done.version_id, len(data), time.time()))
+    world.settled()
+    if world.letters():
+        world.violate("A", f"pictures were rejected because of a header: {world.letters()}")
+
+
+@row(
+    "MINIO_REGION of another region, then right",
+    "ABCDFGH",
+    evidence=first_note,
+    reconcile=True,
+)
+def wrong_region(world: World) -> None:
+    # The uploads are signed for the right region.
+    world.put("before.jpg")
+    world.settled()
+    world.cluster.stop("daemon")
+    with world.other_settings(minio_region="eu-nowhere-1"):
+        with world.storm(30).raging():
+            pass
+        world.wait(lambda: failures(world, "MINIO_REGION"), "a run that names the setting")
+        world.notes += failures(world, "MINIO_REGION")[:1]
+    if world.letters():
+        world.violate("A", f"a wrong region rejects objects: {world.letters()}")

@@ -133,8 +133,14 @@ class World:
     @contextmanager
     def larger_runs(self) -> Iterator[None]:
         """Start the stopped daemon, to give each run as many events as real settings would."""
+        with self.other_settings(run_max_objects=2000):
+            yield
+
+    @contextmanager
+    def other_settings(self, **changes: object) -> Iterator[None]:
+        """Start the stopped daemon with other settings, for the duration of the block."""
         cluster, usual = self.cluster, self.cluster.settings
-        cluster.settings = usual.model_copy(update={"run_max_objects": 2000})
+        cluster.settings = usual.model_copy(update=changes)
         cluster.start("daemon")
         try:
             yield

@@ -364,6 +364,7 @@ class TestGroup:
             wait_until(has_joined, 120, "the group")
             with pytest.raises(UserError, match="set KAFKA_CONSUMER_GROUP to a name"):
                 kafka.commit(group, topic, {0: 1})
+            kafka.commit(f"{group}-of-its-own", topic, {0: 1})
         finally:
             consumer.close()
 
