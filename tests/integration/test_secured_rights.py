@@ -12,6 +12,8 @@ from kafka.admin import (
     ACL,
     ACLOperation,
     ACLPermissionType,
+    ConfigResource,
+    ConfigResourceType,
     ResourcePattern,
     ResourceType,
     ScramMechanism,
@@ -61,9 +63,12 @@ class Administrator:
         """Do what one of Kafka's tools does with these options."""
         parser = argparse.ArgumentParser()
         parser.add_argument("tool")
-        for option in ("--create", "--if-not-exists", "--add"):
+        for option in ("--create", "--alter", "--if-not-exists", "--add"):
             parser.add_argument(option, action="store_true")
-        for option in ("--bootstrap-server", "--topic", "--allow-principal"):
+        for option in (
+            *("--bootstrap-server", "--topic", "--allow-principal"),
+            *("--entity-type", "--entity-name", "--add-config"),
+        ):
             parser.add_argument(option)
         parser.add_argument("--partitions", type=int)
         for option in ("--operation", "--config"):
@@ -73,6 +78,15 @@ class Administrator:
             assert given.add
             for operation in given.operation:
                 self.allow(given.allow_principal, operation, ResourceType.TOPIC, given.topic)
+        elif given.tool == "kafka-configs.sh":
+            assert (given.alter, given.entity_type) == (True, "topics")
+            configs = dict(one.split("=") for one in given.add_config.split(","))
+            resource = ConfigResource(ConfigResourceType.TOPIC, given.entity_name, configs=configs)
+            answer = self._do(lambda admin: admin.alter_configs([resource]))
+            assert str(answer["topic"][given.entity_name]) == "OK"
+        elif given.alter:
+            assert given.tool == "kafka-topics.sh"
+            self._do(lambda admin: admin.create_partitions({given.topic: given.partitions}))
         elif not (given.if_not_exists and self._has(given.topic)):
             assert (given.tool, given.create) == ("kafka-topics.sh", True)
             configs = dict(one.split("=") for one in given.config)
@@ -150,6 +164,32 @@ def test_a_topic_whose_settings_are_not_shown_is_not_created_again(
     for step in steps:
         (command,) = step.lines
         assert command.startswith("kafka-acls.sh")
+        administrator.run(command)
+    wait_until(lambda: [one.state for one in provisioned(restricted)] == ["ok", "ok"], 30, "topics")
+
+
+def test_a_topic_that_others_made_is_altered_once_the_lines_are_followed(
+    restricted: Settings, administrator: Administrator
+) -> None:
+    for topic in (restricted.kafka_topic, restricted.dead_letter_topic):
+        administrator.run(
+            f"kafka-topics.sh --create --if-not-exists --topic {topic} --partitions 1 "
+            "--config retention.ms=60000"
+        )
+        for operation in ("Read", "Write", "DescribeConfigs"):
+            user = f"User:{restricted.kafka_sasl_username}"
+            administrator.allow(user, operation, ResourceType.TOPIC, topic)
+
+    def told() -> list[Step]:
+        steps = provisioned(restricted)
+        lines = " ".join(line for step in steps for line in step.lines)
+        return steps if "kafka-configs.sh" in lines and "--create" not in lines else []
+
+    steps = wait_until(told, 30, "the right to see the topics")
+    assert steps
+    commands = [line for step in steps for line in step.lines]
+    assert any(line.startswith("kafka-topics.sh") and " --alter " in line for line in commands)
+    for command in commands:
         administrator.run(command)
     wait_until(lambda: [one.state for one in provisioned(restricted)] == ["ok", "ok"], 30, "topics")
 
