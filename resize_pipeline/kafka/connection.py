@@ -257,8 +257,9 @@ class Connection:
                 who = f"user {self.sasl_username!r}" if self.sasl_username else "this client"
                 return (
                     f"{kafka} refuses {who} access ({one_line(str(error))}): allow it Read and "
-                    "Write on the topics KAFKA_TOPIC and KAFKA_TOPIC.dead-letters, and Read on "
-                    "the group KAFKA_CONSUMER_GROUP, or check KAFKA_SECURITY_PROTOCOL and "
+                    "Write on the topics KAFKA_TOPIC, KAFKA_TOPIC.dead-letters and, with "
+                    "COMPLETION_EVENTS, KAFKA_TOPIC.renditions, and Read on the group "
+                    "KAFKA_CONSUMER_GROUP, or check KAFKA_SECURITY_PROTOCOL and "
                     "KAFKA_SASL_USERNAME"
                 )
 

@@ -215,6 +215,7 @@ def test_the_pipeline_works_once_the_lines_are_followed(
     restricted: Settings, administrator: Administrator
 ) -> None:
     """With nothing but the rights that the lines name, one after the other."""
+    restricted = restricted.model_copy(update={"completion_events": True})
     own = restricted.model_copy(update=administrator_of(administrator))
     ensure_topics(own, ignored, dry_run=False)
     topic, letters = restricted.kafka_topic, restricted.dead_letter_topic
@@ -236,6 +237,7 @@ def test_the_pipeline_works_once_the_lines_are_followed(
     def works() -> bool:
         try:
             kafka.send(letters, [(b"key", b"value", ())])
+            kafka.send(restricted.completion_topic, [(b"key", b"value", ())])
             kafka.commit(restricted.kafka_consumer_group, topic, {0: 0})
         except (UserError, TransientError):
             # Brokers learn of a right a moment after it is given.
@@ -255,15 +257,17 @@ def follow(line: str, restricted: Settings, administrator: Administrator) -> Non
     values = {
         "KAFKA_TOPIC": restricted.kafka_topic,
         "KAFKA_TOPIC.dead-letters": restricted.dead_letter_topic,
+        "KAFKA_TOPIC.renditions": restricted.completion_topic,
         "KAFKA_CONSUMER_GROUP": restricted.kafka_consumer_group,
     }
     found = re.search(
-        r"allow it (\w+) and (\w+) on the topics (\S+) and (\S+), and (\w+) on the group (\S+),",
+        r"allow it (\w+) and (\w+) on the topics (\S+), (\S+) and, with COMPLETION_EVENTS, (\S+), "
+        r"and (\w+) on the group (\S+),",
         line,
     )
     assert found, line
-    *operations, one, two, of_group, group = found.groups()
+    *operations, one, two, three, of_group, group = found.groups()
     for operation in operations:
-        for name in (one, two):
+        for name in (one, two, three):
             administrator.allow(user, operation, ResourceType.TOPIC, values[name])
     administrator.allow(user, of_group, ResourceType.GROUP, values[group])
