@@ -80,12 +80,14 @@ class Source(Protocol):
 class Recorded:
     """What a run wrote.
 
-    `version` is the table's after the commit, None if nothing had to be written. `overtaken` are
-    the objects whose source has changed since.
+    `version` is the table's after the commit, None if nothing had to be written. `rows` are those
+    that were written, `current` those of all objects by key. `overtaken` are the objects whose
+    source has changed since.
     """
 
     version: int | None = None
     rows: list[Row] = field(default_factory=list[Row])
+    current: dict[str, Row] = field(default_factory=dict[str, Row])
     overtaken: list[Settled] = field(default_factory=list[Settled])
 
 
@@ -161,6 +163,7 @@ class Recorder:
             replaces = any(row.key in before for row in changed)
             self._recorded.version = snapshot.merge(changed, replaces=replaces)
         self._recorded.rows = changed
+        self._recorded.current = {key: row for key, row in rows.items() if key in self._left}
 
     def _describe(self, rows: Mapping[str, Row]) -> None:
         wanted = [

@@ -16,6 +16,7 @@ from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.delivery.row_states import digests
 from resize_pipeline.errors import one_line
 from resize_pipeline.kafka.messages import Outgoing
+from resize_pipeline.renditions.analyses import Analysed
 from resize_pipeline.renditions.spec import Rendition
 
 TYPE_PREFIX = "resize_pipeline.object."
@@ -58,13 +59,16 @@ def completion_identity(status: Status, state: str) -> str:
     return f"{_STATUSES[status]} {state}"
 
 
-def completion(settled: Settled, terms: Terms, time: dt.datetime) -> Outgoing | None:
+def completion(
+    settled: Settled, terms: Terms, time: dt.datetime, analyses: Sequence[Analysed] = ()
+) -> Outgoing | None:
     """Return the message about an object's outcome.
 
     Args:
         settled: the outcome, after the last look at the source.
         terms: as in `Terms`.
         time: when the outcome is announced.
+        analyses: what the catalogue says of its picture.
 
     Returns:
         The message; None if a later run completes the object.
@@ -72,7 +76,7 @@ def completion(settled: Settled, terms: Terms, time: dt.datetime) -> Outgoing | 
     status = _STATUSES.get(settled.status)
     if status is None or settled.unwritten:
         return None
-    data = _data(settled, status, terms)
+    data = _data(settled, status, terms, analyses)
     # The same for a repeated message, by which a consumer knows it.
     name = json.dumps({**data, "run": None}, sort_keys=True).encode(errors="replace")
     event = {
@@ -92,7 +96,9 @@ def completion(settled: Settled, terms: Terms, time: dt.datetime) -> Outgoing | 
     return letter_key(terms.bucket, settled.request.key), value, headers
 
 
-def _data(settled: Settled, status: str, terms: Terms) -> dict[str, Any]:
+def _data(
+    settled: Settled, status: str, terms: Terms, analyses: Sequence[Analysed]
+) -> dict[str, Any]:
     source = settled.known.source if settled.known else None
     is_rejected = settled.status is Status.REJECTED
     return {
@@ -104,6 +110,11 @@ def _data(settled: Settled, status: str, terms: Terms) -> dict[str, Any]:
         "error_class": settled.error_class if is_rejected else None,
         "reason": one_line(settled.reason)[:REASON_MAX] if is_rejected else None,
         "renditions": _renditions(settled, terms) if status == "rendered" else [],
+        "analyses": {
+            one.name: {"values": one.values or None, "error": one.error} for one in analyses
+        }
+        if status == "rendered"
+        else {},
         "run": terms.run,
     }
 

@@ -113,6 +113,24 @@ def test_what_was_not_announced_is_announced_by_reconciliation(pipeline: Pipelin
     assert announced(pipeline) == everything
 
 
+def test_an_analysis_that_is_added_is_announced(pipeline: Pipeline) -> None:
+    if not pipeline.settings.catalog_bucket:
+        pytest.skip("analyses are kept in the catalogue")
+    pipeline.put("a.png", ONE)
+    work_off(pipeline, 1)
+    specs = pipeline.settings.renditions_file
+    specs.write_text(f"{specs.read_text()}analyses: {{entropy: }}\n")
+    pipeline.configure()
+    assert reconcile(pipeline)
+    without, with_it = (
+        json.loads(one.value)["data"]["analyses"]
+        for one in read_all(pipeline.kafka, pipeline.settings.completion_topic)
+        if one.value
+    )
+    assert without == {}
+    assert with_it["entropy"]["values"]["entropy"] > 0
+
+
 def test_a_run_that_can_not_announce_fails_and_is_made_up_for(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from resize_pipeline.delivery.batches import Known, Request, Settled, Status
 from resize_pipeline.delivery.completions import Terms, completion, completion_identity
 from resize_pipeline.delivery.reconciliation import ANSWERED, CURRENT, Scope, unreconciled_objects
 from resize_pipeline.delivery.requests import letter_identity
+from resize_pipeline.renditions.analyses import Analysed
 from resize_pipeline.renditions.objects import SOURCE_ETAG, SPEC_DIGEST, ObjectInfo
 from resize_pipeline.renditions.spec import Rendition
 
@@ -106,6 +107,27 @@ def test_the_message_of_the_documentation_follows_the_schema() -> None:
     shown = json.loads(example)
     jsonschema.validate(shown, SCHEMA, format_checker=jsonschema.FormatChecker())
     assert shown.keys() == event(settled()).keys()
+
+
+def test_it_has_what_the_analyses_of_a_rendered_picture_found() -> None:
+    found = [
+        Analysed(name="entropy", digest="1", values={"entropy": 7.5}),
+        Analysed(name="blurhash", digest="2", error="why"),
+    ]
+
+    def analyses(status: Status) -> Any:
+        message = completion(settled(status), TERMS, NOW, found)
+        assert message
+        assert message[1]
+        shown = json.loads(message[1])
+        jsonschema.validate(shown, SCHEMA)
+        return shown["data"]["analyses"]
+
+    assert analyses(Status.CURRENT) == {
+        "entropy": {"values": {"entropy": 7.5}, "error": None},
+        "blurhash": {"values": None, "error": "why"},
+    }
+    assert analyses(Status.REJECTED) == {}
 
 
 @dataclass

@@ -5,8 +5,9 @@ stays unreachable fails the run with one line that names it, and Dagster retries
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import TypeVar
 
 import dagster as dg
@@ -37,6 +38,7 @@ from resize_pipeline.errors import TransientError
 from resize_pipeline.instance.internals import PRIORITY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value
 from resize_pipeline.kafka.messages import Outgoing
+from resize_pipeline.renditions.analyses import Analysed
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
@@ -187,8 +189,17 @@ def announce(
     kafka: KafkaResource,
     pipeline: PipelineResource,
     outcomes: Sequence[Settled],
+    analyses: Mapping[str, Sequence[Analysed]] = MappingProxyType({}),
 ) -> None:
-    """Send the completion events of objects, if there are any."""
+    """Send the completion events of objects, if there are any.
+
+    Args:
+        context: of the step.
+        kafka: has the topic.
+        pipeline: the settings.
+        outcomes: the objects.
+        analyses: what their rows say of their pictures, by key.
+    """
     # A run of some renditions does not know the others; reconciliation announces what it completes.
     is_whole = len(selected_renditions(context, pipeline)) == len(pipeline.renditions)
     if not pipeline.completion_topic or not is_whole:
@@ -197,7 +208,11 @@ def announce(
     terms = Terms(
         pipeline.source_bucket, pipeline.renditions, pipeline.spec_digest, context.run.run_id
     )
-    messages = [message for one in outcomes if (message := completion(one, terms, now))]
+    messages = [
+        message
+        for one in outcomes
+        if (message := completion(one, terms, now, analyses.get(one.request.key, ())))
+    ]
     if messages:
         kafka.send(pipeline.completion_topic, messages)
 

@@ -50,15 +50,7 @@ def build_record(partitions: TimePartitions) -> dg.OpDefinition:
         recorder = Recorder(
             table.newest,
             RunSource(converger_of(context, minio, renderer, pipeline), renderer),
-            Terms(
-                bucket=pipeline.source_bucket,
-                renditions=pipeline.renditions,
-                analyses=pipeline.analyses,
-                run=context.run.run_id,
-                partition_of=partition_keys(partitions, dt.datetime.now(dt.UTC)),
-                keeps_position=pipeline.catalog_position,
-                keeps_renditions=not pipeline.delete_renditions,
-            ),
+            _terms(context, pipeline, partitions),
             pipeline.retry_s,
         )
         with one_line_failures(context):
@@ -66,7 +58,8 @@ def build_record(partitions: TimePartitions) -> dg.OpDefinition:
             send_again(kafka, pipeline, done.overtaken)
             overtaken = {one.request.key for one in done.overtaken}
             left = [one for one in outcomes if one.request.key not in overtaken]
-            announce(context, kafka, pipeline, left)
+            found = {key: row.facts.analyses for key, row in done.current.items() if row.facts}
+            announce(context, kafka, pipeline, left, found)
         for one in done.overtaken:
             context.log.info(f"{one.request.key!r} has changed meanwhile: left to a later run")
         statuses = Counter(row.status for row in done.rows)
@@ -84,3 +77,17 @@ def build_record(partitions: TimePartitions) -> dg.OpDefinition:
                 yield output
 
     return record
+
+
+def _terms(
+    context: dg.OpExecutionContext, pipeline: PipelineResource, partitions: TimePartitions
+) -> Terms:
+    return Terms(
+        bucket=pipeline.source_bucket,
+        renditions=pipeline.renditions,
+        analyses=pipeline.analyses,
+        run=context.run.run_id,
+        partition_of=partition_keys(partitions, dt.datetime.now(dt.UTC)),
+        keeps_position=pipeline.catalog_position,
+        keeps_renditions=not pipeline.delete_renditions,
+    )
