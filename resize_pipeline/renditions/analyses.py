@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self, cast
+from typing import Annotated, Literal, NamedTuple, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
@@ -158,8 +158,3 @@ def _allowed(kind: ColumnType) -> str:
         "number": "a finite number",
     }[item]
     return allowed if item == kind else f"a list of at most {ITEMS_MAX} items, each {allowed}"
-
-
-def validated(name: object, fields: Mapping[str, Any]) -> Analysis:
-    """Return the analysis with this name and these fields of the spec file."""
-    return Analysis.model_validate({"name": name, **fields})

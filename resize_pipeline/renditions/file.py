@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from resize_pipeline.errors import UserError, one_line
-from resize_pipeline.renditions.analyses import Analysis, validated
+from resize_pipeline.renditions.analyses import Analysis
 from resize_pipeline.renditions.document import read_document
 from resize_pipeline.renditions.spec import Rendition, shown
 from resize_pipeline.validators import nearest
@@ -82,7 +82,7 @@ def load_analyses(path: Path, catalog_bucket: str) -> tuple[Analysis, ...]:
             problems.append(f"analysis {shown(name)}, name: not a field, the key is the name")
             continue
         try:
-            analyses.append(validated(name, fields or {}))
+            analyses.append(Analysis.model_validate({"name": name, **(fields or {})}))
         except ValidationError as error:
             problems += [
                 f"analysis {shown(name)}, {problem}" for problem in _problems(error, Analysis)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import urllib3
 from minio import Minio
@@ -76,8 +76,9 @@ class Writer:
             self._client = self._make()
         return self._client
 
-    def put(self, key: str, data: bytes) -> Entry:
-        done = self.client.put_object(self._bucket, key, io.BytesIO(data), len(data))
+    def put(self, key: str, data: bytes, **options: Any) -> Entry:
+        """Upload with these options of the client's `put_object`."""
+        done = self.client.put_object(self._bucket, key, io.BytesIO(data), len(data), **options)
         entry = Entry(
             "put", key, (done.etag or "").strip('"'), done.version_id, len(data), time.time()
         )

@@ -1,6 +1,5 @@
 """Rows in which somebody makes a mistake: with keys, rules, buckets, checkouts and clocks."""
 
-import io
 import time
 
 import pytest
@@ -19,17 +18,9 @@ from tests.faults.world import World, first_note, row
 
 def put_encrypted(world: World, name: str) -> str:
     """Upload a picture that only its uploader's key opens, and return its object key."""
-    key, data = world.key(name), picture(world.random)
-    cluster = world.cluster
-    done = cluster.minio.put_object(
-        cluster.settings.source_bucket,
-        key,
-        io.BytesIO(data),
-        len(data),
-        sse=SseCustomerKey(world.random.randbytes(32)),
-    )
-    etag = (done.etag or "").strip('"')
-    world.ledger.add(Entry("put", key, etag, done.version_id, len(data), time.time()))
+    key = world.key(name)
+    own_key = SseCustomerKey(world.random.randbytes(32))
+    world.writer.put(key, picture(world.random), sse=own_key)
     return key
 
 
@@ -252,7 +243,6 @@ def source_removed(world: World) -> None:
 
 @row("pictures with a false Content-Encoding", "ABCDFG")
 def false_encoding(world: World) -> None:
-    cluster = world.cluster
     for encoding in (
         "gzip",
         "br",
@@ -263,16 +253,8 @@ def false_encoding(world: World) -> None:
         "aws-chunked",
         "none",
     ):
-        key, data = world.key(f"{encoding}.jpg"), picture(world.random)
-        done = cluster.minio.put_object(
-            cluster.settings.source_bucket,
-            key,
-            io.BytesIO(data),
-            len(data),
-            metadata={"Content-Encoding": encoding},
-        )
-        etag = (done.etag or "").strip('"')
-        world.ledger.add(Entry("put", key, etag, done.version_id, len(data), time.time()))
+        header = {"Content-Encoding": encoding}
+        world.writer.put(world.key(f"{encoding}.jpg"), picture(world.random), metadata=header)
     world.settled()
     if world.letters():
         world.violate("A", f"pictures were rejected because of a header: {world.letters()}")
