@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import broken_builds
 from tests.faults.cluster import REPOSITORY
 from tests.faults.conftest import Clusters
 from tests.faults.ledger import picture
@@ -17,26 +18,14 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 
 @contextlib.contextmanager
-def broken_build(clusters: Clusters, folder: Path, module: str, *words: str) -> Iterator[World]:
-    """Run a copy of the package in which some words of a module are others.
-
-    Args:
-        clusters: hands out the cluster.
-        folder: for the copy.
-        module: path below the package.
-        words: old ones and new ones in turn.
-    """
-    shutil.copytree(REPOSITORY / "resize_pipeline", folder / "build" / "resize_pipeline")
-    source = folder / "build" / "resize_pipeline" / module
-    text = source.read_text()
-    for old, new in zip(words[::2], words[1::2], strict=True):
-        count = text.count(old)
-        assert count == 1, f"{module} has changed: {old!r} is there {count} times"
-        text = text.replace(old, new)
-    source.write_text(text)
+def running(clusters: Clusters, folder: Path, broken: broken_builds.Broken) -> Iterator[World]:
+    """Run a broken copy of the package."""
+    package = folder / "build" / "resize_pipeline"
+    shutil.copytree(REPOSITORY / "resize_pipeline", package)
+    (package / broken.module).write_text(broken.text())
     cluster = clusters.new(package=folder / "build")
     try:
-        yield World(cluster, folder, module)
+        yield World(cluster, folder, broken.module)
     finally:
         clusters.spoil()
 
@@ -47,14 +36,7 @@ def found_by(world: World, letters: str) -> set[str]:
 
 
 def test_finds_a_cursor_that_is_moved_before_the_run_is_stored(clusters, tmp_path) -> None:
-    # The run requests of a larger plan are dropped, and the cursor moves on all the same.
-    with broken_build(
-        clusters,
-        tmp_path,
-        "defs/sensors/minio_events.py",
-        "run_requests=requests,",
-        "run_requests=[one for one, run in zip(requests, runs) if run.messages < 10],",
-    ) as world:
+    with running(clusters, tmp_path, broken_builds.CURSOR_BEFORE_RUNS) as world:
         world.cluster.stop("daemon")
         with world.storm(30).raging():
             pass
@@ -64,54 +46,27 @@ def test_finds_a_cursor_that_is_moved_before_the_run_is_stored(clusters, tmp_pat
 
 
 def test_finds_that_the_source_is_not_looked_at_after_an_upload(clusters, tmp_path) -> None:
-    with broken_build(
-        clusters,
-        tmp_path,
-        "delivery/converge.py",
-        "if settled.status is Status.CURRENT:\n            return True",
-        "if settled.status is not Status.MISSING:\n            return True",
-    ) as world:
+    with running(clusters, tmp_path, broken_builds.NO_LOOK_AFTER_UPLOAD) as world:
         overwrite_behind_a_run(world)
         assert found_by(world, "ABCDG") == {"A", "B"}
 
 
 def test_finds_that_a_dead_letter_is_not_sent(clusters, tmp_path) -> None:
-    with broken_build(
-        clusters,
-        tmp_path,
-        "defs/ops/batch.py",
-        "[_dead_letter(context, pipeline, settled) for settled in rejected],",
-        "[],",
-    ) as world:
+    with running(clusters, tmp_path, broken_builds.NO_DEAD_LETTER) as world:
         world.put("broken.jpg", b"\xff\xd8 no picture")
         world.put("whole.jpg", picture(world.random))
         assert found_by(world, "ABCDG") == {"A"}
 
 
 def test_finds_that_an_object_is_not_announced(clusters, tmp_path) -> None:
-    with broken_build(
-        clusters,
-        tmp_path,
-        "defs/ops/batch.py",
-        "kafka.send(pipeline.completion_topic, messages)",
-        "kafka.send(pipeline.completion_topic, messages[1:])",
-    ) as world:
+    with running(clusters, tmp_path, broken_builds.NO_COMPLETION_EVENT) as world:
         world.put("broken.jpg", b"\xff\xd8 no picture")
         world.put("whole.jpg", picture(world.random))
         assert found_by(world, "ABCDGI") == {"I"}
 
 
 def test_finds_a_process_that_leaks(clusters, tmp_path) -> None:
-    # Each tick keeps 64 MiB, in the code server that evaluates it.
-    with broken_build(
-        clusters,
-        tmp_path,
-        "defs/sensors/minio_events.py",
-        "    deadline = started + TICK_BUDGET_S\n",
-        "    deadline = started + TICK_BUDGET_S\n    LEAK.append(b'x' * 2**26)\n",
-        'RUN_PRIORITY = "10"',
-        'LEAK = []\nRUN_PRIORITY = "10"',
-    ) as world:
+    with running(clusters, tmp_path, broken_builds.LEAK) as world:
         world.put("whole.jpg")
         cluster = world.cluster
         world.wait(lambda: cluster.memory.above(cluster.memory_bounds), "too much memory")
