@@ -18,6 +18,16 @@ FORMER_MODULES = {
 that names it."""
 
 
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        # Imported here, because rendering children start without it.
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("resize-pipeline")
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
 def replacement(former: str) -> str:
     """Return what to write in dagster.yaml instead of a former module."""
     present, entry = FORMER_MODULES[former]

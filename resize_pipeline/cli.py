@@ -5,12 +5,12 @@ Each command imports what it runs, so that `--help` and the other commands start
 
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import resize_pipeline
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import ResizePipelineError, UserError
 from resize_pipeline.terminal import errors, guard_streams
@@ -42,7 +42,7 @@ AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSO
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer passes it by position.
     if wanted:
-        sys.stdout.write(f"resize-pipeline {metadata.version('resize-pipeline')}\n")
+        sys.stdout.write(f"resize-pipeline {resize_pipeline.__version__}\n")
         raise typer.Exit
 
 

@@ -16,6 +16,7 @@ from resize_pipeline.commands.resize_files import (
     resize_files,
 )
 from resize_pipeline.commands.writing import write_below
+from resize_pipeline.defaults import DEFAULTS
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import UserError, one_line
 from resize_pipeline.imaging.contact_sheet import (
@@ -121,13 +122,13 @@ def run_resize(  # noqa: PLR0913  As many as there are options.
 def _renditions(
     settings: Settings, spec: Path | None, *, allow_transforms: bool
 ) -> list[Rendition]:
-    if spec is None and not settings.renditions_file.exists():
-        msg = (
-            f"{settings.renditions_file}: no such file: name a spec file with --spec or "
-            "RENDITIONS_FILE"
-        )
-        raise UserError(msg)
     file = spec or settings.renditions_file
+    if spec is None and not file.exists():
+        if "renditions_file" in settings.model_fields_set:
+            msg = f"{file}: no such file: name a spec file with --spec or RENDITIONS_FILE"
+            raise UserError(msg)
+        file = DEFAULTS / file
+        errors.print(f"no renditions.yaml in this folder: using {file}; --spec names another")
     # A local file has no object metadata for a spec to read.
     renditions = [one.resolved({}) for one in load_renditions(file, settings.source_bucket)]
     if spec and not allow_transforms and (own := [one for one in renditions if one.transform]):

@@ -28,19 +28,6 @@ HEARTBEATS_QUERY = """
 """
 
 
-def workspace_file() -> Path:
-    """Return the file that names the code location.
-
-    Raises:
-        UserError: it does not exist in this folder.
-    """
-    workspace = Path("workspace.yaml").absolute()
-    if not workspace.is_file():
-        msg = f"no workspace.yaml in {workspace.parent}: run this in the project's folder"
-        raise UserError(msg)
-    return workspace
-
-
 def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
     """Prepare the webserver and the daemon.
 
@@ -50,9 +37,10 @@ def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
             workspace.yaml. With that file alone, webserver and daemon each start a code server.
 
     Raises:
-        UserError: this folder has no dagster.yaml or no workspace.yaml.
+        UserError: this folder has no Dagster instance.
     """
-    files = [part for file in (workspace_file(), *workspaces) for part in ("-w", str(file))]
+    own = Path("workspace.yaml").absolute()
+    files = [part for file in (own, *workspaces) for part in ("-w", str(file))]
     environment = child_environment(settings)
     password = settings.ui_password
     ui = {"UI_PASSWORD": password.get_secret_value()} if password else {}

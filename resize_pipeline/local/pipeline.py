@@ -17,7 +17,8 @@ from resize_pipeline.instance.daemons import running_daemon
 from resize_pipeline.instance.home import INSTANCE_FILE, dagster_environment
 from resize_pipeline.instance.open import open_instance
 from resize_pipeline.local.code_server import plain_code_server, warm_code_server
-from resize_pipeline.local.dagster import dagster_services, workspace_file
+from resize_pipeline.local.dagster import dagster_services
+from resize_pipeline.local.folder import create_files
 from resize_pipeline.local.processes.ports import check_free
 from resize_pipeline.local.processes.state import read_state
 from resize_pipeline.local.processes.supervisor import Supervisor
@@ -99,6 +100,7 @@ def running_pipeline(
         UserError: a port is taken, a file is missing, or a server refuses a necessary request.
         ServiceError: a service ended or was not ready in time.
     """
+    create_files(settings, say, workers=workers > 0)
     _check_before_start(settings, workers)
     check_no_daemon(settings)
     with contextlib.ExitStack() as stack:
@@ -138,13 +140,12 @@ def running_pipeline(
 
 
 def _check_before_start(settings: Settings, workers: int) -> None:
-    """Find mistakes before a start of minutes, and a wrong folder before anything is created in it.
+    """Find mistakes before a start of minutes.
 
     Raises:
         UserError: a port is taken, or a file is missing or wrong.
     """
     dagster_environment(settings)
-    workspace_file()
     prepare_local_dir(settings)
     check_not_running(settings)
     check_free("webserver", (settings.ui_host, settings.ui_port), "UI_PORT")

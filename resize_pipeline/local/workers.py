@@ -13,6 +13,7 @@ from dotenv import set_key
 from resize_pipeline.errors import UserError
 from resize_pipeline.instance.home import INSTANCE_FILE
 from resize_pipeline.local.dagster import child_environment
+from resize_pipeline.local.folder import WORKERS_HOME
 from resize_pipeline.local.processes.ports import free_port
 from resize_pipeline.local.processes.supervisor import Service
 from resize_pipeline.local.servers.packages import package_dir
@@ -21,7 +22,6 @@ from resize_pipeline.local.servers.valkey import valkey_service
 from resize_pipeline.passwords import new_secret
 from resize_pipeline.settings import Settings
 
-HOME = Path("deploy/celery")
 PROBE_TIMEOUT_S = 0.8
 KEPT_IN = "workers.password"
 
@@ -30,12 +30,9 @@ def check_workers() -> None:
     """Check that workers can be started in this folder.
 
     Raises:
-        UserError: a file or a package is missing, or DAGSTER_HOME names another instance.
+        UserError: a package is missing, or DAGSTER_HOME names another instance.
     """
-    home = HOME.absolute()
-    if not (home / "dagster.yaml").is_file():
-        msg = f"no dagster.yaml in {home}, which --workers needs: run this in the project's folder"
-        raise UserError(msg)
+    home = WORKERS_HOME.absolute()
     exported = os.environ.get("DAGSTER_HOME")
     if exported and Path(exported).absolute() != home:
         msg = f"DAGSTER_HOME is {exported}, but --workers uses the instance in {home}: unset it"
@@ -61,7 +58,7 @@ def server_services(settings: Settings, count: int) -> tuple[list[Service], dict
         valkey_service(settings, broker_port, password),
     ]
     return services, {
-        "DAGSTER_HOME": str(HOME.absolute()),
+        "DAGSTER_HOME": str(WORKERS_HOME.absolute()),
         "DAGSTER_STORAGE_DIR": str(settings.local_dir.absolute() / "dagster"),
         "DAGSTER_PG_HOST": "127.0.0.1",
         "DAGSTER_PG_PORT": str(postgres_port),
@@ -80,7 +77,7 @@ def worker_services(settings: Settings, count: int) -> list[Service]:
         UserError: this folder has no Dagster instance.
     """
     environment = child_environment(settings)
-    paths = [str(HOME.absolute()), environment.get("PYTHONPATH", "")]
+    paths = [str(WORKERS_HOME.absolute()), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     local_dir = settings.local_dir.absolute()
     return [

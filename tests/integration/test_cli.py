@@ -47,8 +47,6 @@ def test_a_dagster_yaml_that_is_wrong(project: Project, text: str, problem: str)
 @pytest.mark.parametrize(
     "command",
     [
-        "up",
-        "demo",
         "provision",
         "status",
         "dead-letters list",

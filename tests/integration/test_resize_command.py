@@ -151,14 +151,24 @@ def test_wrong_use_is_exit_code_2_and_renders_nothing(arguments: Sequence[str], 
     assert not Path("out").exists()
 
 
-def test_a_missing_spec_file_is_reported_with_both_remedies(pics: Path) -> None:
-    Path("renditions.yaml").unlink()
+def test_a_missing_spec_file_is_reported_with_both_remedies(
+    pics: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENDITIONS_FILE", "missing.yaml")
     done = run(str(pics / "rose.jpg"), "--out", "out")
     assert done.returncode == 2
     assert done.stderr == (
-        "resize-pipeline: renditions.yaml: no such file: name a spec file with --spec or "
+        "resize-pipeline: missing.yaml: no such file: name a spec file with --spec or "
         "RENDITIONS_FILE\n"
     )
+
+
+def test_a_folder_without_a_spec_file_has_that_of_the_package(pics: Path) -> None:
+    Path("renditions.yaml").unlink()
+    done = run(str(pics / "rose.jpg"), "--out", "out")
+    assert done.returncode == 0
+    assert "no renditions.yaml in this folder: using /" in done.stderr
+    assert Path("out/processed/rose.jpg").is_file()
 
 
 def test_a_spec_file_can_be_named(pics: Path) -> None:

@@ -49,7 +49,7 @@ def exposed(path: str) -> bool:
     """Whether the .dockerignore, which names what is let through, lets a path through."""
     rules = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
     assert rules[0] == "*"
-    return f"!{path.split('/', maxsplit=1)[0]}" in rules
+    return any(f"!{place}" in rules for place in (path, *Path(path).parents))
 
 
 def app_services() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,1 @@
+../../../../deploy/celery/dagster_celery_config.py
