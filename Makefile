@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults test-attacks test-clients test-containers test-kubernetes test-memory test-wheel soak bench lint audit docs format lock
+.PHONY: help demo up down test test-unit test-faults test-attacks test-clients test-containers test-kubernetes test-memory test-wheel soak bench lint audit docs docs-site docs-serve format lock release
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,8 +67,20 @@ lint: $(STAMP) ## Check format, style and types
 audit: $(STAMP) ## Ask for known vulnerabilities of every pinned dependency
 	@$(BIN)/python .ci/audit.py $(UV)
 
-docs: $(STAMP) ## Generate docs/settings.md from the settings class
+docs: $(STAMP) ## Generate docs/settings.md and docs/api.md from the code
 	$(BIN)/python .ci/settings_doc.py
+	$(BIN)/python .ci/api_doc.py
+
+docs-site: $(STAMP) ## Build the documentation as a site in .local/site/html, with its links checked
+	@$(BIN)/python .ci/docs_site.py build
+
+docs-serve: $(STAMP) ## Serve the documentation at http://127.0.0.1:8000
+	@$(BIN)/python .ci/docs_site.py serve
+
+release: $(STAMP) ## Release VERSION=X.Y.Z from a clean main: test, commit, tag and build; uploads nothing
+	@$(BIN)/python .ci/release.py check "$(VERSION)"
+	$(MAKE) test test-wheel audit
+	@$(BIN)/python .ci/release.py make "$(VERSION)"
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
