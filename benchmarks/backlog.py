@@ -14,7 +14,7 @@ buckets:
 - after each pipeline, and once before the first, a bare loop: download, render and upload with the
   same metadata, in as many threads and children as a run has, without Dagster, Kafka or a look at
   what is there. A pipeline's ratio is to the mean of the loops before and after it;
-- the steps of the job without Dagster and Kafka: a look before and one after, batch after batch;
+- the steps of the job without Dagster and Kafka: a look before and one after, a batch ahead;
 - a consumer as tutorials have it: one process that for each event downloads, decodes once with
   Pillow, scales thrice by Lanczos, encodes at quality 80, uploads and commits. It is timed from its
   first event, on a part of the N.
@@ -59,16 +59,9 @@ from benchmarks.stack import (
     started_at,
     write,
 )
-from resize_pipeline.defs.ops.batch import IO_THREADS
-from resize_pipeline.delivery.batches import (
-    Budget,
-    Downloaded,
-    Request,
-    Resized,
-    SourceMessage,
-    batches_of,
-)
+from resize_pipeline.delivery.batches import Request, SourceMessage, batches_of, linked
 from resize_pipeline.delivery.converge import Converger
+from resize_pipeline.delivery.flow import IO_THREADS, Flow
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import identity
 from resize_pipeline.settings import Settings
@@ -200,7 +193,7 @@ class Bench:
         found = Measured(len(self.keys), 0.0)
         with self.measured_cpu(found):
             began = time.perf_counter()
-            with self._renderer() as renderer:
+            with self._renderer() as renderer, self._flow(renderer) as flow:
                 converger = Converger(
                     store=self.stack.store(),
                     renderer=renderer,
@@ -212,31 +205,29 @@ class Bench:
                 )
                 message = SourceMessage(self.settings.kafka_topic, 0, 0, None, b"")
                 requests = [Request(key, self.size, message) for key in self.keys]
-                for batch in batches_of(
-                    requests,
-                    max_objects=self.settings.batch_max_objects,
-                    max_bytes=self.settings.batch_max_bytes,
+                for batch in linked(
+                    batches_of(
+                        requests,
+                        max_objects=self.settings.batch_max_objects,
+                        max_bytes=self.settings.batch_max_bytes,
+                    )
                 ):
-                    self._batch(batch.requests, converger, renderer.workers)
+                    _, unsettled = flow.take(batch, lambda: converger).outcomes()
+                    assert not unsettled
                 found.seconds = time.perf_counter() - began
         return found
 
-    def _batch(self, requests: Sequence[Request], converger: Converger, workers: int) -> None:
-        budget = Budget(self.settings.batch_max_bytes)
-
-        def resize(step: object) -> object:
-            return converger.resize(step) if isinstance(step, Downloaded) else step
-
-        def upload(step: object) -> None:
-            assert isinstance(step, Resized), step
-            converger.confirm(converger.upload(step))
-
-        with ThreadPoolExecutor(IO_THREADS) as pool:
-            downloaded = list(pool.map(lambda one: converger.download(one, budget), requests))
-        with ThreadPoolExecutor(workers) as pool:
-            resized = list(pool.map(resize, downloaded))
-        with ThreadPoolExecutor(IO_THREADS) as pool:
-            list(pool.map(upload, resized))
+    @contextmanager
+    def _flow(self, renderer: Renderer) -> Iterator[Flow]:
+        flow = Flow(
+            max_objects=self.settings.batch_max_objects,
+            max_bytes=self.settings.batch_max_bytes,
+            renderers=renderer.workers,
+        )
+        try:
+            yield flow
+        finally:
+            flow.close()
 
     @contextmanager
     def _renderer(self) -> Iterator[Renderer]:

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
 
@@ -43,9 +43,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Objects that are downloaded, resized and uploaded together."""
+    """Objects that are downloaded, resized and uploaded together, and the batch that follows."""
 
     requests: tuple[Request, ...]
+    following: "Batch | None" = field(default=None, compare=False, repr=False)
 
 
 class Status(StrEnum):
@@ -294,3 +295,13 @@ def batches_of(requests: Iterable[Request], *, max_objects: int, max_bytes: int)
         total += request.size
     if batch:
         yield Batch(tuple(batch))
+
+
+def linked(batches: Iterable[Batch]) -> list[Batch]:
+    """Tell each batch which one follows it."""
+    found: list[Batch] = []
+    following: Batch | None = None
+    for batch in reversed(list(batches)):
+        following = replace(batch, following=following)
+        found.append(following)
+    return found[::-1]

@@ -8,14 +8,13 @@ letter: a run that writes it or takes it back checks the source afterwards.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from resize_pipeline.delivery.batches import (
-    Budget,
     Downloaded,
     Known,
     Request,
@@ -87,6 +86,18 @@ class Store(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """The bytes of originals that an object may take."""
+
+    def take(self, size: int) -> bool:
+        """Reserve bytes; return False if too few are left."""
+        ...
+
+    def give_back(self, size: int) -> None:
+        """Return bytes that were reserved but not used."""
+        ...
+
+
 class Render(Protocol):
     """The part of `Renderer` that is used here."""
 
@@ -107,6 +118,7 @@ class Converger:
         source_max_bytes: a larger source is rejected.
         delete_renditions: whether to remove the renditions of a source that is gone.
         retry_s: seconds for which calls to an unreachable server are retried.
+        alone: the context in which an object that starts over is downloaded and rendered.
     """
 
     store: Store
@@ -116,13 +128,14 @@ class Converger:
     source_max_bytes: int
     delete_renditions: bool
     retry_s: float
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def download(self, request: Request, budget: Budget | None = None) -> Downloaded | Settled:
+    def download(self, request: Request, memory: Memory | None = None) -> Downloaded | Settled:
         """Read the original, unless it is gone or all its renditions are current.
 
         Args:
             request: the object.
-            budget: the budget of the batch, needed because the size in an event may be wrong.
+            memory: what it may take, needed because the size in an event may be wrong.
 
         Raises:
             TransientError: the server stays unreachable.
@@ -133,7 +146,7 @@ class Converger:
             first = self.renditions[0]
             is_announced = bool(request.message) and 0 < request.size <= self.source_max_bytes
             seen = {first.name: self._look(first, request.key)} if is_announced else {}
-            if is_announced and not seen[first.name] and (new := self._new(request, budget)):
+            if is_announced and not seen[first.name] and (new := self._new(request, memory)):
                 return new
             source = self._retry(lambda: self.store.stat(self.source_bucket, request.key))
             if source is None:
@@ -149,12 +162,12 @@ class Converger:
                     known=Known(source, sizes),
                 )
             size = min(source.size, self.source_max_bytes)
-            if budget and not budget.take(size):
+            if memory and not memory.take(size):
                 return Settled(request, Status.DEFERRED)
             try:
-                original = self._read(request, size if budget else self.source_max_bytes)
+                original = self._read(request, size if memory else self.source_max_bytes)
             except PermanentError:
-                if budget is None or size == self.source_max_bytes:
+                if memory is None or size == self.source_max_bytes:
                     raise
                 # It has grown, or its decoded content is larger than what it reserved.
                 return Settled(request, Status.DEFERRED)
@@ -175,7 +188,7 @@ class Converger:
             and is_current(found, source, spec)
         }
 
-    def _new(self, request: Request, budget: Budget | None) -> Downloaded | Settled | None:
+    def _new(self, request: Request, memory: Memory | None) -> Downloaded | Settled | None:
         """Read an announced original that lacks its first rendition, as most of them do.
 
         Renditions are written in order, so without the first there are no others, unless it was
@@ -185,13 +198,13 @@ class Converger:
         Returns:
             The same as `download`; None if the object differs from its announcement.
         """
-        if budget and not budget.take(request.size):
+        if memory and not memory.take(request.size):
             return Settled(request, Status.DEFERRED)
         try:
             original = self._read(request, request.size)
         except PermanentError:
-            if budget:
-                budget.give_back(request.size)
+            if memory:
+                memory.give_back(request.size)
             return None
         if original is None:
             return self._gone(request)
@@ -279,14 +292,15 @@ class Converger:
         """
         written: Written | None = None
         rounds = 0
-        while not self._is_confirmed(settled):
+        while not self.is_confirmed(settled):
             # Only here, because whatever touches a rendition last must be followed by a check.
             if rounds == ROUNDS_MAX:
                 return Confirmed(Settled(settled.request, Status.BUSY), written)
             rounds += 1
-            step = self.download(settled.request)
-            if isinstance(step, Downloaded):
-                step = self.resize(step)
+            with self.alone():
+                step = self.download(settled.request)
+                if isinstance(step, Downloaded):
+                    step = self.resize(step)
             if isinstance(step, Resized):
                 written = Written.of(step)
                 step = self.upload(step)
@@ -330,7 +344,13 @@ class Converger:
                     left.append(Confirmed(ended, again or written))
         return answered
 
-    def _is_confirmed(self, settled: Settled) -> bool:
+    def is_confirmed(self, settled: Settled) -> bool:
+        """Return whether an object needs nothing more, by another look at its source if need be.
+
+        Raises:
+            TransientError: the server stays unreachable.
+            UserError: the server refuses access.
+        """
         if settled.status is Status.DEFERRED:
             return False
         # Nothing was done since the source was looked at, or the slow lane looks at it again.

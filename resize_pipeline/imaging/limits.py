@@ -117,13 +117,13 @@ class SlowLane:
     """Lets pictures take their time, but begins none once a time has passed. Threads share it."""
 
     def __init__(self, seconds: float) -> None:
-        """Start the clock.
+        """Wait for the first picture.
 
         Args:
-            seconds: how long pictures are begun, RENDER_BATCH_S; the first one always is.
+            seconds: how long pictures are begun, RENDER_BATCH_S, from the first one on.
         """
-        self._end = time.monotonic() + seconds
-        self._has_begun = False
+        self._seconds = seconds
+        self._end: float | None = None
 
     def limit_s(self) -> None:
         """Let the next picture begin.
@@ -131,10 +131,11 @@ class SlowLane:
         Raises:
             SlowPictureError: the time has passed.
         """
-        if self._has_begun and time.monotonic() > self._end:
+        if self._end is None:
+            self._end = time.monotonic() + self._seconds
+        elif time.monotonic() > self._end:
             msg = "RENDER_BATCH_S has passed"
             raise SlowPictureError(msg)
-        self._has_begun = True
 
     def spend(self, seconds: float, *, is_wasted: bool) -> None:
         """Count nothing."""

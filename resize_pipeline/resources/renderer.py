@@ -3,10 +3,10 @@
 A warm worker keeps them for its next run, because starting each of them costs half a second of CPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from threading import Lock
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -18,6 +18,17 @@ from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
+
+
+class Closable(Protocol):
+    """What is closed when a run ends."""
+
+    def close(self) -> None:
+        """Wait for what is being done."""
+        ...
+
+
+C = TypeVar("C", bound=Closable)
 
 
 class IdleRenderer:
@@ -85,6 +96,7 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     pixels_at_once: int
     read_paths: list[str]
     _renderer: Renderer | None = PrivateAttr(default=None)
+    _user: Any = PrivateAttr(default=None)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -99,9 +111,21 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """End the children, or keep them."""
+        if self._user:
+            self._user.close()
+            self._user = None
         if self._renderer:
             idle.give_back(self._renderer)
             self._renderer = None
+
+    def user(self, make: Callable[[], C]) -> C:
+        """Return what renders in threads for the whole run, made at the first call.
+
+        It is closed before the children end, which its threads would wait for.
+        """
+        if self._user is None:
+            self._user = make()
+        return self._user
 
     def give_way(self) -> None:
         """Let this run render only while no other process needs the processors."""

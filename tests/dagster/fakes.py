@@ -340,6 +340,11 @@ class InProcessRenderer:
     max_pixels: int = 100_000_000
     slow: set[bytes] = field(default_factory=set)
     gave_way: bool = False
+    made: Any = None
+
+    def user(self, make: Callable[[], Any]) -> Any:
+        self.made = self.made or make()
+        return self.made
 
     def render(
         self,

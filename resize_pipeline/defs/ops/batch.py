@@ -5,10 +5,9 @@ stays unreachable fails the run with one line that names it, and Dagster retries
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeVar
 
 import dagster as dg
 
@@ -21,18 +20,15 @@ from resize_pipeline.defs.runs import (
 from resize_pipeline.defs.slow_lane import as_postponed, is_slow, observe_postponed, render_time
 from resize_pipeline.delivery.batches import (
     Batch,
-    Budget,
-    Downloaded,
     Request,
-    Resized,
     Settled,
     Status,
     Uploaded,
-    Written,
 )
 from resize_pipeline.delivery.completions import Terms, completion
 from resize_pipeline.delivery.converge import Confirmed, Converger
 from resize_pipeline.delivery.events import notification
+from resize_pipeline.delivery.flow import BatchInFlight, Flow, Stage
 from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.errors import TransientError
 from resize_pipeline.instance.internals import PRIORITY_TAG
@@ -44,79 +40,59 @@ from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.resources.renderer import RendererResource, SharedRenderer
 
-IO_THREADS = 16
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-@dg.op(out=dg.Out(list), tags={PRIORITY_TAG: "1"})
+@dg.op(out=dg.Out(BatchInFlight), tags={PRIORITY_TAG: "1"})
 def download(
     context: dg.OpExecutionContext,
     batch: Batch,
     minio: MinioResource,
     renderer: RendererResource,
     pipeline: PipelineResource,
-) -> list[Downloaded | Settled]:
+) -> BatchInFlight:
     """Read the originals of a batch into memory, except those that need nothing."""
-    converger = converger_of(context, minio, renderer, pipeline)
-    budget = Budget(pipeline.batch_max_bytes)
 
-    def read(request: Request) -> Downloaded | Settled:
-        return converger.download(request, budget)
+    def flow_of_run() -> Flow:
+        if is_slow(context.run):
+            renderer.give_way()
+        return Flow(
+            max_objects=pipeline.batch_max_objects,
+            max_bytes=pipeline.batch_max_bytes,
+            renderers=renderer.workers,
+        )
 
+    flow = renderer.user(flow_of_run)
+
+    def converger() -> Converger:
+        return replace(converger_of(context, minio, renderer, pipeline), alone=flow.alone)
+
+    flight = flow.take(batch, converger)
     with one_line_failures(context):
-        steps = _threads(IO_THREADS, read, batch.requests)
-    context.log.debug(f"{sum(isinstance(step, Downloaded) for step in steps)} downloaded")
-    return steps
+        flight.wait(Stage.DOWNLOAD)
+    return flight
 
 
-@dg.op(ins={"downloaded": dg.In(list)}, out=dg.Out(list), tags={PRIORITY_TAG: "2"})
-def resize(
-    context: dg.OpExecutionContext,
-    downloaded: list[Downloaded | Settled],
-    minio: MinioResource,
-    renderer: RendererResource,
-    pipeline: PipelineResource,
-) -> list[Resized | Settled | Confirmed]:
+@dg.op(
+    ins={"downloaded": dg.In(BatchInFlight)}, out=dg.Out(BatchInFlight), tags={PRIORITY_TAG: "2"}
+)
+def resize(context: dg.OpExecutionContext, downloaded: BatchInFlight) -> BatchInFlight:
     """Make the renditions of a batch in child processes.
 
-    Renditions that exceed the memory of the batch are uploaded at once.
+    Renditions that exceed the memory of the run are uploaded at once.
     """
-    if is_slow(context.run):
-        renderer.give_way()
-    converger = converger_of(context, minio, renderer, pipeline)
-    budget = Budget(pipeline.batch_max_bytes)
-
-    def make(step: Downloaded | Settled) -> Resized | Settled | Confirmed:
-        made = converger.resize(step) if isinstance(step, Downloaded) else step
-        if not isinstance(made, Resized) or budget.take(made.bytes_out):
-            return made
-        return _uploaded(converger, made)
-
     with one_line_failures(context):
-        return _threads(renderer.workers, make, downloaded)
+        downloaded.wait(Stage.RENDER)
+    return downloaded
 
 
-@dg.op(ins={"resized": dg.In(list)}, tags={PRIORITY_TAG: "3"})
+@dg.op(ins={"resized": dg.In(BatchInFlight)}, tags={PRIORITY_TAG: "3"})
 def upload(
     context: dg.OpExecutionContext,
-    resized: list[Resized | Settled | Confirmed],
+    resized: BatchInFlight,
     kafka: KafkaResource,
-    minio: MinioResource,
-    renderer: RendererResource,
     pipeline: PipelineResource,
 ) -> Uploaded:
     """Write the renditions of a batch, check the sources again, and send dead letters."""
-    converger = converger_of(context, minio, renderer, pipeline)
-
-    def put(step: Resized | Settled | Confirmed) -> Confirmed:
-        settled, written = _uploaded(converger, step)
-        settled, again = converger.confirm(settled)
-        return Confirmed(settled, again or written)
-
-    def is_deferred(step: Resized | Settled | Confirmed) -> bool:
-        return isinstance(step, Settled) and step.status is Status.DEFERRED
+    converger = resized.converger
 
     def send(rejected: Sequence[Settled], taken_back: Sequence[Request]) -> None:
         kafka.send_dead_letters(
@@ -125,11 +101,15 @@ def upload(
             taken_back=[letter_key(pipeline.source_bucket, one.key) for one in taken_back],
         )
 
+    def once_more(outcome: Confirmed) -> Confirmed:
+        settled, again = converger.confirm(outcome.settled)
+        return Confirmed(settled, again or outcome.written)
+
     result = Uploaded()
     with one_line_failures(context):
-        done = _threads(IO_THREADS, put, [step for step in resized if not is_deferred(step)])
+        confirmed, unsettled = resized.outcomes()
         # One at a time, because each may be as large as a batch.
-        done += [put(step) for step in resized if is_deferred(step)]
+        done = confirmed + [once_more(one) for one in unsettled]
         answered = converger.answer(done, send)
         for settled, written in answered:
             result.settle(settled)
@@ -217,16 +197,6 @@ def announce(
         kafka.send(pipeline.completion_topic, messages)
 
 
-def _uploaded(converger: Converger, step: Resized | Settled | Confirmed) -> Confirmed:
-    match step:
-        case Resized():
-            return Confirmed(converger.upload(step), Written.of(step))
-        case Settled():
-            return Confirmed(step, None)
-        case _:
-            return step
-
-
 def converger_of(
     context: dg.OpExecutionContext,
     minio: MinioResource,
@@ -278,8 +248,3 @@ def _again(pipeline: PipelineResource, settled: Settled) -> bytes:
 def _notification(pipeline: PipelineResource, settled: Settled) -> bytes:
     request = settled.request
     return notification(pipeline.source_bucket, request.key, size=request.size, etag=settled.etag)
-
-
-def _threads(count: int, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(work, items))

@@ -20,7 +20,15 @@ from resize_pipeline.defs.runs import (
 )
 from resize_pipeline.defs.silence import evaluation, reconciled, source_problem
 from resize_pipeline.defs.slow_lane import observe_postponed, postponed_by
-from resize_pipeline.delivery.batches import Batch, Covers, Plan, Request, SourceMessage, batches_of
+from resize_pipeline.delivery.batches import (
+    Batch,
+    Covers,
+    Plan,
+    Request,
+    SourceMessage,
+    batches_of,
+    linked,
+)
 from resize_pipeline.delivery.reconciliation import (
     ANSWERED,
     Letters,
@@ -107,7 +115,7 @@ def plan(
             max_objects=pipeline.batch_max_objects,
             max_bytes=pipeline.batch_max_bytes,
         )
-        for index, batch in enumerate(batches):
+        for index, batch in enumerate(linked(batches)):
             yield dg.DynamicOutput(batch, mapping_key=str(index), output_name="batches")
 
 
