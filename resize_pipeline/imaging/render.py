@@ -171,7 +171,7 @@ def _make_frames(
         durations.append(int(frame.info.get("duration") or 0))
         # A broken palette is noticed only here.
         picture = decoding(source.data, max_pixels, lambda frame=frame: colour.working_mode(frame))
-        if source.format == "GIF":
+        if source.format == "GIF" or source.is_animated:
             picture = colour.without_opaque_alpha(picture)
         profile = colour.matching_profile(picture, source.image.info.get("icc_profile"))
         for job in active:

@@ -9,7 +9,10 @@ from PIL import Image
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.spec import Rendition
 from tests.support import hand_written
-from tests.support.hand_written import GREY, PALETTE, RGB
+from tests.support.hand_written import GREY, GREY_ALPHA, PALETTE, RGB
+from tests.support.profiles import grey_profile, rgb_profile
+
+P3 = rgb_profile((0.515, 0.241, -0.001), (0.292, 0.692, 0.042), (0.157, 0.067, 0.784), 2.2)
 
 LAYOUTS = [
     {"is_interlaced": is_interlaced, "filtered": filtered}
@@ -73,7 +76,7 @@ def test_one_colour(depth: int, layout: dict) -> None:
 def test_a_palette(depth: int) -> None:
     count = 2**depth
     palette = (b"PLTE", bytes(range(3 * min(count, 80))).ljust(3 * count, b"\7"))
-    for trns in (b"\0", b"\x40\0", b"\xff\0", bytes([9, 200][:count])):
+    for trns in (b"\0", b"\x40\0", b"\xff\0", b"\0\n", bytes([9, 200][:count])):
         rows = [[(index,) for index in range(min(count, 8))]] * 8
         data = hand_written.png(rows, depth, PALETTE, palette, (b"tRNS", trns))
         expected = [*trns, *[255] * count][: min(count, 8)]
@@ -93,6 +96,44 @@ def test_hidden_pixels_stay_hidden_when_it_is_scaled() -> None:
         for x in range(10)
         if image.getpixel((x, 5))[3] > 8
     )
+
+
+def test_chunks_out_of_place_do_not_count() -> None:
+    """libpng and browsers ignore them."""
+    palette = (b"PLTE", bytes(range(12)))
+    rows = [[(0,), (3,)] * 4] * 8
+    assert rendered(hand_written.png(rows, 2, PALETTE, (b"tRNS", b"\0"), palette)).mode == "RGB"
+    rows = [[(200, 40, 40), (10, 20, 30)] * 4] * 8
+    data = hand_written.png(rows, 8, RGB)
+    end = len(data) - len(hand_written.chunk(b"IEND", b""))
+    for late in ((b"tRNS", struct.pack(">3H", *rows[0][0])), hand_written.icc_chunk(P3)):
+        with_late = data[:end] + hand_written.chunk(*late) + data[end:]
+        image = rendered(with_late)
+        assert (image.mode, image.getpixel((0, 0))) == ("RGB", (200, 40, 40))
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_profile_of_grey_applies_with_alpha(depth: int) -> None:
+    """Pillow makes 16 bits of grey and alpha RGBA."""
+    half, most = 2 ** (depth - 1), 2**depth - 1
+    chunk = hand_written.icc_chunk(grey_profile(1.0))
+    for pixels in ([(half, most)], [(half, half)]):
+        data = hand_written.png([pixels * 8] * 8, depth, GREY_ALPHA, chunk)
+        image = rendered(data)
+        # Half of the light is 188 in sRGB.
+        assert image.mode == "LA"
+        assert image.getpixel((0, 0)) == (188, pixels[0][1] >> depth - 8)
+    dark = [(b"gAMA", struct.pack(">I", 100_000))]
+    data = hand_written.png([[(half, half)] * 8] * 8, depth, GREY_ALPHA, *dark)
+    assert rendered(data).getpixel((0, 0)) == (188, 128)
+
+
+@pytest.mark.parametrize(("depth", "clear"), [(1, 0xFF01), (1, 0xFF00), (2, 0xFF02), (4, 0x1F)])
+def test_further_bits_of_the_level_do_not_count(depth: int, clear: int) -> None:
+    levels = range(2**depth)
+    rows = [[(level,) for level in levels]] * 8
+    data = hand_written.png(rows, depth, GREY, (b"tRNS", struct.pack(">H", clear)))
+    assert alphas(data) == [255 * (level != clear % 2**depth) for level in levels] * 8
 
 
 def test_bits_beyond_the_depth_do_not_count() -> None:

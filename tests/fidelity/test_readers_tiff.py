@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -123,11 +125,11 @@ def test_where_zero_is_white_zero_is_white(dtype, order, layout):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("dtype", ["u4", "i2", "i4", "f4"])
+@pytest.mark.parametrize("dtype", ["u4", "i1", "i2", "i4", "f4"])
 def test_levels_without_a_white_point_span_the_whole_range(dtype, order):
     for pixels in (samples("minisblack", dtype, 1), samples("minisblack", dtype, 1) // 2):
         if pixels.dtype.kind == "i":
-            pixels = pixels - pixels.dtype.type(1000)  # noqa: PLW2901
+            pixels = pixels - pixels.dtype.type(100)  # noqa: PLW2901
         grey = pixels_of(written(pixels, order, photometric="minisblack"))
         whole = pixels[..., 0].astype(float)
         right = 255 * (whole - whole.min()) / ((whole.max() - whole.min()) or 1)
@@ -138,6 +140,17 @@ def packed(row: np.ndarray, depth: int) -> bytes:
     bits = "".join(f"{index:0{depth}b}" for index in row)
     length = -(-len(bits) // 8)
     return int(bits.ljust(8 * length, "0"), 2).to_bytes(length)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_12_bits_of_grey_reach_from_black_to_white(compression):
+    levels = np.rint(shades(1)[..., 0] * 4095).astype("u2")
+    rows = [packed(row, 12) for row in levels]
+    tags = {258: (12,), 259: (1,), 262: (1,), 277: (1,), 278: (1,)}
+    if compression:
+        rows, tags = [zlib.compress(row) for row in rows], tags | {259: (8,)}
+    data = hand_written.tiff((WIDTH, HEIGHT), rows, tags)
+    assert np.abs(pixels_of(data) - levels / 4095 * 255).max() <= 1
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -200,6 +213,15 @@ def test_the_reason_names_a_compression_that_is_not_read():
     found = refusal(hand_written.tiff((4, 4), [bytes(16)], tags))
     assert found == (
         "a TIFF with compression 34712, which is not read: save it with deflate or LZW"
+    )
+
+
+def test_a_compression_that_libtiff_was_built_without_is_named():
+    """A wheel of Pillow may lack WebP."""
+    data = written(samples("rgb", "u1", 3), photometric="rgb", compression="zlib")
+    coded = data.replace(struct.pack("<HHII", 259, 3, 1, 8), struct.pack("<HHII", 259, 3, 1, 50001))
+    assert refusal(coded) == (
+        "a TIFF with compression WebP, which is not read: save it with deflate or LZW"
     )
 
 

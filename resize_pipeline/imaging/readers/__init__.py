@@ -9,14 +9,18 @@ from PIL import Image, ImageFile
 
 from resize_pipeline.imaging.readers.avif import AvifReader
 from resize_pipeline.imaging.readers.gif import GifReader
+from resize_pipeline.imaging.readers.jpeg import read_jpeg
 from resize_pipeline.imaging.readers.png import PngReader
 from resize_pipeline.imaging.readers.tiff import TiffReader
+from resize_pipeline.imaging.readers.webp import WebPReader
 
 
 def register() -> None:
     """Load all of Pillow's readers, and replace these in this process."""
     Image.init()
-    readers: list[type[ImageFile.ImageFile]] = [AvifReader, GifReader, PngReader, TiffReader]
+    readers: list[type[ImageFile.ImageFile]] = [
+        *(AvifReader, GifReader, PngReader, TiffReader, WebPReader)
+    ]
     with suppress(ImportError):
         # Installed with the extra `heic`.
         from pillow_heif import register_heif_opener  # noqa: PLC0415
@@ -28,3 +32,4 @@ def register() -> None:
     for reader in readers:
         if reader.format in Image.OPEN:
             Image.register_open(reader.format, reader, Image.OPEN[reader.format][1])
+    Image.register_open("JPEG", read_jpeg, Image.OPEN["JPEG"][1])

@@ -10,6 +10,8 @@ from PIL import GifImagePlugin, Image
 
 _TO_BACKGROUND, _TO_PREVIOUS = 2, 3
 """Disposals of a frame before the next one is drawn (GIF89a, 23)."""
+_ALSO_TO_PREVIOUS = 4
+"""What some encoders wrote instead. Those above are reserved, and dispose of nothing."""
 _CLEAR = (0, 0, 0, 0)
 
 
@@ -35,11 +37,18 @@ class GifReader(GifImagePlugin.GifImageFile):
         super()._seek(frame, update_image)
         if not update_image:
             return
+        self._read_disposal()
         # What was there before the first frame is transparent, too.
         disposals = {_TO_BACKGROUND} if frame else {_TO_BACKGROUND, _TO_PREVIOUS}
         self._is_cleared = self.disposal_method in disposals
         if self._is_cleared:
             self.dispose = None
+
+    def _read_disposal(self) -> None:
+        if self.disposal_method == _ALSO_TO_PREVIOUS:
+            self.disposal_method = _TO_PREVIOUS
+        elif self.disposal_method > _ALSO_TO_PREVIOUS:
+            self.disposal_method, self.dispose = 0, None
 
     def load_end(self) -> None:
         """Clear what the first frame leaves uncovered."""

@@ -1,6 +1,6 @@
 """Reads TIFF as libtiff does, and says which kinds it can't read."""
 
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from PIL import ImagePalette, TiffImagePlugin
 from PIL.TiffImagePlugin import (
@@ -39,6 +39,8 @@ _PHOTOMETRICS = {
     34892: "linear camera",
 }
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 4: "untyped", 6: "complex"}
+_OPTIONAL = {34925: "LZMA", 50000: "Zstandard", 50001: "WebP"}
+"""Compressions that not every libtiff is built with."""
 _SAMPLES_SHOWN = 16
 _DEEP_GREY = {"I;16": 65535, "F": 0}
 """Pillow's modes of more than 8 bits, and what zero becomes when white is zero."""
@@ -73,9 +75,12 @@ _NATIVE = {
 }
 """As Pillow names samples in the order of bytes of the file, and in that of this machine."""
 
-# Samples of 32 unsigned bits overflow in Pillow's own mode for them. The last kind is missing there
-# although it reads the same in the other order of bytes.
+# Pillow takes 8 signed bits for unsigned ones, and samples of 32 unsigned bits overflow in its own
+# mode for them. The last kind is missing there although it reads the same in the other order of
+# bytes.
 TiffImagePlugin.OPEN_INFO |= {
+    (b"II", 1, (2,), 1, (8,), ()): ("I", "I;8S"),
+    (b"MM", 1, (2,), 1, (8,), ()): ("I", "I;8S"),
     (b"II", 1, (1,), 1, (32,), ()): ("F", "F;32"),
     (b"MM", 1, (1,), 1, (32,), ()): ("F", "F;32B"),
     (b"MM", 0, (1,), 1, (16,), ()): ("I;16", "I;16B"),
@@ -135,9 +140,21 @@ class TiffReader(TiffImagePlugin.TiffImageFile):
             self.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=args)
         ]
 
+    def load(self) -> Any:
+        """Decode it, and name a compression that libtiff was built without."""
+        try:
+            return super().load()
+        except OSError as error:
+            compression = self.tag_v2.get(COMPRESSION, 1)
+            if compression not in _OPTIONAL:
+                raise
+            raise PermanentError(_compression_refusal(compression)) from error
+
     def load_end(self) -> None:
-        """Invert grey whose zero is white, which Pillow does for at most 8 bits."""
+        """Scale grey of 12 bits, and invert grey whose zero is white, if it is above 8 bits."""
         super().load_end()
+        if self.mode == "I;16" and _numbers(self.tag_v2.get(BITSPERSAMPLE)) == (12,):
+            self.im = self.point(lambda level: level * (65535 / 4095) + 0.5).im
         if self.tag_v2.get(PHOTOMETRIC_INTERPRETATION) != 0 or self.mode not in _DEEP_GREY:
             return
         white = _DEEP_GREY[self.mode]
@@ -148,9 +165,7 @@ def _refusal(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
     """Describe a picture whose kind Pillow can't read."""
     compression = tags.get(COMPRESSION, 1)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
-        return (
-            f"a TIFF with compression {compression}, which is not read: save it with deflate or LZW"
-        )
+        return _compression_refusal(compression)
     bits = _numbers(tags.get(BITSPERSAMPLE, (1,)))
     formats = [
         _SAMPLE_FORMATS.get(one, "unknown") for one in _numbers(tags.get(SAMPLEFORMAT, (1,)))
@@ -165,6 +180,11 @@ def _refusal(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
     if extra:
         found += f" with {' and '.join(extra)} beside the colours"
     return f"{found}, which is not read: save it in RGB, grey or CMYK of 8 or 16 unsigned bits"
+
+
+def _compression_refusal(compression: object) -> str:
+    name = _OPTIONAL.get(compression, compression) if isinstance(compression, int) else compression
+    return f"a TIFF with compression {name}, which is not read: save it with deflate or LZW"
 
 
 def _numbers(value: object) -> tuple[int, ...]:
