@@ -21,6 +21,7 @@ from resize_pipeline.commands.status_model import (
 )
 from resize_pipeline.commands.status_text import as_tables
 from resize_pipeline.defs.code_versions import stale_partitions, unmade_partitions
+from resize_pipeline.defs.failures import recorded_failure
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.healing import healed, unreconciled_gaps
 from resize_pipeline.defs.names import POSTPONED_TAG, Names
@@ -50,6 +51,7 @@ from resize_pipeline.settings import Settings
 from resize_pipeline.terminal import SafeConsole
 
 RUNS_SHOWN = 10
+FAILURE_CHARACTERS_MAX = 2_000
 FAILED_SINCE = dt.timedelta(days=1)
 FAILED_RUNS_MOST = 500
 LATER_RUNS_MOST = 2_000
@@ -108,9 +110,9 @@ def pipeline_status(
         two_daemons=two_daemons(instance.storage_directory(), names.sensor),
         tick_under_way=len(ended) < len(ticks),
         last_tick=tick_status(ended[0]) if ended else None,
-        unfinished_runs=_runs(instance.get_run_records(unfinished, limit=RUNS_SHOWN)),
+        unfinished_runs=_runs(instance, instance.get_run_records(unfinished, limit=RUNS_SHOWN)),
         unfinished_count=instance.get_runs_count(unfinished),
-        failed_runs=_runs(failed[:RUNS_SHOWN], made_up_for),
+        failed_runs=_runs(instance, failed[:RUNS_SHOWN], made_up_for),
         failed_count=len(failed),
         healed_count=len(made_up_for),
         silence=list(servers.silence),
@@ -244,7 +246,9 @@ def _later_runs(
 
 
 def _runs(
-    records: Sequence[dg.RunRecord], made_up_for: Collection[str] = frozenset()
+    instance: dg.DagsterInstance,
+    records: Sequence[dg.RunRecord],
+    made_up_for: Collection[str] = frozenset(),
 ) -> list[RunStatus]:
     return [
         RunStatus(
@@ -256,9 +260,16 @@ def _runs(
             if record.start_time
             else record.create_timestamp,
             is_healed=record.dagster_run.run_id in made_up_for,
+            failure=_failure(instance, record.dagster_run),
         )
         for record in records
     ]
+
+
+def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+    failed = run.parent_run_id if run.status in NOT_FINISHED_STATUSES else run.run_id
+    reason = recorded_failure(instance, failed) if failed else None
+    return reason and reason[:FAILURE_CHARACTERS_MAX]
 
 
 def tick_status(tick: InstigatorTick) -> TickStatus:

@@ -18,7 +18,8 @@ class PartitionStatus(BaseModel):
 class RunStatus(BaseModel):
     """A run; `started` is its creation time if it has not started yet.
 
-    `is_healed` says of a failed run that a later one has made what it should have made.
+    `is_healed` says of a failed run that a later one has made what it should have made. `failure`
+    is why it failed, or, of a run that repeats another and has not finished, why the other did.
     """
 
     run_id: str
@@ -27,6 +28,7 @@ class RunStatus(BaseModel):
     partition: str | None
     started: dt.datetime
     is_healed: bool = False
+    failure: str | None = None
 
 
 class TickStatus(BaseModel):

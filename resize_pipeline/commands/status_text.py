@@ -1,5 +1,6 @@
 """The status of the pipeline, as tables and lines for a terminal."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
@@ -8,6 +9,8 @@ from rich.text import Text
 from resize_pipeline.commands.status_model import PipelineStatus, RunStatus
 from resize_pipeline.defs.names import Names
 from resize_pipeline.imaging.sandbox import ON
+
+FAILURE_CHARACTERS_MAX = 500
 
 
 def as_tables(status: PipelineStatus) -> list[Table | Text]:
@@ -57,6 +60,7 @@ def as_tables(status: PipelineStatus) -> list[Table | Text]:
         parts.append(Text(title, style="bold"))
         if runs:
             parts.append(_run_table(runs))
+            parts += _failure_lines(runs)
     return parts
 
 
@@ -101,6 +105,22 @@ def _run_table(runs: Sequence[RunStatus]) -> Table:
             f"{run.started:%m-%d %H:%M:%S} UTC",
         )
     return table
+
+
+def _what_failed(run: RunStatus) -> str:
+    return "failed" if run.status == "FAILURE" else "repeats one that failed"
+
+
+def _failure_lines(runs: Sequence[RunStatus]) -> list[Text]:
+    return [
+        Text(
+            f"{run.run_id[:8]} {_what_failed(run)}: "
+            f"{textwrap.shorten(run.failure, FAILURE_CHARACTERS_MAX)}",
+            style="yellow" if run.is_healed else "red",
+        )
+        for run in runs
+        if run.failure
+    ]
 
 
 def _without_daemon(status: PipelineStatus) -> str:

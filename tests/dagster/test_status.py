@@ -127,6 +127,40 @@ def test_a_failed_run_that_is_repeated_is_not_counted(project: Project) -> None:
     assert status.failed_count == 1
 
 
+PENDING = """\
+Run timed out due to taking longer than 180 seconds to start.
+Debug information for pod dagster-run-1:
+
+Pod status: Pending
+
+Warning events for pod:
+FailedScheduling: 0/1 nodes are available: 1 Insufficient cpu."""
+
+
+def test_a_run_that_could_not_start_says_why_and_so_does_its_repetition(project: Project) -> None:
+    first = project.instance.add_run(
+        dg.DagsterRun(
+            job_name=NAMES.job,
+            status=dg.DagsterRunStatus.STARTING,
+            tags={WILL_RETRY_TAG: "true"},
+        )
+    )
+    project.instance.report_run_failed(first, PENDING)
+    again = project.instance.add_run(
+        dg.DagsterRun(job_name=NAMES.job, parent_run_id=first.run_id, root_run_id=first.run_id)
+    )
+    status = status_of(project)
+    assert [run.failure for run in status.unfinished_runs] == [PENDING]
+    (line,) = [one for one in said(status).splitlines() if "Insufficient" in one]
+    assert line.startswith(f"{again.run_id[:8]} repeats one that failed: Run timed out ")
+    project.instance.report_run_failed(again, PENDING.replace("cpu", "memory") + " x" * 5000)
+    status = status_of(project)
+    assert not status.unfinished_runs
+    assert "1 Insufficient memory" in (status.failed_runs[0].failure or "")
+    (line,) = [one for one in said(status).splitlines() if "Insufficient memory" in one]
+    assert len(line) < 600
+
+
 def test_partitions_made_by_another_spec_are_listed(project: Project) -> None:
     project.minio.put("a.png", encoded(detailed(200, 100), "PNG"))
     project.run(partition=THIS_HOUR)

@@ -18,6 +18,7 @@ from resize_pipeline.local.servers import versions
 from resize_pipeline.provisioning.topics import (
     MAX_MESSAGE_BYTES_DEFAULT,
     TopicSpec,
+    completion_topic,
     dead_letter_topic,
     source_topic,
     topic_changes,
@@ -252,14 +253,19 @@ def test_kafka_is_the_local_stack_s_and_has_a_node_for_each_worker() -> None:
     address = OBJECTS["ConfigMap", "resize-pipeline-settings"]["data"]["KAFKA_BOOTSTRAP_SERVERS"]
     (listener,) = kafka["spec"]["kafka"]["listeners"]
     assert address == f"{kafka['metadata']['name']}-kafka-bootstrap:{listener['port']}"
-    for name in ("nodes", "minio-events", "minio-events.dead-letters"):
+    topics = ("minio-events", "minio-events.dead-letters", "minio-events.renditions")
+    for name in ("nodes", *topics):
         (found,) = [one for (_, other), one in OBJECTS.items() if other == name]
         assert found["metadata"]["labels"] == {"strimzi.io/cluster": kafka["metadata"]["name"]}
 
 
 def test_provisioning_has_nothing_to_do_on_the_topics() -> None:
-    settings = Settings(_env_file=None)
-    for wanted in (source_topic(settings), dead_letter_topic(settings, MAX_MESSAGE_BYTES_DEFAULT)):
+    settings = Settings(_env_file=None, completion_events=True)
+    for wanted in (
+        source_topic(settings),
+        dead_letter_topic(settings, MAX_MESSAGE_BYTES_DEFAULT),
+        completion_topic(settings),
+    ):
         spec = OBJECTS["KafkaTopic", wanted.name]["spec"]
         configs = {key: str(value) for key, value in spec["config"].items()}
         assert not topic_changes(wanted, TopicSpec(wanted.name, spec["partitions"], configs))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from resize_pipeline.defs.failures import failure_reason
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.sensors.notices import dead_letters_notice, failed_run_notice
 from resize_pipeline.errors import TransientError
@@ -16,7 +17,6 @@ from resize_pipeline.instance.internals import (
     PARTITION_NAME_TAG,
     WILL_RETRY_TAG,
     DagsterRunReaction,
-    JobFailureData,
 )
 from resize_pipeline.kafka.dead_letters import DeadLetter, newest
 from resize_pipeline.kafka.letter_index import letter_index
@@ -73,7 +73,7 @@ def build_failed_run_sensor(names: Names, ui_url: str) -> dg.SensorDefinition:
             run_id=run.run_id,
             job=run.job_name,
             partition=run.tags.get(PARTITION_NAME_TAG),
-            error=_error(context),
+            error=failure_reason(context.failure_event, context.get_step_failure_events()),
             url=f"{ui_url}/runs/{run.run_id}",
         )
         try:
@@ -104,21 +104,6 @@ def will_be_repeated(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
         return True
     backfill = instance.get_backfill(run.tags[BACKFILL_ID_TAG])
     return backfill is not None and backfill.status not in BULK_ACTION_TERMINAL_STATUSES
-
-
-def _error(context: dg.RunFailureSensorContext) -> str:
-    for event in context.get_step_failure_events():
-        failure = event.step_failure_data
-        if failure.user_failure_data and failure.user_failure_data.description:
-            return failure.user_failure_data.description
-        if failure.error:
-            # Dagster wraps the exception of a step in an error of its own.
-            return (failure.error.cause or failure.error).message
-    event = context.failure_event
-    # A run that was marked as failed from outside has only a message.
-    data = event.event_specific_data
-    error = data.error if isinstance(data, JobFailureData) else None
-    return error.message if error else event.message or "no step failed"
 
 
 def build_dead_letter_sensor(names: Names) -> dg.SensorDefinition:
