@@ -64,7 +64,9 @@ SCHEMA = Schema(
 _OF_ANALYSES: Mapping[ColumnType, DataType] = {
     "text": _TEXT,
     "number": _REAL,
+    "boolean": DataType.bool(),
     "list of text": _list_of(_TEXT),
+    "list of number": _list_of(_REAL),
 }
 
 

@@ -35,7 +35,8 @@ class RunSource:
             TransientError: the server is unreachable.
             UserError: the server refuses access.
         """
-        with ThreadPoolExecutor(self.renderer.workers) as pool:
+        analyses = [analysis for one in objects for analysis in one.analyses]
+        with ThreadPoolExecutor(self.renderer.threads(analyses)) as pool:
             found = list(pool.map(self._describe, objects))
         return {
             one.settled.request.key: facts

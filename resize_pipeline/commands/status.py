@@ -30,7 +30,7 @@ from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENS
 from resize_pipeline.defs.sensors.slow_lane import is_rendering, waiting_runs
 from resize_pipeline.defs.silence import problems
 from resize_pipeline.errors import TransientError, UserError
-from resize_pipeline.imaging.renderer import child_report
+from resize_pipeline.imaging.child_process import child_report
 from resize_pipeline.instance.daemons import two_daemons
 from resize_pipeline.instance.internals import (
     NOT_FINISHED_STATUSES,

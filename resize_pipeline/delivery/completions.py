@@ -24,6 +24,9 @@ CONTENT_TYPE = b"application/cloudevents+json; charset=UTF-8"
 REASON_MAX = 1000
 """Most characters of a reason: brokers limit messages."""
 
+VALUES_MAX = 500_000
+"""Most characters of all values of analyses: Kafka's own limit of a message is a mebibyte."""
+
 _STATUSES = {
     Status.RENDERED: "rendered",
     Status.CURRENT: "rendered",
@@ -110,13 +113,24 @@ def _data(
         "error_class": settled.error_class if is_rejected else None,
         "reason": one_line(settled.reason)[:REASON_MAX] if is_rejected else None,
         "renditions": _renditions(settled, terms) if status == "rendered" else [],
-        "analyses": {
-            one.name: {"values": one.values or None, "error": one.error} for one in analyses
-        }
-        if status == "rendered"
-        else {},
+        "analyses": _found(analyses) if status == "rendered" else {},
         "run": terms.run,
     }
+
+
+def _found(analyses: Sequence[Analysed]) -> dict[str, Any]:
+    """Return the results of analyses; values that no message has room for are left out."""
+    found: dict[str, Any] = {}
+    left = VALUES_MAX
+    for one in analyses:
+        size = len(json.dumps(one.values))
+        is_left_out = size > left
+        left -= 0 if is_left_out else size
+        found[one.name] = {
+            "values": None if is_left_out else one.values or None,
+            "error": "too large for a message: see the catalogue" if is_left_out else one.error,
+        }
+    return found
 
 
 def _renditions(settled: Settled, terms: Terms) -> list[dict[str, Any]]:

@@ -10,13 +10,11 @@ from typing import Any, NamedTuple, cast
 
 from PIL import Image, ImageFilter, ImageStat
 
+from resize_pipeline.imaging.functions import said
 from resize_pipeline.imaging.jobs import Job, Source, job_for
-from resize_pipeline.renditions.analyses import TEXT_MAX, Analysed, Analysis, problem_of
-from resize_pipeline.renditions.facts import Facts
+from resize_pipeline.renditions.analyses import SIDE, TEXT_MAX, Analysed, Analysis, problem_of
 from resize_pipeline.renditions.spec import Rendition
 
-VIEW_SIDE = 256
-"""Most pixels of the view's longer side: at 384, sharpness alone would cost a millisecond."""
 SMALL_SIDE, TINY_SIDE = 64, 32
 """Least pixels of the longer side: for a perceptual hash, which scales to 64 x 64, and for what
 tells only of colours and their places."""
@@ -29,9 +27,6 @@ COLOURS_MAX = 5
 DARK, LIGHT = 5, 250
 """The luma, of 255, up to which a pixel is black to the eye, and from which on it is white."""
 
-_VIEW = Rendition(
-    name="view", width=VIEW_SIDE, height=VIEW_SIDE, format="jpeg", animation="first", bucket="none"
-)
 # The offset keeps both signs of the second derivative, of which steep edges are clipped.
 _LAPLACIAN = ImageFilter.Kernel((3, 3), [0, 1, 0, 1, -4, 1, 0, 1, 0], scale=1, offset=128)
 
@@ -43,23 +38,17 @@ class _View(NamedTuple):
     tiny: Image.Image
 
 
-def view_job(source: Source) -> Job:
-    """Return the job that makes the view: upright, in sRGB, on white, of the first frame."""
-    return job_for(source, _VIEW)
-
-
-def with_analyses(facts: Facts, view: Job | None, analyses: Sequence[Analysis]) -> Facts:
-    """Return facts with the results of analyses.
+def view_job(source: Source, side: int = SIDE) -> Job:
+    """Return the job that makes a view: upright, in sRGB, on white, of the first frame.
 
     Args:
-        facts: what is known of the picture.
-        view: the job of the view, once it is made; None without analyses.
-        analyses: what to find out.
+        source: the picture.
+        side: most pixels of its longer side; the built-in analyses need no more than the default.
     """
-    if view is None:
-        return facts
-    found = analysed(view.frames[0], analyses)
-    return facts.model_copy(update={"analyses": found})
+    spec = Rendition(
+        name="view", width=side, height=side, format="jpeg", animation="first", bucket="none"
+    )
+    return job_for(source, spec)
 
 
 def analysed(image: Image.Image, analyses: Sequence[Analysis]) -> tuple[Analysed, ...]:
@@ -76,7 +65,7 @@ def _analysed(view: _View, analysis: Analysis) -> Analysed:
     except MemoryError:
         raise
     except Exception as failure:  # noqa: BLE001  A library's error says nothing about the renditions.
-        values, error = {}, f"{type(failure).__name__}: {failure}"[:TEXT_MAX]
+        values, error = {}, said(failure)[:TEXT_MAX]
     if error:
         return Analysed(name=analysis.name, digest=analysis.digest, error=error)
     return Analysed(name=analysis.name, digest=analysis.digest, values=dict(values))

@@ -18,14 +18,18 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from PIL import Image
+
 from resize_pipeline.errors import PermanentError, UserError, one_line
 from resize_pipeline.imaging import sandbox, thumbnails
+from resize_pipeline.imaging.own_analyses import results
 from resize_pipeline.imaging.protocol import (
     ERRORS,
     REASON_MAX,
     REQUEST,
     RESERVED,
     TRACE_MAX,
+    AnalyseViews,
     Answer,
     Channel,
     Described,
@@ -40,6 +44,8 @@ from resize_pipeline.imaging.protocol import (
     Request,
     Reserve,
     Transforming,
+    View,
+    ViewsAnalysed,
 )
 from resize_pipeline.imaging.render import describe, render
 
@@ -99,10 +105,19 @@ def _answer(
             return _renditions(channel, request, pictures[0], reserve)
         if isinstance(request, DescribePicture):
             limit = request.limits.source_pixels
+            views = _Views()
             facts = describe(
-                pictures[0], max_pixels=limit, analyses=request.analyses, reserve=reserve
+                pictures[0],
+                max_pixels=limit,
+                analyses=request.analyses,
+                view_side=request.view_side,
+                on_view=views.append,
+                reserve=reserve,
             )
-            return Described(source=facts), []
+            return Described(source=facts, view=views.size), views.pixels
+        if isinstance(request, AnalyseViews):
+            found = results(request.analysis, list(map(View, request.views, pictures)))
+            return ViewsAnalysed(found=tuple(found)), []
         return Drawn(), _drawn(request, pictures, reserve)
     except (MemoryError, PermanentError, UserError) as error:
         [kind, *_] = (name for name, one in ERRORS.items() if isinstance(error, one))
@@ -118,15 +133,30 @@ def _answer(
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+class _Views(list[Image.Image]):
+    """Receives at most one view."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return self[0].size if self else None
+
+    @property
+    def pixels(self) -> list[bytes]:
+        return [one.tobytes() for one in self]
+
+
 def _renditions(
     channel: Channel, request: RenderPicture, picture: bytes, reserve: Callable[[int], None]
 ) -> tuple[Answer, Sequence[bytes]]:
+    views = _Views()
     rendered = render(
         picture,
         request.renditions,
         max_pixels=request.limits.source_pixels,
         max_output_pixels=request.limits.output_pixels,
         analyses=request.analyses,
+        view_side=request.view_side,
+        on_view=views.append,
         on_transform=lambda name: channel.send(Transforming(transform=name)),
         reserve=reserve,
     )
@@ -141,7 +171,8 @@ def _renditions(
         for one in rendered
     )
     source = rendered[0].source if rendered else None
-    return Renditions(made=made, source=source), [one.data for one in rendered]
+    answer = Renditions(made=made, source=source, view=views.size)
+    return answer, [*(one.data for one in rendered), *views.pixels]
 
 
 def _drawn(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from resize_pipeline.imaging.limits import PixelBudget
 from resize_pipeline.imaging.protocol import (
     ANSWER,
+    AnalyseViews,
     Answer,
     Channel,
     Failed,
@@ -27,6 +28,7 @@ class Exchange:
     """Follows a child's messages until it has answered a request.
 
     `transform` names the transform that is running, if any. `timeout_s` is how long it may take.
+    `deed` is what the child does to a picture.
     """
 
     def __init__(self, channel: Channel, request: Request, budget: PixelBudget) -> None:
@@ -34,6 +36,7 @@ class Exchange:
         self.timeout_s = request.limits.timeout_s
         if isinstance(request, RenderPicture) and request.cpu_s is not None:
             self.timeout_s = min(self.timeout_s, WALL_FOR_CPU * request.cpu_s)
+        self.deed = "analysed" if isinstance(request, AnalyseViews) else "rendered"
         self._channel = channel
         self._request = request
         self._budget = budget

@@ -11,13 +11,14 @@ import select
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_serializer
 
 from resize_pipeline.errors import PermanentError, TransformError, UserError
 from resize_pipeline.imaging.limits import RenderLimits
-from resize_pipeline.renditions.analyses import Analysis, is_answer
+from resize_pipeline.renditions.analyses import SIDE_MAX as VIEW_SIDE_MAX
+from resize_pipeline.renditions.analyses import Analysed, Analysis, is_answer
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import SIDE_MAX, Rendition
@@ -36,6 +37,8 @@ ERRORS: Mapping[str, type[Exception]] = {
     "MemoryError": MemoryError,
 }
 """The errors that a child may answer with, subclasses first."""
+
+ViewSide = Annotated[int, Field(ge=1, le=VIEW_SIDE_MAX)]
 
 _LENGTH = struct.Struct(">I")
 _CLOSED = -1
@@ -57,8 +60,20 @@ class _Message(BaseModel):
     sizes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=10_000)] = ()
 
 
+class View(NamedTuple):
+    """A picture as functions of the operator see it: upright, in sRGB, on white.
+
+    Attributes:
+        size: width and height in pixels.
+        pixels: 3 bytes for each pixel, row by row.
+    """
+
+    size: tuple[int, int]
+    pixels: bytes
+
+
 class RenderPicture(_Message):
-    """Ask for renditions of the picture that follows.
+    """Ask for renditions of the picture that follows, and for a view if `view_side` is not zero.
 
     A child that takes more than `cpu_s` seconds of CPU time is ended by SIGPROF.
     """
@@ -67,6 +82,7 @@ class RenderPicture(_Message):
     renditions: tuple[Rendition, ...]
     limits: RenderLimits
     analyses: tuple[Analysis, ...] = ()
+    view_side: int = 0
     cpu_s: float | None = None
 
     @field_serializer("renditions")
@@ -76,11 +92,21 @@ class RenderPicture(_Message):
 
 
 class DescribePicture(_Message):
-    """Ask what the picture that follows is like, without renditions."""
+    """Ask what the picture that follows is like, and for a view, without renditions."""
 
     kind: Literal["describe"] = "describe"
     limits: RenderLimits
     analyses: tuple[Analysis, ...] = ()
+    view_side: int = 0
+
+
+class AnalyseViews(_Message):
+    """Ask for the result of one function for each of the views that follow."""
+
+    kind: Literal["analyse"] = "analyse"
+    limits: RenderLimits
+    analysis: Analysis
+    views: tuple[tuple[int, int], ...]
 
 
 class DrawThumbnail(_Message):
@@ -132,18 +158,30 @@ class Made(BaseModel):
 
 
 class Renditions(_Message):
-    """Answer with what the source is like, and with renditions, whose bytes follow in order."""
+    """Answer with what the source is like, and with renditions, whose bytes follow in order.
+
+    The pixels of the view follow them, if `view`, its size, is given.
+    """
 
     kind: Literal["renditions"] = "renditions"
     made: tuple[Made, ...]
     source: Facts | None = None
+    view: tuple[ViewSide, ViewSide] | None = None
 
 
 class Described(_Message):
-    """Answer with what a picture is like."""
+    """Answer with what a picture is like, and with the pixels of the view if `view` is given."""
 
     kind: Literal["described"] = "described"
     source: Facts
+    view: tuple[ViewSide, ViewSide] | None = None
+
+
+class ViewsAnalysed(_Message):
+    """Answer with the result of the function for each view."""
+
+    kind: Literal["analysed"] = "analysed"
+    found: tuple[Analysed, ...]
 
 
 class Drawn(_Message):
@@ -161,8 +199,8 @@ class Failed(_Message):
     trace: Annotated[str, Field(max_length=TRACE_MAX)] = ""
 
 
-Request = RenderPicture | DescribePicture | DrawThumbnail | DrawContactSheet
-Answer = Renditions | Described | Drawn | Failed
+Request = RenderPicture | DescribePicture | AnalyseViews | DrawThumbnail | DrawContactSheet
+Answer = Renditions | Described | ViewsAnalysed | Drawn | Failed
 
 M = TypeVar("M", bound=_Message)
 
@@ -288,6 +326,32 @@ def check_analyses(analyses: Sequence[Analysis], source: Facts | None) -> None:
     if source and not is_answer(analyses, source.analyses):
         msg = f"other analyses than {', '.join(one.name for one in analyses) or 'none'}"
         raise MalformedError(msg)
+
+
+def split_view(
+    view_side: int, size: tuple[int, int] | None, pictures: list[bytes]
+) -> tuple[View | None, list[bytes]]:
+    """Take the view from what follows a child's answer.
+
+    Args:
+        view_side: as it was asked for.
+        size: of the view, as the child says.
+        pictures: what follows the answer.
+
+    Raises:
+        MalformedError: the view is another one than was asked for.
+    """
+    if not view_side and size is None:
+        return None, pictures
+    if (
+        size is None
+        or not pictures
+        or max(size) > view_side
+        or len(pictures[-1]) != 3 * size[0] * size[1]
+    ):
+        msg = f"a view of {size} in place of one with {view_side} pixels a side at most"
+        raise MalformedError(msg)
+    return View(size, pictures[-1]), pictures[:-1]
 
 
 def rendered(

@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 
 from resize_pipeline.errors import PermanentError, TransformError
 from resize_pipeline.imaging import colour
-from resize_pipeline.imaging.analysing import view_job, with_analyses
+from resize_pipeline.imaging.analysing import analysed, view_job
 from resize_pipeline.imaging.decoding import decoded_pixels, decoding, too_large
 from resize_pipeline.imaging.encoding import (
     Timing,
@@ -24,7 +24,7 @@ from resize_pipeline.imaging.jobs import Job, Source, job_for, open_source
 from resize_pipeline.imaging.scaling import draft, scale_frame
 from resize_pipeline.imaging.source_coding import like_source
 from resize_pipeline.imaging.transforms import apply_transform
-from resize_pipeline.renditions.analyses import Analysis
+from resize_pipeline.renditions.analyses import SIDE, Analysis
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import CONTENT_TYPES, Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -40,6 +40,8 @@ def render(  # noqa: PLR0913  A child passes on what it was asked.
     max_pixels: int,
     max_output_pixels: int | None = None,
     analyses: Sequence[Analysis] = (),
+    view_side: int = 0,
+    on_view: Callable[[Image.Image], None] = lambda _: None,
     on_transform: Callable[[str], None] = lambda _: None,
     reserve: Callable[[int], None] = lambda _: None,
 ) -> list[Rendered]:
@@ -53,6 +55,8 @@ def render(  # noqa: PLR0913  A child passes on what it was asked.
         max_output_pixels: most pixels that a rendition may have, OUTPUT_MAX_PIXELS; by default
             `max_pixels`.
         analyses: what to find out about the picture besides.
+        view_side: most pixels of the longer side of the view for functions; 0 without functions.
+        on_view: called with the view, which is RGB.
         on_transform: called with the name of each transform before it, with an empty one after it.
         reserve: called once, before decoding, with the number of pixels that decoding will hold in
             memory; returns when there is room for them.
@@ -73,10 +77,10 @@ def render(  # noqa: PLR0913  A child passes on what it was asked.
     output_limit = max_pixels if max_output_pixels is None else max_output_pixels
     for job in jobs.values():
         _check_output(source, job, output_limit)
-    view = view_job(source) if analyses else None
-    factor = _drafted(source, [*jobs.values(), *([view] if view else [])], reserve)
-    timing = _make_frames(source, list(jobs.values()), view, factor, max_pixels, on_transform)
-    facts = with_analyses(facts, view, analyses)
+    views = _views(source, analyses, view_side)
+    factor = _drafted(source, [*jobs.values(), *views], reserve)
+    timing = _make_frames(source, list(jobs.values()), views, factor, max_pixels, on_transform)
+    facts = _analysed(facts, views, analyses, view_side, on_view)
     encoded = {key: _encode(source, job, timing) for key, job in jobs.items()}
     return [
         _rendered(spec, jobs[key], encoded[key], facts)
@@ -89,6 +93,8 @@ def describe(
     *,
     max_pixels: int,
     analyses: Sequence[Analysis] = (),
+    view_side: int = 0,
+    on_view: Callable[[Image.Image], None] = lambda _: None,
     reserve: Callable[[int], None] = lambda _: None,
 ) -> Facts:
     """Return what a picture is like, without renditions.
@@ -97,19 +103,42 @@ def describe(
         data: the encoded picture.
         max_pixels: as in `render`.
         analyses: as in `render`.
-        reserve: as in `render`, but not called for a JPEG without analyses, which is not decoded.
+        view_side: as in `render`.
+        on_view: as in `render`.
+        reserve: as in `render`, but not called for a JPEG that need not be decoded.
 
     Raises:
         PermanentError: as in `render`.
     """
     source = open_source(data, (), max_pixels=max_pixels, reserve=reserve)
     facts = facts_of(source)
+    views = _views(source, analyses, view_side)
+    if not views:
+        return facts
+    factor = _drafted(source, views, reserve)
+    _make_frames(source, [], views, factor, max_pixels, lambda _: None)
+    return _analysed(facts, views, analyses, view_side, on_view)
+
+
+def _views(source: Source, analyses: Sequence[Analysis], view_side: int) -> list[Job]:
+    """Return the jobs of what is analysed: first that for functions, last the built-in one."""
+    sides = [*([view_side] if view_side else []), *([SIDE] if analyses else [])]
+    return [view_job(source, side) for side in sides]
+
+
+def _analysed(
+    facts: Facts,
+    views: Sequence[Job],
+    analyses: Sequence[Analysis],
+    view_side: int,
+    on_view: Callable[[Image.Image], None],
+) -> Facts:
+    if view_side:
+        on_view(views[0].frames[0].convert("RGB"))
     if not analyses:
         return facts
-    view = view_job(source)
-    factor = _drafted(source, [view], reserve)
-    _make_frames(source, [], view, factor, max_pixels, lambda _: None)
-    return with_analyses(facts, view, analyses)
+    found = analysed(views[-1].frames[0], analyses)
+    return facts.model_copy(update={"analyses": found})
 
 
 def _drafted(
@@ -149,7 +178,7 @@ def _rendered(spec: Rendition, job: Job, data: bytes, source: Facts) -> Rendered
 def _make_frames(
     source: Source,
     jobs: Sequence[Job],
-    view: Job | None,
+    views: Sequence[Job],
     factor: tuple[float, float],
     max_pixels: int,
     on_transform: Callable[[str], None],
@@ -159,14 +188,13 @@ def _make_frames(
     Args:
         source: the picture.
         jobs: what to make; receive their frames and how their colour was treated.
-        view: what to analyse of the first frame, if anything; receives it.
+        views: what to analyse of the first frame; receive it.
         factor: factors by which the decoder shrinks width and height.
         max_pixels: most pixels of all frames together.
         on_transform: as in `render`.
     """
     durations: list[int] = []
     active = list(jobs)
-    views = [view] if view else []
     for frame in _frames(source, max_pixels):
         durations.append(int(frame.info.get("duration") or 0))
         # A broken palette is noticed only here.
@@ -184,7 +212,7 @@ def _make_frames(
         scaled = scale_frame(source, picture, factor, profile, active, views)
         for job, one in zip((*active, *views), scaled, strict=True):
             job.frames.append(_finish(one, job, on_transform))
-        views = []
+        views = ()
         active = [job for job in active if job.is_animated]
         if not active:
             break

@@ -6,36 +6,22 @@ taken over. Each child has its own socket: pools whose children share a queue (p
 hang forever if a child is killed while it holds the queue's lock.
 """
 
-import json
 import os
 import queue
-import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import replace
 from threading import Lock
-from typing import NamedTuple, TypeVar
 
-from resize_pipeline.errors import (
-    PermanentError,
-    SlowPictureError,
-    TransformError,
-    TransientError,
-    escaped,
-)
+from resize_pipeline.errors import PermanentError, SlowPictureError, escaped
 from resize_pipeline.imaging import sandbox
-from resize_pipeline.imaging.cpu import cpu_seconds
-from resize_pipeline.imaging.exchange import Exchange
+from resize_pipeline.imaging.child_process import Check, Child, ChildLostError, T, blamed
 from resize_pipeline.imaging.limits import PixelBudget, RenderLimits, RenderTime
+from resize_pipeline.imaging.models import Models
 from resize_pipeline.imaging.protocol import (
     ERRORS,
     Answer,
-    Channel,
-    DeadlineError,
     Described,
     DescribePicture,
     DrawContactSheet,
@@ -46,37 +32,15 @@ from resize_pipeline.imaging.protocol import (
     RenderPicture,
     Renditions,
     Request,
+    View,
     check_analyses,
     rendered,
+    split_view,
 )
-from resize_pipeline.renditions.analyses import Analysis
+from resize_pipeline.renditions.analyses import Analysis, is_own
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
-
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
-
-# With glibc's default thresholds freed memory returns to the kernel after each picture and is
-# cleared for the next one, which costs 17 % more CPU than threads; with these it costs none.
-# Pillow's blocks of 16 MiB, which hold the pixels of large pictures, still return (mallopt(3)).
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
-
-NICENESS = 15
-"""Leaves children a thirtieth of a processor that others want (sched_prio_to_weight in Linux)."""
-T = TypeVar("T")
-Check = Callable[[Answer, list[bytes]], T]
-"""Converts an answer to what was asked for, or raises MalformedError."""
-
-
-class ChildLostError(TransientError):
-    """A child ended or sent nonsense while it rendered, whether or not the picture is to blame.
-
-    `transform` names the transform that was running, if any.
-    """
-
-    def __init__(self, message: str, transform: str) -> None:
-        super().__init__(message)
-        self.transform = transform
 
 
 class Renderer:
@@ -93,11 +57,12 @@ class Renderer:
         self.workers = workers or os.cpu_count() or 1
         self.limits = limits
         self._budget = PixelBudget(limits.pixels_at_once)
+        self._models = Models(limits)
         self._lock = Lock()
         self._is_killed = False
         self._is_nice = False
-        self._children: set[_Child] = set()
-        self._idle: queue.Queue[_Child] = queue.Queue()
+        self._children: set[Child] = set()
+        self._idle: queue.Queue[Child] = queue.Queue()
         for _ in range(self.workers):
             self._idle.put(self._start())
 
@@ -107,12 +72,14 @@ class Renderer:
         with self._lock:
             return (
                 not self._is_nice
+                and self._models.is_ready
                 and self._idle.qsize() == self.workers
                 and all(child.is_alive for child in self._children)
             )
 
     def give_way(self) -> None:
         """Let the children work only while no other process needs the processors, from now on."""
+        self._models.give_way()
         with self._lock:
             self._is_nice = True
             for child in self._children:
@@ -122,6 +89,7 @@ class Renderer:
         """End the children once each has finished its work."""
         for _ in range(self.workers):
             self._idle.get().end()
+        self._models.close()
 
     def kill(self) -> None:
         """End the children at once; a thread that waits for a picture finds its child lost."""
@@ -129,6 +97,7 @@ class Renderer:
             self._is_killed = True
             for child in self._children:
                 child.kill()
+        self._models.kill()
 
     def render(
         self,
@@ -152,18 +121,27 @@ class Renderer:
             TransformError: a rendition's transform is what failed, took too long or crashed.
             UserError: a rendition's transform can't be imported.
         """
+        built_in, view_side = _for_children(analyses)
         request = RenderPicture(
-            renditions=tuple(renditions), limits=self.limits, analyses=tuple(analyses)
+            renditions=tuple(renditions),
+            limits=self.limits,
+            analyses=built_in,
+            view_side=view_side,
         )
 
-        def check(answer: Answer, pictures: list[bytes]) -> list[Rendered]:
+        def check(answer: Answer, found: list[bytes]) -> tuple[list[Rendered], View | None]:
             if not isinstance(answer, Renditions):
                 msg = f"{answer.kind} in place of renditions"
                 raise MalformedError(msg)
-            check_analyses(analyses, answer.source)
-            return rendered(renditions, answer, pictures)
+            view, pictures = split_view(view_side, answer.view, found)
+            check_analyses(built_in, answer.source)
+            return rendered(renditions, answer, pictures), view
 
-        return self._ask(request, [data], check, render_time)
+        made, view = self._ask(request, [data], check, render_time)
+        if not made or not made[0].source or not view:
+            return made
+        facts = self._with_own(made[0].source, view, analyses)
+        return [replace(one, source=facts) for one in made]
 
     def describe(self, data: bytes, analyses: Sequence[Analysis] = ()) -> Facts:
         """Return what a picture is like, without renditions.
@@ -175,16 +153,27 @@ class Renderer:
         Raises:
             PermanentError: as in `render`.
         """
+        built_in, view_side = _for_children(analyses)
 
-        def check(answer: Answer, _: list[bytes]) -> Facts:
+        def check(answer: Answer, found: list[bytes]) -> tuple[Facts, View | None]:
             if not isinstance(answer, Described):
                 msg = f"{answer.kind} in place of a description"
                 raise MalformedError(msg)
-            check_analyses(analyses, answer.source)
-            return answer.source
+            view, _ = split_view(view_side, answer.view, found)
+            check_analyses(built_in, answer.source)
+            return answer.source, view
 
-        request = DescribePicture(limits=self.limits, analyses=tuple(analyses))
-        return self._ask(request, [data], check)
+        request = DescribePicture(limits=self.limits, analyses=built_in, view_side=view_side)
+        facts, view = self._ask(request, [data], check)
+        return self._with_own(facts, view, analyses) if view else facts
+
+    def _with_own(self, facts: Facts, view: View, analyses: Sequence[Analysis]) -> Facts:
+        """Return facts with the results of the operator's functions, in the order asked for."""
+        known = {one.name: one for one in facts.analyses}
+        found = tuple(
+            self._models.analyse(view, one) if is_own(one) else known[one.name] for one in analyses
+        )
+        return facts.model_copy(update={"analyses": found})
 
     def thumbnail(self, picture: bytes) -> bytes:
         """Draw a small WebP of a rendition.
@@ -241,7 +230,7 @@ class Renderer:
             try:
                 return self._try(request, pictures, check, render_time)
             except ChildLostError as error:
-                raise _blamed(str(error), error.transform) from None
+                raise blamed(str(error), error.transform) from None
 
     def _try(
         self,
@@ -282,14 +271,14 @@ class Renderer:
             raise PermanentError(msg)
         raise ERRORS[answer.error](escaped(answer.reason))
 
-    def _start(self) -> "_Child":
-        child = _Child(self.limits)
+    def _start(self) -> Child:
+        child = Child(self.limits)
         if self._is_nice:
             child.give_way()
         self._children.add(child)
         return child
 
-    def _replacement(self, child: "_Child") -> "_Child":
+    def _replacement(self, child: Child) -> Child:
         child.end()
         with self._lock:
             if self._is_killed:
@@ -298,123 +287,10 @@ class Renderer:
             return self._start()
 
 
-class _Child:
-    """One process, and this side of its socket."""
-
-    def __init__(self, limits: RenderLimits) -> None:
-        # A separate program rather than a multiprocessing child: that one would import the parent's
-        # main module, which is all of Dagster, and can't be started by a daemonic process such as a
-        # Celery worker.
-        own, other = socket.socketpair()
-        with other:
-            arguments = [str(other.fileno()), str(limits.memory_bytes), *limits.read_paths]
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "resize_pipeline.imaging.child", *arguments],
-                env=_environment(),
-                pass_fds=[other.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        self._channel = Channel(own.detach())
-
-    def ask(
-        self,
-        request: Request,
-        pictures: Sequence[bytes],
-        budget: PixelBudget,
-        check: Check[T],
-    ) -> T | Failed:
-        """Send a request and return the checked answer.
-
-        Raises:
-            PermanentError: it took too long. The child can't be used any more.
-            SlowPictureError: it took longer than this request may. Again the child is lost.
-            TransformError: a transform took too long.
-            ChildLostError: the child ended, or answered with something else.
-        """
-        work = Exchange(self._channel, request, budget)
-        try:
-            answer, made = work.run(pictures)
-            if isinstance(answer, Failed):
-                return answer
-            return check(answer, made)
-        except DeadlineError:
-            if work.timeout_s < request.limits.timeout_s:
-                raise _slow(request) from None
-            msg = f"took more than RENDER_TIMEOUT_S={request.limits.timeout_s:g} seconds"
-            raise _blamed(msg, work.transform) from None
-        except MalformedError as error:
-            msg = f"the process that rendered it answered with {error}"
-            raise ChildLostError(msg, work.transform) from None
-        except (EOFError, OSError):
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(1)
-            if self._process.returncode == -signal.SIGPROF:
-                raise _slow(request) from None
-            msg = f"the process that rendered it ended with exit code {self._process.returncode}"
-            raise ChildLostError(msg, work.transform) from None
-
-    def give_way(self) -> None:
-        """Lower the process's priority for good."""
-        # It may have ended.
-        with suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
-
-    @property
-    def cpu_s(self) -> float:
-        """CPU seconds that the process has used."""
-        return cpu_seconds(self._process.pid)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """Kill the process; a thread that waits for its answer finds it lost."""
-        self._process.kill()
-
-    def end(self) -> None:
-        """End the process, whatever it does."""
-        self._channel.close()
-        self._process.kill()
-        self._process.wait()
-
-
-class ChildReport(NamedTuple):
-    """What a rendering child of this host is like.
-
-    Attributes:
-        sandbox: of each step that confines it "on", or why it has no effect.
-        resampler: what scales its pixels.
-    """
-
-    sandbox: dict[str, str]
-    resampler: str
-
-
-@cache
-def child_report() -> ChildReport:
-    """Start a process like a child, and return its report."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "resize_pipeline.imaging.report"],
-            env=_environment(),
-            capture_output=True,
-            check=True,
-            timeout=30,
-        )
-        return ChildReport(**json.loads(done.stdout))
-    except (OSError, TypeError, ValueError, subprocess.SubprocessError) as error:
-        return ChildReport({"sandbox": f"cannot be tried: {escaped(str(error))}"}, "unknown")
-
-
-def _environment() -> dict[str, str]:
-    """Return the part of the environment that a child receives, which has no secrets."""
-    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    # Relative paths would be resolved against the current directory.
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return {**found, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, paths)), **ALLOCATOR}
+def _for_children(analyses: Sequence[Analysis]) -> tuple[tuple[Analysis, ...], int]:
+    """Return the analyses that a rendering child makes, and the side of the view for others."""
+    built_in = tuple(one for one in analyses if not is_own(one))
+    return built_in, max((one.side for one in analyses if is_own(one)), default=0)
 
 
 def _drawn(answer: Answer, pictures: list[bytes]) -> bytes | None:
@@ -422,15 +298,3 @@ def _drawn(answer: Answer, pictures: list[bytes]) -> bytes | None:
         msg = f"{answer.kind} with {len(pictures)} pictures in place of one drawn"
         raise MalformedError(msg)
     return pictures[0] if pictures else None
-
-
-def _slow(request: Request) -> SlowPictureError:
-    seconds = request.cpu_s if isinstance(request, RenderPicture) else None
-    return SlowPictureError(f"takes more than {seconds or 0:.1f} s of CPU time")
-
-
-def _blamed(message: str, transform: str) -> PermanentError:
-    """Return the error that blames the running transform, or else the picture."""
-    if transform:
-        return TransformError(f"transform {transform}: {message}")
-    return PermanentError(message)

@@ -1,4 +1,4 @@
-"""Analyses: what is measured of each picture, and which values they may give. Pure.
+"""Analyses: what is found out about each picture, and which values they may give. Pure.
 
 A child that may have been taken over reports the values, so each is checked against its column.
 """
@@ -6,18 +6,44 @@ A child that may have been taken over reports the values, so each is checked aga
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple, Self, cast
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-ColumnType = Literal["text", "number", "list of text"]
+from resize_pipeline.renditions.spec import checked_function, shown
+
+ColumnType = Literal["text", "number", "boolean", "list of text", "list of number"]
 
 TEXT_MAX = 1000
 """Most characters of a text, and of why an analysis failed."""
 ITEMS_MAX = 4096
 """Most items of a list: the widest embeddings in use have 4096 numbers."""
+VALUES_MAX_BYTES = 100_000
+"""Most bytes of the values of an analysis for one picture, as JSON: 4096 numbers have 90,000."""
+COLUMNS_MAX = 50
+SIDE, SIDE_MAX = 256, 1024
+"""Pixels of the longer side of an image that is analysed: by default, and the most of them."""
+BATCH_MAX = 32
+"""Most images of a call: 96 MiB at `SIDE_MAX`."""
+
+RESERVED_COLUMNS = frozenset(
+    {"bucket", "key", "version", "etag", "bytes", "content_type", "last_modified", "width"}
+    | {"height", "format", "mode", "frames", "orientation", "profile", "camera_make"}
+    | {"camera_model", "taken", "latitude", "longitude", "status", "error_class", "reason"}
+    | {"renditions", "specs", "analyses", "run", "partition", "recorded"}
+)
+"""The catalogue's own columns."""
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 class BuiltIn(NamedTuple):
@@ -43,33 +69,81 @@ BUILT_IN: Mapping[str, BuiltIn] = {
 """The built-in analyses by name; docs/analyses.md explains them."""
 
 
+_COLUMNS_OF_BUILT_IN = frozenset(name for one in BUILT_IN.values() for name in one.columns)
+
+
 class Analysis(BaseModel):
-    """What is measured of each picture, under `analyses:` in the spec file.
+    """What is found out about each picture, under `analyses:` in the spec file.
 
     Attributes:
-        name: the name of a built-in analysis.
+        name: the name of a built-in analysis, or a new one for a function.
+        function: `package.module:function`, which returns the values of an image; None is built in.
+        version: version of the analysis, to raise when the function's code or model changes.
+        columns: the types of its columns in the catalogue, by name.
+        side: most pixels of the longer side of the images that the function receives.
+        batch: most images of a call; None gives the function one image and no list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
+    function: Annotated[str, AfterValidator(checked_function)] | None = None
+    version: Annotated[int, Field(ge=1)] | None = None
+    columns: Annotated[dict[str, ColumnType], Field(max_length=COLUMNS_MAX)] = {}
+    side: Annotated[int, Field(ge=16, le=SIDE_MAX)] = SIDE
+    batch: Annotated[int, Field(ge=1, le=BATCH_MAX)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in(cls, given: Any) -> Any:
+        name = given.get("name")
+        known = BUILT_IN.get(name) if isinstance(name, str) else None
+        own = {"version": known.version, "columns": dict(known.columns)} if known else {}
+        return {**own, **given}
 
     @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        if self.name not in BUILT_IN:
-            problem = f"no such analysis; must be one of {', '.join(BUILT_IN)}"
-            raise PydanticCustomError("conflict", "{problems}", {"problems": [problem]})
+    def _is_possible(self) -> Self:
+        problems = list(self._problems())
+        if problems:
+            raise PydanticCustomError("conflict", "{problems}", {"problems": problems})
         return self
 
-    @property
-    def columns(self) -> Mapping[str, ColumnType]:
-        """The types of its columns in the catalogue, by name."""
-        return BUILT_IN[self.name].columns
+    def _problems(self) -> Iterator[str]:
+        known = BUILT_IN.get(self.name)
+        if known:
+            fields = {"version": known.version, "columns": dict(known.columns)}
+            if self.model_dump(exclude={"name"}, exclude_defaults=True) != fields:
+                yield "is built in and has no fields; give a function of your own another name"
+        elif not _NAME.fullmatch(self.name):
+            yield "name: must have lower-case letters, digits and _ only, at most 63"
+        elif self.function is None:
+            yield (
+                f"no such analysis; must be one of {', '.join(BUILT_IN)}, or have a function of "
+                "your own"
+            )
+        else:
+            yield from self._problems_of_own()
+
+    def _problems_of_own(self) -> Iterator[str]:
+        if self.version is None:
+            yield "version: missing, must be set and raised when the function changes"
+        if not self.columns:
+            yield f"columns: missing, must map names to {', '.join(ColumnType.__args__)}"
+        for name in self.columns:
+            if not _NAME.fullmatch(name):
+                yield (
+                    f"columns: {shown(name)} must have lower-case letters, digits and _ only, at "
+                    "most 63"
+                )
+            elif name in RESERVED_COLUMNS | _COLUMNS_OF_BUILT_IN:
+                yield f"columns: {name!r} is a column of the catalogue, choose another name"
 
     @property
     def digest(self) -> str:
         """16 hex digits that change whenever its values or columns may change."""
-        spec = {"name": self.name, "version": BUILT_IN[self.name].version}
+        spec: dict[str, object] = {"name": self.name, "version": self.version}
+        if self.function is not None:
+            spec |= self.model_dump(include={"function", "columns", "side"})
         canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -104,6 +178,8 @@ def problem_of(analysis: Analysis, values: Mapping[str, object]) -> str | None:
     for name, kind in analysis.columns.items():
         if not _fits(kind, values[name]):
             return f"column {name}: must be {_allowed(kind)}, or None"
+    if len(json.dumps(values, ensure_ascii=False).encode()) > VALUES_MAX_BYTES:
+        return f"its values have more than {VALUES_MAX_BYTES} bytes as JSON"
     return None
 
 
@@ -115,6 +191,24 @@ def is_answer(asked: Sequence[Analysis], found: Sequence[Analysed]) -> bool:
         not one.values if one.error else problem_of(analysis, one.values) is None
         for analysis, one in zip(asked, found, strict=True)
     )
+
+
+def is_own(analysis: Analysis) -> bool:
+    """Return whether an analysis is a function of the operator's."""
+    return analysis.function is not None
+
+
+def repeated_columns(analyses: Iterable[Analysis]) -> Iterator[str]:
+    """Describe columns that more than one analysis has."""
+    owners: dict[str, str] = {}
+    for one in analyses:
+        for name in one.columns:
+            owner = owners.setdefault(name, one.name)
+            if owner != one.name:
+                yield (
+                    f"analyses {owner!r} and {one.name!r}, columns: both have {name!r}, choose "
+                    "another name"
+                )
 
 
 def analyses_digests(analyses: Iterable[Analysis]) -> dict[str, str]:
@@ -135,7 +229,7 @@ def _fits(kind: ColumnType, value: object) -> bool:
         case str():
             return kind == "text" and len(value) <= TEXT_MAX and _is_storable(value)
         case bool():
-            return False
+            return kind == "boolean"
         case int() | float():
             return kind == "number" and math.isfinite(value)
         case _:
@@ -156,5 +250,6 @@ def _allowed(kind: ColumnType) -> str:
     allowed = {
         "text": f"text of at most {TEXT_MAX} characters",
         "number": "a finite number",
+        "boolean": "True or False",
     }[item]
     return allowed if item == kind else f"a list of at most {ITEMS_MAX} items, each {allowed}"

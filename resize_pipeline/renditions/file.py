@@ -1,5 +1,6 @@
 """Reads the spec file, and checks what a single spec cannot: that no two renditions overlap."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain, combinations, islice
@@ -8,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from resize_pipeline.errors import UserError, one_line
-from resize_pipeline.renditions.analyses import Analysis
+from resize_pipeline.renditions.analyses import Analysis, repeated_columns
 from resize_pipeline.renditions.document import read_document
 from resize_pipeline.renditions.spec import Rendition, shown
 from resize_pipeline.validators import nearest
@@ -87,7 +88,7 @@ def load_analyses(path: Path, catalog_bucket: str) -> tuple[Analysis, ...]:
             problems += [
                 f"analysis {shown(name)}, {problem}" for problem in _problems(error, Analysis)
             ]
-    _refuse(path, chain(problems, _missing_for_analyses(analyses)))
+    _refuse(path, chain(problems, repeated_columns(analyses), _missing_for_analyses(analyses)))
     if analyses and not catalog_bucket:
         msg = (
             f"{path}: analyses are kept in the catalogue, and there is none: set CATALOG_BUCKET to "
@@ -138,6 +139,15 @@ def _missing_for_analyses(analyses: Sequence[Analysis]) -> Iterator[str]:
             yield (
                 f"analysis {one.name!r}: is not installed here, run "
                 "pip install 'resize-pipeline[analyses]', or remove it"
+            )
+        if one.function is None:
+            continue
+        package = one.function.partition(":")[0].partition(".")[0]
+        # Nothing is imported: that is left to a child without secrets.
+        if package not in sys.modules and find_spec(package) is None:
+            yield (
+                f"analysis {one.name!r}, function: there is no module {package!r} here, install "
+                "its package, or add its folder to PYTHONPATH"
             )
 
 

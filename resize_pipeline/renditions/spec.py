@@ -169,7 +169,12 @@ def _checked_colour(value: str) -> str:
     return value.lower()
 
 
-def _checked_function(value: str) -> str:
+def checked_function(value: str) -> str:
+    """Return the path of a function, unchanged.
+
+    Raises:
+        ValueError: it has another form than `package.module:function`.
+    """
     if not _FUNCTION.fullmatch(value):
         msg = "must be package.module:function"
         raise ValueError(msg)
@@ -243,7 +248,7 @@ class Rendition(BaseModel):
     ) = None
     bucket: Annotated[str, AfterValidator(checked_bucket)]
     prefix: Annotated[str, AfterValidator(_checked_prefix)] = ""
-    transform: Annotated[str, AfterValidator(_checked_function)] | None = None
+    transform: Annotated[str, AfterValidator(checked_function)] | None = None
     version: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from pydantic import PrivateAttr
 
 from resize_pipeline.imaging.limits import RenderLimits, RenderTime
 from resize_pipeline.imaging.renderer import Renderer
-from resize_pipeline.renditions.analyses import Analysis
+from resize_pipeline.renditions.analyses import Analysis, is_own
 from resize_pipeline.renditions.facts import Facts
 from resize_pipeline.renditions.objects import Rendered
 from resize_pipeline.renditions.spec import Rendition
@@ -135,6 +135,10 @@ class RendererResource(dg.ConfigurableResource):  # pyright: ignore[reportMissin
     def workers(self) -> int:
         """Number of children."""
         return self._started().workers
+
+    def threads(self, analyses: Sequence[Analysis]) -> int:
+        """Return how many pictures to pass on at once, so that functions get their batches."""
+        return self.workers + max((one.batch or 1 for one in analyses if is_own(one)), default=0)
 
     def render(
         self,

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from resize_pipeline.errors import PermanentError, TransformError
+from resize_pipeline.imaging.child_process import child_report
 from resize_pipeline.imaging.limits import RenderLimits
-from resize_pipeline.imaging.renderer import Renderer, child_report
+from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.spec import Rendition
 from tests.integration.test_celery import WorkersProject
 from tests.support import taken_over

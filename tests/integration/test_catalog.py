@@ -198,13 +198,23 @@ def test_analyses_are_columns_and_are_made_up_for(pipeline: Pipeline) -> None:
     assert third[1:3] == (None, None)
     assert times() == made, "no rendition was made again"
 
-    specs.write_text(f"{without}analyses: {{entropy: , perceptual_hash: }}\n")
+    own = "function: tests.support.own_functions:redness, version: 1, columns: {redness: number}"
+    bad = "function: tests.support.own_functions:raises, version: 1, columns: {value: text}"
+    wider = own.replace("}", ", seen: text}")
+    specs.write_text(
+        f"{without}analyses: {{entropy: , perceptual_hash: , own: {{{wider}}}, bad: {{{bad}}}}}\n"
+    )
     pipeline.configure()
     launch(pipeline, {"reconcile": True})
     pipeline.put("d.png", TWO)
     work_off(pipeline, 4)
     assert agrees(pipeline)[0]
     found = {key: values for key, *values in select("entropy, perceptual_hash, dominant_colours")}
+    mine = {key: values for key, *values in select("redness, seen, value, analyses")}
+    assert mine["a.png"][:3] == [mine["a.png"][0], "RGB (60, 40)", None]
+    assert mine["c.png"][:3] == [None, None, None]
+    *_, failed = mine["d.png"][3]
+    assert (failed["name"], failed["error"][:20]) == ("bad", "ValueError: no model")
     assert found["a.png"][0] == first[1]
     assert len(found["d.png"][1]) == 64
     assert found["b.jpg"][1] == found["d.png"][1], "the same picture"

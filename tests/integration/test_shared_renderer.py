@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from resize_pipeline.errors import PermanentError, SlowPictureError
+from resize_pipeline.imaging.child_process import NICENESS
 from resize_pipeline.imaging.cpu import cpu_seconds
 from resize_pipeline.imaging.limits import FirstTries, RenderLimits, SlowLane
-from resize_pipeline.imaging.renderer import NICENESS, Renderer
+from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.spec import Rendition
 from tests.support.hostile import scan_bomb
 from tests.support.pictures import detailed, encoded

@@ -109,6 +109,19 @@ def test_the_message_of_the_documentation_follows_the_schema() -> None:
     assert shown.keys() == event(settled()).keys()
 
 
+def test_values_that_no_message_has_room_for_are_left_out() -> None:
+    wide = [Analysed(name=f"a{i}", digest="0" * 16, values={"v": "x" * 90_000}) for i in range(7)]
+    message = completion(settled(), TERMS, NOW, wide)
+    assert message
+    assert message[1]
+    assert len(message[1]) < 600_000
+    found = json.loads(message[1])
+    jsonschema.validate(found, SCHEMA)
+    results = found["data"]["analyses"]
+    assert [bool(results[one.name]["values"]) for one in wide] == [True] * 5 + [False] * 2
+    assert "see the catalogue" in results["a6"]["error"]
+
+
 def test_it_has_what_the_analyses_of_a_rendered_picture_found() -> None:
     found = [
         Analysed(name="entropy", digest="1", values={"entropy": 7.5}),

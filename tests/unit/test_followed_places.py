@@ -14,7 +14,7 @@ from starlette.types import Scope
 from resize_pipeline.commands.resize_files import find_files
 from resize_pipeline.environment import load_settings
 from resize_pipeline.errors import PermanentError, ResizePipelineError
-from resize_pipeline.imaging.transforms import load_transform
+from resize_pipeline.imaging.functions import imported
 from resize_pipeline.instance.open import dagster_environment
 from resize_pipeline.local.private import make_private_dir
 from resize_pipeline.local.processes.ports import check_free, free_port
@@ -123,10 +123,10 @@ def test_a_secret_that_minio_would_misread() -> None:
 def test_a_transform_that_can_not_be_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused(lambda: load_transform("own_of_a_folder:step"), "add its folder to PYTHONPATH")
+    refused(lambda: imported("own_of_a_folder:step", "transform"), "add its folder to PYTHONPATH")
     (tmp_path / "own_of_a_folder.py").write_text("def step(image): return image\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    assert load_transform("own_of_a_folder:step")
+    assert imported("own_of_a_folder:step", "transform")
 
 
 def test_a_catalogue_among_pictures() -> None:

@@ -18,7 +18,12 @@ DAGSTER = ("dagster", "dagster_celery", "dagster_graphql", "dagster_postgres")
 # What opens files, sockets or processes.
 IO = ("http", "pathlib", "shutil", "socket", "subprocess", "tempfile", "urllib.request")
 # The part of imaging/ that runs processes, the program that it runs, and what confines that.
-PROCESSES = ("imaging/child.py", "imaging/renderer.py", "imaging/sandbox/")
+PROCESSES = (
+    "imaging/child.py",
+    "imaging/child_process.py",
+    "imaging/renderer.py",
+    "imaging/sandbox/",
+)
 FILE_MAX_LINES = 450
 FUNCTION_MAX_LINES = 60
 

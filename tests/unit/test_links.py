@@ -18,7 +18,7 @@ FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # A Python file as a page names it, below the repository, the package, or the page's own folder.
 NAMED = re.compile(r"`([\w./-]+\.py)`")
 # Files that the reader of a page writes.
-WRITTEN_BY_THE_READER = {"look.py", "signing.py", "upload.py"}
+WRITTEN_BY_THE_READER = {"my_models.py", "look.py", "signing.py", "upload.py"}
 
 
 def anchors(page: Path) -> set[str]:

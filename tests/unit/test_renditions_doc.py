@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
+from resize_pipeline.imaging.functions import imported
 from resize_pipeline.imaging.geometry import geometry
 from resize_pipeline.imaging.render import render
-from resize_pipeline.imaging.transforms import load_transform
 from resize_pipeline.renditions.file import load_renditions
 from resize_pipeline.renditions.spec import Rendition
 from tests.support.pictures import corners, encoded
@@ -70,7 +70,7 @@ def test_the_transform_signs_the_lower_right(
         Image.open(io.BytesIO(result.data)).convert("RGB")
         for result in render(data, [signed, plain], max_pixels=10**6)
     )
-    load_transform.cache_clear()
+    imported.cache_clear()
     left, top, right, bottom = ImageChops.difference(one, other).getbbox()
     assert left > 300
     assert top > 200

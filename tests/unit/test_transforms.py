@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from resize_pipeline.errors import PermanentError, TransformError, UserError
+from resize_pipeline.imaging.functions import imported
 from resize_pipeline.imaging.render import render
-from resize_pipeline.imaging.transforms import load_transform
 from resize_pipeline.renditions.spec import Rendition
 from tests.support.pictures import corners, encoded
 
@@ -75,7 +75,7 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     yield
     for name in ("own_steps", "broken_steps"):
         sys.modules.pop(name, None)
-    load_transform.cache_clear()
+    imported.cache_clear()
 
 
 def spec(function: str, side: int = 60, **fields) -> Rendition:

@@ -57,7 +57,7 @@ def download(
         return Flow(
             max_objects=pipeline.batch_max_objects,
             max_bytes=pipeline.batch_max_bytes,
-            renderers=renderer.workers,
+            renderers=renderer.threads(pipeline.analyses),
         )
 
     flow = renderer.user(flow_of_run)

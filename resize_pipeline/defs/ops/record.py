@@ -15,6 +15,7 @@ from resize_pipeline.defs.ops.batch import announce, converger_of, send_again
 from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import in_words, one_line_failures
 from resize_pipeline.delivery.batches import Plan, Uploaded
+from resize_pipeline.errors import escaped
 from resize_pipeline.instance.internals import PRIORITY_TAG
 from resize_pipeline.resources.kafka import KafkaResource
 from resize_pipeline.resources.minio import MinioResource
@@ -22,6 +23,7 @@ from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.resources.renderer import RendererResource
 
 CATALOG = "catalog"
+FAILURES_SHOWN = 10
 
 
 def build_record(partitions: TimePartitions) -> dg.OpDefinition:
@@ -58,10 +60,15 @@ def build_record(partitions: TimePartitions) -> dg.OpDefinition:
             send_again(kafka, pipeline, done.overtaken)
             overtaken = {one.request.key for one in done.overtaken}
             left = [one for one in outcomes if one.request.key not in overtaken]
-            found = {key: row.facts.analyses for key, row in done.current.items() if row.facts}
-            announce(context, kafka, pipeline, left, found)
+            analyses = {key: row.facts.analyses for key, row in done.current.items() if row.facts}
+            announce(context, kafka, pipeline, left, analyses)
         for one in done.overtaken:
             context.log.info(f"{one.request.key!r} has changed meanwhile: left to a later run")
+        failed = Counter(
+            (one.name, one.error) for found in analyses.values() for one in found if one.error
+        )
+        for (name, error), count in failed.most_common(FAILURES_SHOWN):
+            context.log.warning(f"analysis {name} failed for {count} pictures: {escaped(error)}")
         statuses = Counter(row.status for row in done.rows)
         context.log.info(f"rows of the catalogue: {in_words(statuses) or 'none'}")
         metadata = {"rows": len(done.rows), **statuses, "uri": table.uri}
