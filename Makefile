@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults test-attacks test-clients test-containers test-kubernetes test-memory test-wheel soak bench lint audit docs docs-site docs-serve format lock release
+.PHONY: help demo up down test test-unit test-faults test-attacks test-clients test-containers test-kubernetes test-memory test-monitoring test-wheel soak bench lint audit docs docs-site docs-serve format lock release
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-memory: $(STAMP) ## Watch with Valgrind that the resampler stays inside the
 
 test-wheel: $(STAMP) ## Run the demonstration from a wheel in an empty environment
 	$(BIN)/pytest -m wheel tests/wheel
+
+test-monitoring: $(STAMP) ## Build promtool and Prometheus, and run rules and queries on them
+	$(BIN)/pytest -m monitoring tests/monitoring
 
 MINUTES ?= 20
 SEED ?= 1

@@ -194,6 +194,18 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def metrics() -> None:
+    """Serve metrics to Prometheus at /metrics.
+
+    Runs until Ctrl-C, at METRICS_HOST and METRICS_PORT. Answers also while Kafka, MinIO or
+    Dagster's daemon are down.
+    """
+    from resize_pipeline.commands.metrics import serve_metrics
+
+    serve_metrics(load_settings())
+
+
+@app.command()
 def reprocess(
     keys: Annotated[list[str] | None, typer.Argument(help="Keys in the source bucket.")] = None,
     *,

@@ -44,6 +44,12 @@ class SlowPictureError(ResizePipelineError):
     """A picture needs more time than it may take beside others: the slow lane renders it."""
 
 
+MALFORMED = "Malformed"
+"""The class in the dead letter of a record that can't be parsed."""
+LETTER_CLASSES = frozenset({PermanentError.__name__, TransformError.__name__, MALFORMED})
+"""The classes of errors in dead letters."""
+
+
 def escaped(text: str | bytes) -> str:
     """Return untrusted text as one printable line, with escapes for all other characters."""
     decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text

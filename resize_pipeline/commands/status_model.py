@@ -5,14 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-
-class PartitionStatus(BaseModel):
-    """The sensor's position in one Kafka partition; `next_offset` is None before the first tick."""
-
-    partition: int
-    next_offset: int | None
-    end_offset: int
-    lag: int
+from resize_pipeline.monitoring.runs import SlowLaneStatus
+from resize_pipeline.monitoring.servers import PartitionStatus
 
 
 class RunStatus(BaseModel):
@@ -38,14 +32,6 @@ class TickStatus(BaseModel):
     status: str
     message: str | None
     runs: int
-
-
-class SlowLaneStatus(BaseModel):
-    """Pictures that wait for the slow lane, those of its present run aside."""
-
-    pictures: int
-    runs: int
-    rendering: bool
 
 
 class StaleStatus(BaseModel):

@@ -9,8 +9,9 @@ from resize_pipeline.defs.names import Names
 from resize_pipeline.instance.event_log import observations_with_metadata
 from resize_pipeline.kafka.offsets import Gap
 
-OBSERVATIONS_MAX = 1_000
-"""How many of the newest observations are searched: each run records one, but few record a gap."""
+OBSERVATIONS_MAX = 3_000
+"""How many of the newest observations are searched: each run records one, and one for each of its
+batches, but few record a gap."""
 
 
 def gap_observation(names: Names, topic: str, topic_id: str, gap: Gap) -> dg.AssetObservation:

@@ -32,9 +32,9 @@ from resize_pipeline.resources.pipeline import PipelineResource
 CHECK_NAME = "events_arrive"
 READ_BUDGET_S = 30.0
 """How long reconciliation looks for events of the objects that it found."""
-OBSERVATIONS_MAX = 2_000
+OBSERVATIONS_MAX = 6_000
 """How many of the newest observations are searched for that of a reconciliation; a run makes one,
-and there are about 1,440 runs a day at most."""
+and one for each of its batches. At 100 objects a second that is an hour with full runs."""
 
 _COUNT = "objects without event"
 _KEYS = "first keys without event"

@@ -88,7 +88,8 @@ class Settled:
     `etag` is the source's at that time, None if the source was missing or not seen. `reason` is why
     the object was rejected, `error_class` the name of the error. `metadata_read` is what the specs
     read from its user metadata. `unwritten` is why some of its renditions could not be written.
-    `known` is None if the source was missing or not seen.
+    `known` is None if the source was missing or not seen. `render_s` are the seconds for which the
+    picture was rendered, `written_at` the Unix time at which its renditions were written.
     """
 
     request: Request
@@ -99,6 +100,8 @@ class Settled:
     metadata_read: str = ""
     unwritten: str = ""
     known: Known | None = field(default=None, compare=False)
+    render_s: float = field(default=0.0, compare=False)
+    written_at: float | None = field(default=None, compare=False)
 
 
 class Budget:
@@ -140,7 +143,8 @@ class Downloaded:
 class Resized:
     """An original's renditions in memory; the original itself is kept without its data.
 
-    `sizes` are the bytes of the renditions that were current already.
+    `sizes` are the bytes of the renditions that were current already, `render_s` the seconds for
+    which the picture was rendered.
     """
 
     request: Request
@@ -148,6 +152,7 @@ class Resized:
     size: int
     renditions: tuple[Rendered, ...]
     sizes: Mapping[str, int] = field(default_factory=dict[str, int])
+    render_s: float = field(default=0.0, compare=False)
 
     @property
     def known(self) -> Known:

@@ -7,6 +7,7 @@ afterwards, so any interleaving of runs ends in the right state. The same holds 
 letter: a run that writes it or takes it back checks the source afterwards.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -228,6 +229,7 @@ class Converger:
     def resize(self, downloaded: Downloaded) -> Resized | Settled:
         """Make the renditions that are needed, unless that takes more time than is left."""
         original = downloaded.original
+        started = time.monotonic()
         needed = [spec for spec in self.renditions if spec.name in downloaded.needed]
         try:
             resolved = [spec.resolved(original.metadata) for spec in needed]
@@ -235,13 +237,15 @@ class Converger:
         except SlowPictureError as error:
             return Settled(downloaded.request, Status.POSTPONED, original.etag, str(error))
         except PermanentError as error:
-            return self._rejected(downloaded.request, original, error)
+            rejected = self._rejected(downloaded.request, original, error)
+            return replace(rejected, render_s=time.monotonic() - started)
         return Resized(
             downloaded.request,
             replace(original, data=b""),
             len(original.data),
             tuple(rendered),
             downloaded.sizes,
+            time.monotonic() - started,
         )
 
     def upload(self, resized: Resized) -> Settled:
@@ -269,6 +273,8 @@ class Converger:
             metadata_read=self._metadata_read(original),
             unwritten=unwritten,
             known=resized.known,
+            render_s=resized.render_s,
+            written_at=time.time(),
         )
 
     def _write(self, original: Original, spec: Rendition, rendered: Rendered) -> None:

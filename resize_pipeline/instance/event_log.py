@@ -3,7 +3,8 @@
 The tables are the same for SQLite and PostgreSQL. Decisions about the results belong elsewhere.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import dagster as dg
 import sqlalchemy as sa
@@ -153,3 +154,64 @@ def _latest_materialization_ids() -> sa.Select[tuple[int]]:
         .where(_events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value)
         .group_by(_events.asset_key, _events.partition)
     )
+
+
+class EventRow(NamedTuple):
+    """An event in the tables, without its content."""
+
+    id: int
+    run_id: str
+
+
+def newest_event_id(instance: dg.DagsterInstance) -> int:
+    """Return the id of the newest event in the tables that span runs; 0 if there is none.
+
+    Raises:
+        UserError: the instance does not use SQL storages.
+    """
+    with sql_event_log_storage(instance).index_connection() as connection:
+        return connection.execute(sa.select(sa.func.max(_events.id))).scalar() or 0
+
+
+def event_rows(
+    instance: dg.DagsterInstance,
+    types: Sequence[dg.DagsterEventType],
+    *,
+    asset: dg.AssetKey | None,
+    after: int,
+    limit: int,
+) -> list[EventRow]:
+    """Return events of some types in the order of their ids.
+
+    Args:
+        instance: the Dagster instance.
+        types: the types.
+        asset: the asset that the events must be about; None for events about no asset.
+        after: the id after which to begin.
+        limit: most events to return.
+
+    Raises:
+        UserError: the instance does not use SQL storages.
+    """
+    query = (
+        sa.select(_events.id, _events.run_id)
+        .where(_events.dagster_event_type.in_([one.value for one in types]))
+        .where(_events.id > after)
+    )
+    if asset is not None:
+        query = query.where(_events.asset_key == asset.to_string())
+    with sql_event_log_storage(instance).index_connection() as connection:
+        found = connection.execute(query.order_by(_events.id).limit(limit))
+        return [EventRow(*row) for row in found]
+
+
+def events_of(instance: dg.DagsterInstance, ids: Sequence[int]) -> list[dg.EventLogEntry]:
+    """Return the events of these ids, at most `PARAMETERS_MAX`, that still exist.
+
+    Raises:
+        UserError: the instance does not use SQL storages.
+    """
+    query = sa.select(_events.event).where(_events.id.in_(ids)).order_by(_events.id)
+    with sql_event_log_storage(instance).index_connection() as connection:
+        rows = connection.execute(query).fetchall()
+    return [dg.deserialize_value(row[0], dg.EventLogEntry) for row in rows]

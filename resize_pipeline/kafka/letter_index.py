@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from resize_pipeline.errors import TransientError
+from resize_pipeline.errors import LETTER_CLASSES, TransientError
 from resize_pipeline.kafka.messages import Message
 from resize_pipeline.kafka.offsets import TopicState
 
@@ -27,7 +27,9 @@ CHUNK = 2_000
 CHUNKS_PER_COUNT = 50
 """How often letters are counted while many are read: it takes longer than a chunk."""
 BUSY_TIMEOUT_S = 10.0
-VERSION = 1
+VERSION = 2
+OTHER = "other"
+"""Stands for each class that is not one of this package's: strangers can write any."""
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -35,21 +37,21 @@ CREATE TABLE IF NOT EXISTS topic (id TEXT NOT NULL, forgotten INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS position (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS letter (
     key BLOB PRIMARY KEY, identity BLOB NOT NULL, partition INTEGER NOT NULL,
-    offset INTEGER NOT NULL, since INTEGER NOT NULL
+    offset INTEGER NOT NULL, since INTEGER NOT NULL, class TEXT NOT NULL
 ) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
 _INSERT = """
-INSERT INTO letter VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT (key) DO UPDATE SET
+INSERT INTO letter VALUES (?1, ?2, ?3, ?4, ?4, ?5) ON CONFLICT (key) DO UPDATE SET
     since = CASE WHEN identity = ?2 AND partition = ?3 THEN since ELSE ?4 END,
-    identity = ?2, partition = ?3, offset = ?4
+    identity = ?2, partition = ?3, offset = ?4, class = ?5
 """
 _MOVE = "REPLACE INTO position VALUES (?, ?)"
 _FORGET = "DELETE FROM letter WHERE key IN (SELECT key FROM letter ORDER BY offset LIMIT ?)"
 
-_Row = tuple[bytes, bytes | None, int, int]
-"""Hash of a key, hash of the identity or None for a tombstone, partition and offset."""
+_Row = tuple[bytes, bytes | None, int, int, str]
+"""Hash of a key, hash of the identity or None for a tombstone, partition, offset, and class."""
 
 
 class Topics(Protocol):
@@ -141,6 +143,14 @@ class LetterIndex:
         found = self._value("SELECT (SELECT count(*) FROM letter) + forgotten FROM topic")
         return (found or 0) + self.unread
 
+    @property
+    def classes(self) -> dict[str, int]:
+        """Number of the letters that were read, by the class of the error."""
+        with self._errors():
+            return dict(
+                self._connection.execute("SELECT class, count(*) FROM letter GROUP BY class")
+            )
+
     def __contains__(self, key: bytes) -> bool:
         return self._value("SELECT 1 FROM letter WHERE key = ?", hash_of(key)) is not None
 
@@ -216,14 +226,16 @@ class LetterIndex:
             done = self._positions()
             if any(done.get(one, first) < first for one, first in start.items() if one in done):
                 return
-            for key, identity, partition, offset in rows:
+            for key, identity, partition, offset, error_class in rows:
                 # Another process has already read up to there.
                 if offset < done.get(partition, 0):
                     continue
                 if identity is None:
                     self._connection.execute("DELETE FROM letter WHERE key = ?", (key,))
                 else:
-                    self._connection.execute(_INSERT, (key, identity, partition, offset))
+                    self._connection.execute(
+                        _INSERT, (key, identity, partition, offset, error_class)
+                    )
             for partition, offset in position.items():
                 if offset > done.get(partition, -1):
                     self._connection.execute(_MOVE, (partition, offset))
@@ -300,7 +312,7 @@ def _connect(file: Path | None) -> sqlite3.Connection:
             raise sqlite3.DatabaseError(msg)
         if not version:
             connection.executescript(_SCHEMA)
-        connection.execute("SELECT key, since FROM letter LIMIT 1")
+        connection.execute("SELECT key, class FROM letter LIMIT 1")
         # A file that can only be read is of no use.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
@@ -330,10 +342,11 @@ def hash_of(text: bytes) -> bytes:
 def _row(message: Message) -> _Row | None:
     if message.key is None:
         return None
-    identity = None
-    if message.value is not None:
-        identity = hash_of(dict(message.headers).get("identity") or b"")
-    return hash_of(message.key), identity, message.partition, message.offset
+    headers = dict(message.headers)
+    name = (headers.get("error-class") or b"").decode(errors="replace")
+    identity = None if message.value is None else hash_of(headers.get("identity") or b"")
+    known = name if name in LETTER_CLASSES else OTHER
+    return hash_of(message.key), identity, message.partition, message.offset, known
 
 
 def _until(messages: Iterator[Message], deadline: float | None) -> Generator[Message]:

@@ -14,6 +14,7 @@ from resize_pipeline.errors import UserError
 from resize_pipeline.instance.home import dagster_environment
 from resize_pipeline.local.processes.supervisor import Service
 from resize_pipeline.settings import Settings
+from resize_pipeline.webserver.metrics import METRICS
 
 PROBE_TIMEOUT_S = 2.0
 
@@ -43,7 +44,7 @@ def dagster_services(settings: Settings, *workspaces: Path) -> list[Service]:
     files = [part for file in (own, *workspaces) for part in ("-w", str(file))]
     environment = child_environment(settings)
     password = settings.ui_password
-    ui = {"UI_PASSWORD": password.get_secret_value()} if password else {}
+    ui = {METRICS: "1"} | ({"UI_PASSWORD": password.get_secret_value()} if password else {})
     # Not the project's folder: there, Dagster would let .env override exported variables.
     folder = settings.local_dir.absolute() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)

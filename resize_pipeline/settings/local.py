@@ -28,6 +28,10 @@ class LocalSettings(BasicSettings):
     """Other names that the UI is opened by, such as that of a proxy, separated by commas."""
     ui_password: Annotated[SecretStr | None, of_length(UI_PASSWORD_MIN)] = None
     """Password of the UI that `up` and deploy/ start, with any user name; unset requires none."""
+    metrics_host: Annotated[str, AfterValidator(checked_host)] = "127.0.0.1"
+    """Host name or IP address that `resize-pipeline metrics` listens on."""
+    metrics_port: Annotated[int, Field(ge=1, le=PORT_MAX)] = 9464
+    """Port of `resize-pipeline metrics`; `up` serves the metrics at the UI's address."""
     minio_bin: Path | None = None
     """MinIO program to run instead of the one on PATH or in the cache."""
 
@@ -45,6 +49,18 @@ class LocalSettings(BasicSettings):
         warning = (
             f"the UI listens on UI_HOST={self.ui_host} without a password: whoever reaches "
             f"port {self.ui_port} controls the pipeline: set UI_PASSWORD, or UI_HOST=127.0.0.1"
+        )
+        return [warning]
+
+    @property
+    def metrics_warnings(self) -> list[str]:
+        """Warnings to show when the metrics start."""
+        if is_loopback(self.metrics_host) or self.ui_password:
+            return []
+        warning = (
+            f"the metrics listen on METRICS_HOST={self.metrics_host} without a password: whoever "
+            f"reaches port {self.metrics_port} can read them: set UI_PASSWORD, or "
+            "METRICS_HOST=127.0.0.1"
         )
         return [warning]
 

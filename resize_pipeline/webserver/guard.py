@@ -9,7 +9,7 @@ import binascii
 import hmac
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -69,18 +69,30 @@ class Rules:
             those of the loopback.
         origins: HOST or HOST:PORT of pages that may send requests, besides that of the UI itself.
         password: the password of the UI, if it has one.
+        address: the settings that say where the server listens.
     """
 
     hosts: frozenset[str]
     origins: frozenset[str]
     password: str | None
+    address: str = "UI_HOST and UI_PORT"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Build the rules."""
+        """Build the rules of the UI."""
+        return cls._of(settings, settings.ui_host)
+
+    @classmethod
+    def of_metrics(cls, settings: Settings) -> Self:
+        """Build the rules of the metrics, which have an address of their own."""
+        rules = cls._of(settings, settings.metrics_host)
+        return replace(rules, address="METRICS_HOST and METRICS_PORT")
+
+    @classmethod
+    def _of(cls, settings: Settings, listens_on: str) -> Self:
         allowed = settings.allowed_hosts
-        names = {settings.ui_host, *(host for host, _ in map(_split, allowed))}
-        if is_unspecified(settings.ui_host):
+        names = {listens_on, *(host for host, _ in map(_split, allowed))}
+        if is_unspecified(listens_on):
             names |= {*_own_addresses()}
         return cls(
             hosts=frozenset(name.lower() for name in names),
@@ -101,8 +113,8 @@ class Rules:
             return None
         return _refused(
             421,
-            f"the host {_shown(values)} is not a name of this UI: use the address that UI_HOST "
-            "and UI_PORT give, or add the name to UI_ALLOWED_HOSTS",
+            f"the host {_shown(values)} is not a name of this UI: use the address that "
+            f"{self.address} give, or add the name to UI_ALLOWED_HOSTS",
         )
 
     def _wrong_origin(self, headers: Headers) -> Response | None:

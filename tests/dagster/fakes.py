@@ -305,7 +305,14 @@ class FakeMinio:
             return None
         if len(found.data) > max_bytes:
             raise PermanentError("too large")
-        return Original(key, etag(found.data), None, found.data, found.metadata)
+        return Original(
+            key,
+            etag(found.data),
+            None,
+            found.data,
+            found.metadata,
+            last_modified=found.last_modified,
+        )
 
     def upload(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import rows as _rows  # noqa: F401
+from tests.faults import rows_metrics as _rows_metrics  # noqa: F401
 from tests.faults import rows_mistakes as _rows_mistakes  # noqa: F401
 from tests.faults import rows_objects as _rows_objects  # noqa: F401
 from tests.faults import rows_topic as _rows_topic  # noqa: F401

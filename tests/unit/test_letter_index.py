@@ -345,3 +345,20 @@ class TestPages:
         topics.send(b"images/b")
         [found] = letters_of(topics, TOPIC, {"images/a\\x1b"}).values()
         assert found.identity == "two"
+
+
+def test_letters_are_counted_by_class_whatever_a_stranger_calls_his(tmp_path: Path) -> None:
+    topics = Topics()
+    topics.send(b"a")
+    topics.send(b"b")
+    for number in range(5):
+        topics.send(b"forged %d" % number)
+        topics.log[-1].headers[:] = [("error-class", b"class %d" % number), ("identity", b"x")]
+    topics.send(b"bare")
+    topics.log[-1].headers[:] = [("error-class", None)]
+    with letter_index(topics, TOPIC, str(tmp_path)) as index:
+        assert index.classes == {"PermanentError": 2, "other": 6}
+    topics.send(b"a", None)
+    with letter_index(topics, TOPIC, str(tmp_path)) as index:
+        assert index.classes == {"PermanentError": 1, "other": 6}
+        assert index.count == sum(index.classes.values())

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import dagster as dg
 
+from resize_pipeline.defs.outcomes import observe_outcomes
 from resize_pipeline.defs.runs import (
     attempt_number,
     in_words,
@@ -117,6 +118,7 @@ def upload(
                 result.settled.append(settled)
             if written and settled.status is Status.RENDERED:
                 result.store(written)
+        observe_outcomes(context, pipeline, [settled for settled, _ in answered])
         _pass_on(context, kafka, pipeline, [settled for settled, _ in answered])
         if not pipeline.catalog_bucket:
             announce(context, kafka, pipeline, [settled for settled, _ in answered])

@@ -43,7 +43,7 @@ from resize_pipeline.delivery.requests import (
     with_dead_letters,
 )
 from resize_pipeline.delivery.row_states import ROW
-from resize_pipeline.errors import PermanentError, UserError
+from resize_pipeline.errors import MALFORMED, PermanentError, UserError
 from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value, position_key
 from resize_pipeline.kafka.letter_index import BUDGET_S, LetterIndex, letter_index
@@ -197,7 +197,7 @@ def _read_ranges(
             DeadLetter(
                 key=position_key(message.topic, message.partition, message.offset),
                 **kept_value(message.value, pipeline.dead_letter_max_bytes),
-                error_class="Malformed",
+                error_class=MALFORMED,
                 error_message=reason,
                 identity="",
                 run_id=context.run.run_id,

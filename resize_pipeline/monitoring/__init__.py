@@ -1,0 +1,1 @@
+"""What the status and the metrics say of the pipeline: both read the same facts."""
