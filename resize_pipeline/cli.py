@@ -347,7 +347,7 @@ def resize(  # noqa: PLR0913 - one parameter for each option.
 ) -> None:
     """Render local files exactly as the job renders objects.
 
-    Needs no server.     Exit code 0 if all were rendered, 1 if some were rejected, 2 for wrong use.
+    Needs no server. Exit code 0 if all were rendered, 1 if some were rejected, 2 for wrong use.
     """
     from resize_pipeline.commands.resize import run_resize
 

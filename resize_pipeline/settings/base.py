@@ -1,7 +1,7 @@
 """What all groups of settings have in common."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,7 +17,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 class BasicSettings(BaseSettings):
     """What the other settings follow; each field is its environment variable in lower case."""
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         allow_inf_nan=False,
         env_ignore_empty=True,
         extra="ignore",

@@ -1,5 +1,6 @@
 """The wheel is enough: built from this tree, installed in an empty environment, and used."""
 
+import json
 import os
 import re
 import shutil
@@ -16,13 +17,13 @@ import pytest
 from resize_pipeline.local.processes.ports import free_port
 from tests.conftest import MINIO_BIN
 from tests.support.pictures import detailed, encoded
+from tests.support.scripts import ci_script
 
 REPOSITORY = Path(__file__).parents[2]
 UV = shutil.which("uv") or Path(sys.executable).with_name("uv")
+PAGE = (REPOSITORY / "docs" / "install.md").read_text()
 BLOCKS = re.findall(
-    r"^    pip install ('?resize-pipeline\S*)\n    (resize-pipeline .*)",
-    (REPOSITORY / "docs" / "install.md").read_text(),
-    re.MULTILINE,
+    r"^    pip install ('?resize-pipeline\S*)\n    (resize-pipeline .*)", PAGE, re.MULTILINE
 )
 """What docs/install.md says to install, each with the command to run then."""
 COPIES = {
@@ -146,8 +147,36 @@ def test_the_demonstration_runs_in_an_empty_folder(
     assert "objects ended as expected" in done.stdout
     created = "created dagster.yaml, renditions.yaml, workspace.yaml in"
     assert done.stderr.startswith(f"{created} {environment.folder}\n")
+    [export] = re.findall(r"^    (export DAGSTER_HOME.*)", PAGE, re.MULTILINE)
+    listed = environment.run(f"{export}; dagster asset list -m resize_pipeline.definitions")
+    assert "thumbnail" in listed.stdout, listed.stderr
     status = environment.run("resize-pipeline stack status", **variables)
     assert status.returncode == 1, "what the demonstration started has ended"
+
+
+@pytest.mark.wheel
+def test_the_types_of_the_public_api_are_known(
+    installed: Callable[[str], Environment], tmp_path: Path
+) -> None:
+    programs = installed("resize-pipeline[celery]").programs
+    # pyright takes its environment from both.
+    (tmp_path / "pyrightconfig.json").write_text('{"venvPath": ".", "venv": "venv"}')
+    own = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": programs.parent}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    pyright = Path(sys.executable).with_name("pyright")
+    done = subprocess.run(
+        [pyright, "--verifytypes", "resize_pipeline", "--ignoreexternal", "--outputjson"],
+        cwd=tmp_path,
+        env=kept | own,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    symbols = json.loads(done.stdout)["typeCompleteness"]["symbols"]
+    known = {symbol["name"]: symbol["isTypeKnown"] for symbol in symbols}
+    public = [path for _, objects in ci_script("api_doc").PUBLIC.values() for path in objects]
+    assert [path for path in public if not known.get(path)] == []
 
 
 def ports() -> dict[str, str]:
