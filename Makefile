@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := .venv/.installed
 
-.PHONY: help demo up down test test-unit test-faults test-attacks test-clients test-containers test-kubernetes test-memory test-monitoring test-wheel soak bench lint audit docs docs-site docs-serve format lock release
+.PHONY: help demo up down test test-unit test-faults test-attacks test-clients test-containers test-kubernetes test-memory test-corpus test-monitoring test-wheel soak bench lint audit docs docs-site docs-serve format lock release
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-kubernetes: $(STAMP) ## Apply the manifests to a real API server (root, Go,
 
 test-memory: $(STAMP) ## Watch with Valgrind that the resampler stays inside the memory of images
 	$(BIN)/pytest -m memory tests/memory
+
+test-corpus: $(STAMP) ## Compare some 800 pictures of other packages' source archives with libvips
+	$(BIN)/pytest -m corpus tests/corpus
 
 test-wheel: $(STAMP) ## Run the demonstration from a wheel in an empty environment
 	$(BIN)/pytest -m wheel tests/wheel

@@ -4,23 +4,13 @@ They are the photographs and drawings of scikit-image, and Go's test pictures, a
 PngSuite by Willem van Schaik and JPEGs of every subsampling.
 """
 
-import io
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
-import pyvips
-from PIL import Image
 
 from resize_pipeline.errors import PermanentError
-from resize_pipeline.imaging.render import render
-from resize_pipeline.renditions.spec import Rendition
-
-MOST_APART = 1.5
-"""Levels of 255, as the mean over all samples of pixels that are not transparent."""
-SIDE = 400
-SUFFIXES = {".avif", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+from tests.support.corpus import MOST_APART, SUFFIXES, apart, ours, theirs
 
 REFUSED = {
     "invalid-crc32.png": "broken",
@@ -50,45 +40,6 @@ def corpus() -> list[Path]:
 FILES = corpus()
 
 
-def ours(data: bytes) -> np.ndarray:
-    spec = Rendition(name="r", bucket="out", width=SIDE, height=SIDE, format="png")
-    [result] = render(data, [spec], max_pixels=10**8)
-    return np.asarray(Image.open(io.BytesIO(result.data)).convert("RGBA"), float)
-
-
-def theirs(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """Return the picture in sRGB, reduced by one Lanczos step in floating point."""
-    image = pyvips.Image.new_from_buffer(data, "").autorot()
-    if image.get_typeof("icc-profile-data") or image.interpretation == "cmyk":
-        image = image.icc_transform(
-            "srgb", embedded=True, input_profile="cmyk", intent="perceptual"
-        )
-    image = image.colourspace("srgb")
-    if not image.hasalpha():
-        image = image.bandjoin(255)
-    image = image.premultiply()
-    scaled = image.resize(
-        size[0] / image.width, vscale=size[1] / image.height, kernel="lanczos3", gap=0
-    )
-    found = np.clip(scaled.unpremultiply().numpy().astype(float), 0, 255)
-    # libvips does not know gAMA, by which most files of the PngSuite tell that they are linear.
-    exponent = gamma(data)
-    if exponent:
-        light = (found[..., :3] / 255) ** (1 / exponent)
-        curve = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-        found[..., :3] = 255 * curve
-    return found
-
-
-def gamma(data: bytes) -> float:
-    """Return the exponent that a PNG tells by gAMA alone; 0 if it means sRGB."""
-    at = data.find(b"gAMA") if data.startswith(b"\x89PNG") else -1
-    if at < 0 or b"iCCP" in data[:1000] or b"sRGB" in data[:1000]:
-        return 0
-    exponent = int.from_bytes(data[at + 4 : at + 8]) / 100_000
-    return 0 if abs(exponent * 2.2 - 1) < 0.05 else exponent
-
-
 @pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
 def test_it_looks_as_libvips_shows_it(path):
     data = path.read_bytes()
@@ -98,12 +49,9 @@ def test_it_looks_as_libvips_shows_it(path):
         return
     here = ours(data)
     there = theirs(data, (here.shape[1], here.shape[0]))
-    alpha_apart = np.abs(here[..., 3] - there[..., 3]).mean()
-    # What is hardly visible has hardly a colour.
-    visible = np.minimum(here[..., 3], there[..., 3]) > 32
-    apart = np.abs(here[..., :3] - there[..., :3])[visible].mean() if visible.any() else 0
-    found = f"colours {apart:.2f} apart, alpha {alpha_apart:.2f}"
-    is_close = apart < MOST_APART and alpha_apart < MOST_APART
+    colours, alpha = apart(here, there)
+    found = f"colours {colours:.2f} apart, alpha {alpha:.2f}"
+    is_close = max(colours, alpha) < MOST_APART
     # One that is close after all must leave the list.
     assert is_close != (path.name in DIFFERENT), found
 

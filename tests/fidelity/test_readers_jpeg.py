@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resize_pipeline.errors import PermanentError
 from resize_pipeline.imaging.render import render
 from resize_pipeline.renditions.spec import Rendition
 from tests.support.pictures import detailed, encoded
@@ -61,3 +62,11 @@ def test_a_profile_is_used(data):
 @pytest.mark.parametrize("data", UNUSED.values(), ids=UNUSED)
 def test_one_that_is_not_all_there_is_not(data):
     assert (rendered(data) == rendered(PICTURE)).all()
+
+
+@pytest.mark.parametrize(("at", "value", "kind"), [(4, 12, "12-bit layers"), (9, 2, "2-layer")])
+def test_a_kind_that_is_not_read_is_named(at, value, kind):
+    data = bytearray(PICTURE)
+    data[data.index(SOF0) + at] = value
+    with pytest.raises(PermanentError, match=f"^a JPEG of {kind}"):
+        rendered(bytes(data))

@@ -1,9 +1,14 @@
 """Reads JPEG with its colour profile wherever its segments are."""
 
+import re
 from typing import IO
 
 from PIL import JpegImagePlugin
 
+from resize_pipeline.errors import PermanentError
+
+_NOT_READ = re.compile(r"^cannot handle (\d+-bit layers|\d+-layer images)")
+"""How Pillow says which kind of JPEG it does not know."""
 _SEGMENT, _PREFIX = "APP2", b"ICC_PROFILE\0"
 _NUMBER_AT, _COUNT_AT, _PROFILE_AT = 12, 13, 14
 """Where a segment has its number, the number of all, and its part (ICC.1:2022, B.4)."""
@@ -16,8 +21,17 @@ def read_jpeg(
 
     Pillow drops a profile whose segments are repeated or follow the frame header, and takes one
     whose numbers begin with 0; browsers do neither.
+
+    Raises:
+        PermanentError: it has more than 8 bits a sample, or two channels.
     """
-    image = JpegImagePlugin.jpeg_factory(file, filename)
+    try:
+        image = JpegImagePlugin.jpeg_factory(file, filename)
+    except SyntaxError as error:
+        if kind := _NOT_READ.search(str(error)):
+            msg = f"a JPEG of {kind[1]}, which is not read: save it with 8 bits in RGB or grey"
+            raise PermanentError(msg) from error
+        raise
     image.info.pop("icc_profile", None)
     if profile := _profile(image.applist):
         image.info["icc_profile"] = profile
