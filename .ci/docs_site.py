@@ -6,9 +6,9 @@ The pages link to each other, and to files, as the repository has them. So the s
 every page that the navigation in docs/zensical.toml lists, and every file that a page links to.
 """
 
+import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -66,32 +66,34 @@ def linked(repository: Path, names: Iterable[str]) -> set[str]:
     return found
 
 
-def build(repository: Path, folder: Path, command: Iterable[str]) -> int:
-    """Run a command of Zensical on copies of the pages.
+def stage(repository: Path, folder: Path) -> list[str]:
+    """Copy what the site is made of.
 
     Args:
         repository: the folder of README.md.
-        folder: receives the copies in `pages` and the site in `html`.
-        command: `build` or `serve`, with options.
+        folder: receives the pages in `pages`, and the configuration, which puts the site in `html`.
 
     Returns:
-        The exit code; 1 if the navigation does not have every page once.
+        What is wrong with the navigation; nothing is copied then.
     """
     config = repository / "docs" / "zensical.toml"
     project = tomllib.loads(config.read_text())["project"]
     if wrong := problems(repository, project["nav"]):
-        sys.stderr.write("\n".join(wrong) + "\n")
-        return 1
+        return wrong
     shutil.rmtree(folder, ignore_errors=True)
     names = pages(repository)
     for name in names | linked(repository, names) | {*project["extra_css"]}:
         (folder / "pages" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(repository / name, folder / "pages" / name)
     shutil.copyfile(config, folder / config.name)
-    program = [sys.executable, "-m", "zensical", *command]
-    return subprocess.run(program, cwd=folder, check=False).returncode
+    return []
 
 
 if __name__ == "__main__":
-    options = {"build": ["build", "--strict"], "serve": ["serve"]}
-    sys.exit(build(REPOSITORY, REPOSITORY / ".local" / "site", options[sys.argv[1]]))
+    site = REPOSITORY / ".local" / "site"
+    if found := stage(REPOSITORY, site):
+        sys.exit("\n".join(found))
+    os.chdir(site)
+    options = {"build": ["build", "--strict"], "serve": ["serve"]}[sys.argv[1]]
+    # In place of this process, so that Ctrl-C reaches nothing else.
+    os.execv(sys.executable, [sys.executable, "-m", "zensical", *options])  # noqa: S606
