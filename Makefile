@@ -42,7 +42,11 @@ test-containers: $(STAMP) ## Build the image, bring the compose file up, and kil
 	@sh tests/containers/install.sh $(UV) .local/containers
 	CONTAINERS_BIN=$(CURDIR)/.local/containers/bin $(BIN)/pytest -m containers tests/containers
 
-test-kubernetes: $(STAMP) ## Apply the manifests to a real API server (root, Go, etcd, kubectl)
+KUBERNETES_PACKAGES := podman:podman runc:runc debootstrap:debootstrap iptables:iptables catatonit:catatonit \
+  netavark:/usr/lib/podman/netavark etcd-server:etcd kubernetes-client:kubectl containerd:containerd \
+  containernetworking-plugins:/usr/lib/cni/bridge
+test-kubernetes: $(STAMP) ## Run the manifests on a real Kubernetes, and kill its pods (root, Debian, Go)
+	@sh tests/containers/packages.sh $(KUBERNETES_PACKAGES)
 	$(BIN)/pytest -m kubernetes tests/kubernetes
 
 test-memory: $(STAMP) ## Watch with Valgrind that the resampler stays inside the memory of images

