@@ -42,7 +42,8 @@ from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, Worke
 # `DagsterInstance.get_ticks` and its like return these.
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
 
-# The type of the configuration that a custom storage receives.
+# The storages that custom ones extend, and the types of their configuration.
+from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.config import PostgresStorageConfig
 
 # Dagster has filters by status, but no public groups of them.
@@ -56,8 +57,11 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs import SqliteRunStorage, SqlRunStorage
 from dagster._core.storage.runs.schema import RunTagsTable
+from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.sqlite import create_db_conn_string
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
 
 # Tags that Dagster sets and reads. Only some are documented, so all come from the same place.
 from dagster._core.storage.tags import (
@@ -107,6 +111,8 @@ __all__ = [
     "ConfigurableClassData",
     "DagsterLaunchFailedError",
     "DagsterRunReaction",
+    "DagsterSqliteStorage",
+    "DagsterStorage",
     "DagsterUserCodeUnreachableError",
     "InstigatorState",
     "InstigatorTick",
@@ -120,10 +126,14 @@ __all__ = [
     "SqlEventLogStorageTable",
     "SqlRunStorage",
     "SqliteEventLogStorage",
+    "SqliteRunStorage",
+    "SqliteScheduleStorage",
+    "SqliteStorageConfig",
     "StringSourceType",
     "TickStatus",
     "UnresolvedAssetJobDefinition",
     "WorkerStatus",
+    "create_db_conn_string",
     "cron_string_iterator",
     "get_input_data_version_tag",
     "get_input_event_pointer_tag",

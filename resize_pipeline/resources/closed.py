@@ -1,6 +1,7 @@
 """Resources whose configuration is fixed when the definitions are built."""
 
 import inspect
+from collections.abc import Generator
 from typing import Any
 
 import dagster as dg
@@ -24,16 +25,28 @@ def closed(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
 
     configured = definition.configured(fixed, config_schema={})
 
-    # Not `configured` itself, for which the UI shows the defaults of the class as its values.
-    def create(context: dg.InitResourceContext) -> Any:
+    # Not `configured` itself, for which the UI shows the defaults of the class as its values, and
+    # which makes four copies of the resource.
+    def made() -> Any:
         resolved = configured.apply_config_mapping({"config": {}})
         if not resolved.success or resolved.value is None:
             msg = f"{type(resource).__name__}: a variable of its configuration is not set"
             raise dg.DagsterInvalidConfigError(msg, resolved.errors, values)
-        return configured.resource_fn(context.replace_config(resolved.value["config"]))  # pyright: ignore[reportCallIssue]
+        return type(resource)(**resolved.value["config"])
 
+    def create(_: dg.InitResourceContext) -> Any:
+        return made()
+
+    def create_with_hooks(context: dg.InitResourceContext) -> Generator[Any]:
+        with made().yield_for_execution(context) as value:
+            yield value
+
+    has_hooks = any(
+        getattr(type(resource), hook) is not getattr(dg.ConfigurableResource, hook)
+        for hook in ("setup_for_execution", "teardown_after_execution")
+    )
     return dg.ResourceDefinition(
-        create,
+        create_with_hooks if has_hooks else create,
         config_schema={},
         description=f"{inspect.getdoc(type(resource))}\n\n{fields}",
     )

@@ -353,6 +353,9 @@ class InProcessRenderer:
         self.made = self.made or make()
         return self.made
 
+    def threads(self, _: Sequence[Analysis]) -> int:
+        return self.workers
+
     def render(
         self,
         data: bytes,

@@ -14,6 +14,7 @@ from dagster._core.storage.runs import SqlRunStorage
 
 from resize_pipeline.commands.status import pipeline_status
 from resize_pipeline.instance.postgres_storage import PooledPostgresStorage
+from resize_pipeline.instance.sqlite_storage import SharedSqliteStorage
 from resize_pipeline.resources.kafka import KafkaResource
 from tests.dagster.fakes import NOW, event, fake_settings
 from tests.dagster.history import age, delete_finished_runs, run_ids
@@ -52,7 +53,7 @@ def test_all_but_the_storage_is_as_with_sqlite() -> None:
         yaml.safe_load((folder / "dagster.yaml").read_text()) for folder in (HOME, REPOSITORY)
     )
     assert ours.pop("storage")["custom"]["class"] == PooledPostgresStorage.__name__
-    assert theirs.pop("storage").keys() == {"sqlite"}
+    assert theirs.pop("storage")["custom"]["class"] == SharedSqliteStorage.__name__
     assert ours == theirs
 
 
