@@ -19,7 +19,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from benchmarks.latency import DIRECT, QUEUED, WARM_UPS, is_idle
+from benchmarks.latency import WARM_UPS, is_idle
 from benchmarks.stack import OUT, Pipeline, Stack, copy_of, machine, percentile, photograph, write
 from resize_pipeline.settings import Settings
 from tests.support.waiting import wait_until
@@ -84,7 +84,7 @@ def measure(stack: Stack, pipeline: Pipeline, data: bytes, pattern: Pattern) -> 
             made(stack, key)
         wait_until(lambda: is_idle(instance), TIMEOUT_S, "an idle system")
         time.sleep(REST_S)
-        runs = instance.get_runs_count()
+        runs, history = instance.get_runs_count(), history_mb(pipeline)
         keys = [f"{name}/{number:04}.jpg" for number in range(pattern.uploads)]
         put = upload(stack, keys, data, pattern.interval_s)
         took = [made(stack, key) - one for key, one in zip(keys, put, strict=True)]
@@ -95,6 +95,7 @@ def measure(stack: Stack, pipeline: Pipeline, data: bytes, pattern: Pattern) -> 
             "median_s": percentile(took, 0.5),
             "p95_s": percentile(took, 0.95),
             "longest_s": max(took),
+            "history_before_mb": history,
             "history_mb": history_mb(pipeline),
             "latencies_s": took,
         }
@@ -116,10 +117,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="resize-pipeline-") as folder:
         stack = Stack(Path(folder))
         with stack.up():
-            for sending in (DIRECT, QUEUED):
-                if sending == QUEUED:
-                    # A pipeline that names no queue leaves the target's as it is.
-                    stack.provision("--take-over")
+            for sending in stack.sendings():
                 for name, one in wanted.items():
                     found = measure(stack, stack.pipeline(0, **DEFAULTS), data, one)
                     figures[f"{name}, {sending}"] = found

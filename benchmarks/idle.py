@@ -63,6 +63,12 @@ def measure(project: Project, seconds: float) -> dict[str, dict[str, float]]:
     }
 
 
+def total_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Sum up Dagster's processes."""
+    dagsters = [one for name, one in figures.items() if not name.startswith(SERVERS)]
+    return {kind: sum(one[kind] for one in dagsters) for kind in ("cpu_percent", "pss_mib")}
+
+
 def main(
     *,
     minutes: Annotated[float, typer.Option(help="How long to watch.")] = 10,
@@ -77,10 +83,7 @@ def main(
             wait_until(lambda: stack.last_made("first.jpg"), TIMEOUT_S, "the first renditions")
             time.sleep(SETTLE_S)
             figures = measure(stack, minutes * 60)
-    dagsters = {name: one for name, one in figures.items() if not name.startswith(SERVERS)}
-    total = {
-        kind: sum(one[kind] for one in dagsters.values()) for kind in ("cpu_percent", "pss_mib")
-    }
+    total = total_of(figures)
     for name, one in (figures | {"all of Dagster's": total}).items():
         print(f"{one['cpu_percent']:6.2f} % of a processor  {one['pss_mib']:6.0f} MiB  {name}")
     write("idle", out, {}, figures | {"all of Dagster's": total}, machine=before)

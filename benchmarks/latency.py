@@ -31,7 +31,9 @@ from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
 from benchmarks.stack import (
+    DIRECT,
     OUT,
+    QUEUED,
     Pipeline,
     Stack,
     copy_of,
@@ -53,7 +55,6 @@ WARM_UPS = 2
 TIMEOUT_S = 180.0
 FOUND_POLL_S = 0.25
 TICKS_LOOKED_AT = 20
-QUEUED, DIRECT = "queue_dir", "events at once"
 
 STAGES = (
     "PUT acknowledged -> event in the topic",
@@ -219,10 +220,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="resize-pipeline-") as folder:
         stack = Stack(Path(folder))
         with stack.up():
-            for sending in (DIRECT, QUEUED):
-                if sending == QUEUED:
-                    # A pipeline that names no queue leaves the target's as it is.
-                    stack.provision("--take-over")
+            for sending in stack.sendings():
                 for count in counts:
                     name = f"{label(count)}, {sending}"
                     found = measure(stack, stack.pipeline(count), data, uploads)

@@ -42,6 +42,8 @@ from tests.support.waiting import wait_until
 
 PHOTOGRAPH = REPOSITORY.parent / "shared" / "pictures" / "photo-2725x2225.jpg"
 OUT = Path(".local/benchmarks")
+QUEUED, DIRECT = "queue_dir", "events at once"
+"""The ways in which MinIO sends events."""
 UPLOAD_THREADS = 16
 PROCESS_TIMEOUT_S = 60.0
 EVENTS_TIMEOUT_S = 120.0
@@ -116,6 +118,13 @@ class Stack(Project):
         """Make topics, buckets and notification; events wait in a `queue_dir`, as by default."""
         done = self.run("resize-pipeline", "provision", *options)
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def sendings(self) -> Iterator[str]:
+        """Give each way of sending events, while MinIO sends them in it."""
+        yield DIRECT
+        # A pipeline that names no queue leaves the target's as it is.
+        self.provision("--take-over")
+        yield QUEUED
 
     def pipeline(self, workers: int, **settings: str) -> Pipeline:
         """Prepare another pipeline, with these settings by their variables' names."""
