@@ -95,11 +95,14 @@ def overwritten_while_rendered(world: World) -> None:
 def overwrite_behind_a_run(world: World) -> None:
     """Stop a run between reading and writing, have another render newer bytes, and let it go on."""
     keys = [world.key(f"race-{one:02}.jpg") for one in range(16)]
-    for key in keys:
-        world.writer.put(key, picture(world.random, 1600, 1200))
     cluster = world.cluster
+    older: dict[str, str] = {}
 
     def stopped_run() -> str | None:
+        if all(world.rendered(key, etag) for key, etag in older.items()):
+            # None is uploaded yet, or a run was done with the step before it was looked at.
+            for key in keys:
+                older[key] = world.writer.put(key, picture(world.random, 3200, 2400)).etag
         for run in cluster.running():
             process = cluster.run_process(run.run_id)
             if process and cluster.step_under_way(run.run_id, "resize"):
