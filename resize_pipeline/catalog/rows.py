@@ -159,7 +159,7 @@ def row_after(settled: Settled, before: Row | None, terms: Terms) -> Row | None:
                 status=REJECTED,
                 error_class=settled.error_class,
                 reason=one_line(settled.reason),
-                specs=specs_state(digests(terms.renditions, metadata)),
+                specs=specs_state(digests(terms.renditions, settled.request.key, metadata)),
                 recorded=now,
             )
         case Status.RENDERED | Status.CURRENT if settled.known:
@@ -249,7 +249,7 @@ def _entries(
     source: ObjectInfo, sizes: Mapping[str, int], before: Row | None, terms: Terms
 ) -> tuple[RenditionEntry, ...]:
     """Return the renditions that are current: those that the run saw, and others of the row."""
-    wanted = digests(terms.renditions, source.metadata or {})
+    wanted = digests(terms.renditions, source.key, source.metadata or {})
     others = {one.name: one for one in before.renditions} if before else {}
     if before and (before.etag, before.status) != (source.etag, RENDERED):
         others = {}
@@ -259,6 +259,6 @@ def _entries(
         if spec.name in sizes and digest:
             uri = f"s3://{spec.bucket}/{spec.key_for(source.key)}"
             found.append(RenditionEntry(spec.name, uri, sizes[spec.name], digest))
-        elif other and other.digest == digest:
+        elif other and digest and other.digest == digest:
             found.append(other)
     return tuple(found)

@@ -49,6 +49,7 @@ class _Report:
         self.rejected += result.status == "rejected"
         name = one_line(str(result.source.path))
         made = ", ".join(f"{one.rendition} {one.width}x{one.height}" for one in result.outputs)
+        made = made or "no rendition is made of this key"
         text = made if result.reason is None else result.reason
         line = json.dumps(result.as_json()) if self.as_json else f"{result.status} {name}: {text}"
         sys.stdout.write(f"{line}\n")

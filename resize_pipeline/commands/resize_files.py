@@ -156,6 +156,8 @@ def check_outputs(
     targets: dict[Path, SourceFile] = {}
     for file in files:
         for rendition, bucket in zip(renditions, buckets, strict=True):
+            if not rendition.wants(file.key):
+                continue
             target = bucket / rendition.key_for(file.key)
             other = targets.setdefault(target, file)
             if other is not file:
@@ -212,11 +214,14 @@ def resize_files(  # noqa: PLR0913  As many as there are choices.
     renderer = Renderer(limits)
 
     def work(file: SourceFile) -> FileResult:
+        wanted = [spec for spec in renditions if spec.wants(file.key)]
+        if not wanted:
+            return FileResult(file, None)
         try:
-            rendered = renderer.render(_read(file.path, max_bytes), renditions)
+            rendered = renderer.render(_read(file.path, max_bytes), wanted)
             outputs = [
                 _write(out, Path(spec.bucket, spec.key_for(file.key)), made)
-                for spec, made in zip(renditions, rendered, strict=True)
+                for spec, made in zip(wanted, rendered, strict=True)
             ]
         except PermanentError as error:
             return FileResult(file, str(error))

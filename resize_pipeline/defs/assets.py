@@ -59,7 +59,7 @@ def build_renditions(
                 key=names.asset(rendition.name),
                 is_required=False,
                 description=_description(rendition),
-                code_version=rendition.digest,
+                code_version=rendition.code_version,
                 owners=settings.owners,
                 kinds={"pillow", "s3"},
                 tags={

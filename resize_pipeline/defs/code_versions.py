@@ -54,7 +54,7 @@ def stale_partitions(
     asset = names.asset(rendition.name)
     found = latest_tag_by_partition(instance, asset, DATA_VERSION_TAG, among)
     versions = {partition: tag.partition(".")[0] for partition, tag in sorted(found.items())}
-    return {one: version for one, version in versions.items() if version != rendition.digest}
+    return {one: version for one, version in versions.items() if version != rendition.code_version}
 
 
 def unmade_partitions(
@@ -72,7 +72,7 @@ def code_version_of_part(context: dg.OpExecutionContext, names: Names, rendition
     """Return the code version to record after a run over only a part of its partitions."""
     partitions = context.partition_keys
     stale = stale_partitions(context.instance, names, rendition, partitions)
-    return next((stale[one] for one in partitions if one in stale), rendition.digest)
+    return next((stale[one] for one in partitions if one in stale), rendition.code_version)
 
 
 def refreshed(
@@ -90,7 +90,7 @@ def refreshed(
     tags = {
         get_input_data_version_tag(names.raw_images): DEFAULT_DATA_VERSION.value,
         get_input_event_pointer_tag(names.raw_images): NULL_EVENT_POINTER,
-        **version_tags(rendition.digest, context.run_id),
+        **version_tags(rendition.code_version, context.run_id),
     }
     stale = stale_partitions(context.instance, names, rendition)
     unmade = unmade_partitions(context.instance, names, among)[rendition.name]

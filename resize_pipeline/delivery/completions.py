@@ -137,7 +137,7 @@ def _renditions(settled: Settled, terms: Terms) -> list[dict[str, Any]]:
     if settled.known is None:
         return []
     source, sizes = settled.known.source, settled.known.sizes
-    wanted = digests(terms.renditions, source.metadata or {})
+    wanted = digests(terms.renditions, source.key, source.metadata or {})
     return [
         {
             "name": spec.name,

@@ -144,16 +144,18 @@ class Converger:
         """
         source: ObjectInfo | None = None
         try:
-            first = self.renditions[0]
-            is_announced = bool(request.message) and 0 < request.size <= self.source_max_bytes
-            seen = {first.name: self._look(first, request.key)} if is_announced else {}
-            if is_announced and not seen[first.name] and (new := self._new(request, memory)):
-                return new
+            wanted = self._wanted(request.key)
+            seen: dict[str, ObjectInfo | None] = {}
+            if wanted and request.message and 0 < request.size <= self.source_max_bytes:
+                first = wanted[0]
+                seen = {first.name: self._look(first, request.key)}
+                if not seen[first.name] and (new := self._new(request, memory)):
+                    return new
             source = self._retry(lambda: self.store.stat(self.source_bucket, request.key))
             if source is None:
                 return self._gone(request)
             sizes = {} if request.force else self._current(source, seen)
-            needed = frozenset(spec.name for spec in self.renditions) - sizes.keys()
+            needed = frozenset(spec.name for spec in wanted) - sizes.keys()
             if not needed:
                 return Settled(
                     request,
@@ -184,7 +186,7 @@ class Converger:
         """Return the bytes of the renditions that are current, by name."""
         return {
             spec.name: found.size
-            for spec in self.renditions
+            for spec in self._wanted(source.key)
             if (found := seen.get(spec.name) or self._look(spec, source.key))
             and is_current(found, source, spec)
         }
@@ -209,7 +211,8 @@ class Converger:
             return None
         if original is None:
             return self._gone(request)
-        return Downloaded(request, original, frozenset(spec.name for spec in self.renditions))
+        needed = frozenset(spec.name for spec in self._wanted(request.key))
+        return Downloaded(request, original, needed)
 
     def read(self, request: Request) -> Original | None:
         """Read an original of any size that is allowed; return None if it is gone.
@@ -383,6 +386,9 @@ class Converger:
             return False
         etag = source.etag if source else None
         return (etag, self._metadata_read(source)) == (settled.etag, settled.metadata_read)
+
+    def _wanted(self, key: str) -> list[Rendition]:
+        return [spec for spec in self.renditions if spec.wants(key)]
 
     def _look(self, spec: Rendition, key: str) -> ObjectInfo | None:
         return self._retry(lambda: self.store.stat(spec.bucket, spec.key_for(key)))

@@ -223,7 +223,9 @@ def unreconciled(
     for item in source:
         yield from _orphans([walk.up_to(item) for walk in walks], look_up, find_source)
         yield from _gone(rows, item)
-        lacking = [walk.rendition.name for walk in walks if not walk.has_current(item)]
+        # Each walk moves on, whether or not its rendition is made of this object.
+        without = [walk.rendition for walk in walks if not walk.has_current(item)]
+        lacking = [one.name for one in without if one.wants(item.key)]
         if rows and not rows.agrees(item):
             lacking.append(ROW)
         if is_open(item, lacking):

@@ -33,10 +33,22 @@ class RowState(NamedTuple):
     last_modified: dt.datetime | None
 
 
-def digests(renditions: Sequence[Rendition], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the digest of each spec as resolved for an object; an invalid one is left out."""
+def digests(
+    renditions: Sequence[Rendition], key: str, metadata: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the digest of each spec as resolved for an object, of those that are made of it.
+
+    An invalid one is left out.
+
+    Args:
+        renditions: the specs.
+        key: the object's key.
+        metadata: its user metadata.
+    """
     found: dict[str, str] = {}
     for spec in renditions:
+        if not spec.wants(key):
+            continue
         with suppress(PermanentError):
             found[spec.name] = spec.resolved(metadata).digest
     return found
@@ -113,7 +125,7 @@ class RowWalk:
         if row is None or row.key != source.key:
             return False
         self._advance()
-        wanted = digests(self._renditions, source.metadata or {})
+        wanted = digests(self._renditions, source.key, source.metadata or {})
         if row.status == RENDERED:
             wanted |= self._analyses
         return row.status != MISSING and (row.etag, row.specs) == (

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from resize_pipeline.errors import PermanentError
+from resize_pipeline.renditions.selection import checked_globs, is_selected
 from resize_pipeline.validators import checked_bucket
 
 RENDERER_VERSION = 4
@@ -222,6 +223,8 @@ class Rendition(BaseModel):
         cache_control: the object's Cache-Control header.
         bucket: bucket that the rendition is written to.
         prefix: prepended to the source's key, unchanged.
+        match: globs of the keys that it is made for; none for all.
+        exclude: globs of keys that it is not made for.
         transform: `package.module:function` to apply to the picture before it is encoded.
         version: version of the transform, to raise when its code changes.
     """
@@ -248,6 +251,8 @@ class Rendition(BaseModel):
     ) = None
     bucket: Annotated[str, AfterValidator(checked_bucket)]
     prefix: Annotated[str, AfterValidator(_checked_prefix)] = ""
+    match: Annotated[tuple[str, ...], BeforeValidator(checked_globs)] = ()
+    exclude: Annotated[tuple[str, ...], BeforeValidator(checked_globs)] = ()
     transform: Annotated[str, AfterValidator(checked_function)] | None = None
     version: Annotated[int, Field(ge=1)] | None = None
 
@@ -290,14 +295,27 @@ class Rendition(BaseModel):
     def digest(self) -> str:
         """16 hex digits that change whenever the rendition's bytes, headers or key may change.
 
-        The name does not count: renaming a rendition leaves its objects current.
+        The name does not count, nor which keys it is made for: both leave its objects current.
         """
-        spec = {**self.model_dump(exclude={"name"}), "renderer": RENDERER_VERSION}
+        left_out = {"name", "match", "exclude"}
+        spec = {**self.model_dump(exclude=left_out), "renderer": RENDERER_VERSION}
         for field in _LATER_FIELDS:
             if spec[field] == Rendition.model_fields[field].default:
                 del spec[field]
         canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def code_version(self) -> str:
+        """16 hex digits that change with the digest, and with the keys that it is made for."""
+        if not self.match and not self.exclude:
+            return self.digest
+        canonical = json.dumps([self.digest, self.match, self.exclude], separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def wants(self, key: str) -> bool:
+        """Return whether the rendition is made of a source object with this key."""
+        return is_selected(key, self.match, self.exclude)
 
     @property
     def point(self) -> tuple[float, float]:
@@ -351,7 +369,7 @@ def metadata_read(renditions: Iterable[Rendition], metadata: Mapping[str, str]) 
 
 def specs_digest(renditions: Iterable[Rendition]) -> str:
     """Return a digest of a set of specs, which differs if they ask for something different."""
-    parts = sorted(f"{rendition.name} {rendition.digest}" for rendition in renditions)
+    parts = sorted(f"{rendition.name} {rendition.code_version}" for rendition in renditions)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -36,7 +36,7 @@ def test_the_table_has_every_field_with_its_default() -> None:
     for name, field in fields.items():
         if field.is_required():
             assert rows[name] == "must be given"
-        elif field.default in (None, ""):
+        elif field.default in (None, "") or name in {"match", "exclude"}:
             assert "`" not in rows[name].removesuffix("with `transform`")
         else:
             shown = "strip" if field.default == () else str(field.default)

@@ -55,7 +55,7 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
         for rendition in selected:
             sheet = _contact_sheet(context, total, pipeline, renderer) if rendition is shown else {}
             metadata = _metadata(rendition, planned, total, seconds)
-            version = rendition.digest
+            version = rendition.code_version
             if planned.covers is Covers.OBJECTS:
                 version = code_version_of_part(context, names, rendition)
             if planned.covers is Covers.BUCKET:
