@@ -42,9 +42,12 @@ def processes_of(project: Project) -> dict[str, psutil.Process]:
     return found
 
 
-def cpu_s(process: psutil.Process) -> float:
-    """Give the CPU seconds of a process and of its children that have ended."""
-    return sum(process.cpu_times()[:4])
+def cpu_s(process: psutil.Process) -> float | None:
+    """Give the CPU seconds of a process and of its ended children; None if it has ended itself."""
+    try:
+        return sum(process.cpu_times()[:4])
+    except psutil.NoSuchProcess:
+        return None
 
 
 def measure(project: Project, seconds: float) -> dict[str, dict[str, float]]:
@@ -53,14 +56,15 @@ def measure(project: Project, seconds: float) -> dict[str, dict[str, float]]:
     before, started = {name: cpu_s(one) for name, one in processes.items()}, time.monotonic()
     time.sleep(seconds)
     elapsed = time.monotonic() - started
-    return {
-        name: {
-            "cpu_percent": (cpu_s(one) - before[name]) / elapsed * 100,
-            "pss_mib": one.memory_full_info().pss / MIB,
-        }
-        for name, one in processes.items()
-        if one.is_running()
-    }
+    figures: dict[str, dict[str, float]] = {}
+    for name, one in processes.items():
+        at_first, at_last = before[name], cpu_s(one)
+        if at_first is not None and at_last is not None:
+            figures[name] = {
+                "cpu_percent": (at_last - at_first) / elapsed * 100,
+                "pss_mib": one.memory_full_info().pss / MIB,
+            }
+    return figures
 
 
 def total_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
