@@ -24,6 +24,7 @@ PUBLIC = {
             "resize_pipeline.instance.launcher.CheckedRunLauncher": False,
             "resize_pipeline.instance.celery_launcher.CheckedCeleryRunLauncher": False,
             "resize_pipeline.instance.run_coordinator.PromptRunCoordinator": False,
+            "resize_pipeline.instance.sqlite_storage.SharedSqliteStorage": False,
             "resize_pipeline.instance.postgres_storage.PooledPostgresStorage": False,
         },
     ),

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.support.scripts import ci_script
+from tests.support.scripts import REPOSITORY, ci_script
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +25,17 @@ def test_every_public_object_is_described(generator: ModuleType) -> None:
                 rf"^### `\w+`\n\n`{path}`\n\n(.+?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL
             )
             assert text.strip().endswith((".", "```"))
+
+
+def test_the_classes_that_a_dagster_yaml_names_are_public(generator: ModuleType) -> None:
+    public = {path for _, objects in generator.PUBLIC.values() for path in objects}
+    files = [REPOSITORY / "dagster.yaml", *REPOSITORY.glob("deploy/*/dagster.yaml")]
+    named = {
+        f"{module}.{name}"
+        for file in files
+        for module, name in re.findall(
+            r"module: (resize_pipeline\S+)\n +class: (\w+)", file.read_text()
+        )
+    }
+    assert len(named) > 3
+    assert named <= public
