@@ -37,6 +37,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote_plus
@@ -64,6 +65,7 @@ from resize_pipeline.delivery.converge import Converger
 from resize_pipeline.delivery.flow import IO_THREADS, Flow
 from resize_pipeline.imaging.renderer import Renderer
 from resize_pipeline.renditions.objects import identity
+from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.settings import Settings
 from tests.support.names import NAMES
 from tests.support.waiting import wait_until
@@ -72,6 +74,8 @@ SIDES = (1280, 640, 160)
 QUALITY = 80
 POLL_S = 5.0
 CONSUMER_OBJECTS = 100
+THUMBNAIL_MAX_BYTES = 100_000
+"""Up to here the figures are those of thumbnails, and leave those of photographs alone."""
 PIPELINE_TIMEOUT_S = 3600.0
 INTERVAL = str(Settings.model_fields["run_min_interval_s"].default)
 
@@ -194,15 +198,7 @@ class Bench:
         with self.measured_cpu(found):
             began = time.perf_counter()
             with self._renderer() as renderer, self._flow(renderer) as flow:
-                converger = Converger(
-                    store=self.stack.store(),
-                    renderer=renderer,
-                    renditions=self.specs,
-                    source_bucket=self.settings.source_bucket,
-                    source_max_bytes=self.settings.source_max_bytes,
-                    delete_renditions=False,
-                    retry_s=self.settings.retry_s,
-                )
+                store = self.stack.store()
                 message = SourceMessage(self.settings.kafka_topic, 0, 0, None, b"")
                 requests = [Request(key, self.size, message) for key in self.keys]
                 for batch in linked(
@@ -212,10 +208,22 @@ class Bench:
                         max_bytes=self.settings.batch_max_bytes,
                     )
                 ):
-                    _, unsettled = flow.take(batch, lambda: converger).outcomes()
+                    converger = partial(self._converger, store, renderer)
+                    _, unsettled = flow.take(batch, converger).outcomes()
                     assert not unsettled
                 found.seconds = time.perf_counter() - began
         return found
+
+    def _converger(self, store: MinioResource, renderer: Renderer) -> Converger:
+        return Converger(
+            store=store,
+            renderer=renderer,
+            renditions=self.specs,
+            source_bucket=self.settings.source_bucket,
+            source_max_bytes=self.settings.source_max_bytes,
+            delete_renditions=False,
+            retry_s=self.settings.retry_s,
+        )
 
     @contextmanager
     def _flow(self, renderer: Renderer) -> Iterator[Flow]:
@@ -311,7 +319,8 @@ def compare(bench: Bench, workers: Sequence[int], out: Path, before: Mapping[str
         }
         for name, one in ways.items()
     }
-    write("backlog", out, ratios, figures, machine=before, bytes_each=bench.size)
+    name = "backlog" if bench.size > THUMBNAIL_MAX_BYTES else "thumbnails"
+    write("backlog", out, ratios, figures, name=name, machine=before, bytes_each=bench.size)
 
 
 def said(name: str, found: Measured) -> Measured:
@@ -331,10 +340,22 @@ def said(name: str, found: Measured) -> Measured:
     return found
 
 
+def scaled(data: bytes, side: int) -> bytes:
+    """Scale a JPEG down; 350 pixels of the photograph are 20 kB."""
+    with Image.open(io.BytesIO(data)) as image:
+        file = io.BytesIO()
+        image.thumbnail((side, side))
+        image.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
 def main(
     picture: Annotated[Path | None, typer.Argument(metavar="PHOTOGRAPH", help="A JPEG.")] = None,
     *,
     objects: Annotated[int, typer.Option(help="Copies of it.", min=1)] = 1000,
+    side: Annotated[
+        int, typer.Option(help="Scale it down to this many pixels first; 0 does not.")
+    ] = 0,
     workers: Annotated[
         list[int] | None,
         typer.Option(help="Workers; 0: the plain launcher. More than one are measured by turns."),
@@ -346,7 +367,7 @@ def main(
 ) -> None:
     """Measure and print."""
     before = machine()
-    data = photograph(picture)
+    data = scaled(photograph(picture), side) if side else photograph(picture)
     out = out.absolute()
     with tempfile.TemporaryDirectory(prefix="resize-pipeline-") as folder:
         stack = Stack(Path(folder))

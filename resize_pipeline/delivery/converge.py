@@ -10,7 +10,7 @@ letter: a run that writes it or takes it back checks the source afterwards.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
@@ -24,6 +24,8 @@ from resize_pipeline.delivery.batches import (
     Status,
     Written,
 )
+from resize_pipeline.delivery.looks import Looks
+from resize_pipeline.delivery.room import Memory
 from resize_pipeline.errors import (
     MissingBucketError,
     PermanentError,
@@ -87,18 +89,6 @@ class Store(Protocol):
         ...
 
 
-class Memory(Protocol):
-    """The bytes of originals that an object may take."""
-
-    def take(self, size: int) -> bool:
-        """Reserve bytes; return False if too few are left."""
-        ...
-
-    def give_back(self, size: int) -> None:
-        """Return bytes that were reserved but not used."""
-        ...
-
-
 class Render(Protocol):
     """The part of `Renderer` that is used here."""
 
@@ -120,6 +110,7 @@ class Converger:
         delete_renditions: whether to remove the renditions of a source that is gone.
         retry_s: seconds for which calls to an unreachable server are retried.
         alone: the context in which an object that starts over is downloaded and rendered.
+        looks: whether announced objects are looked for; a batch has its own.
     """
 
     store: Store
@@ -130,6 +121,7 @@ class Converger:
     delete_renditions: bool
     retry_s: float
     alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    looks: Looks = field(default_factory=Looks)
 
     def download(self, request: Request, memory: Memory | None = None) -> Downloaded | Settled:
         """Read the original, unless it is gone or all its renditions are current.
@@ -147,9 +139,8 @@ class Converger:
             wanted = self._wanted(request.key)
             seen: dict[str, ObjectInfo | None] = {}
             if wanted and request.message and 0 < request.size <= self.source_max_bytes:
-                first = wanted[0]
-                seen = {first.name: self._look(first, request.key)}
-                if not seen[first.name] and (new := self._new(request, memory)):
+                seen = self._seen(wanted[0], request.key)
+                if not any(seen.values()) and (new := self._new(request, memory)):
                     return new
             source = self._retry(lambda: self.store.stat(self.source_bucket, request.key))
             if source is None:
@@ -179,6 +170,14 @@ class Converger:
         if original is None:
             return self._gone(request)
         return Downloaded(request, original, needed, sizes)
+
+    def _seen(self, first: Rendition, key: str) -> dict[str, ObjectInfo | None]:
+        """Look at an object's first rendition, while the batch needs that."""
+        if not self.looks.are_needed:
+            return {}
+        found = self._look(first, key)
+        self.looks.saw(found)
+        return {first.name: found}
 
     def _current(
         self, source: ObjectInfo, seen: Mapping[str, ObjectInfo | None]

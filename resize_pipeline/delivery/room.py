@@ -1,6 +1,19 @@
 """The memory that the objects of a run share: how many at once, and how many bytes of originals."""
 
 from threading import Condition, Lock
+from typing import Protocol
+
+
+class Memory(Protocol):
+    """The bytes of originals that an object may take."""
+
+    def take(self, size: int) -> bool:
+        """Reserve bytes; return False if too few are left."""
+        ...
+
+    def give_back(self, size: int) -> None:
+        """Return bytes that were reserved but not used."""
+        ...
 
 
 class Room:

@@ -274,10 +274,13 @@ def read_at_most(answer: urllib3.BaseHTTPResponse, size: int) -> bytes:
         urllib3.exceptions.ProtocolError: the body is shorter than its Content-Length. urllib3 says
             so only to those who read on until there is nothing.
     """
-    data = bytearray()
-    while part := answer.read(size - len(data), decode_content=False):
-        data += part
-    return bytes(data)
+    parts: list[bytes] = []
+    left = size
+    while part := answer.read(left, decode_content=False):
+        parts.append(part)
+        left -= len(part)
+    # A body that comes in one part is not copied.
+    return b"".join(parts) if len(parts) != 1 else parts[0]
 
 
 def _check_xml(data: bytes) -> None:

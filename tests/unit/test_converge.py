@@ -22,6 +22,7 @@ from resize_pipeline.delivery.batches import (
     Status,
 )
 from resize_pipeline.delivery.converge import ROUNDS_MAX, Confirmed, Converger
+from resize_pipeline.delivery.looks import LOOKS_MIN
 from resize_pipeline.errors import (
     MissingBucketError,
     PermanentError,
@@ -187,6 +188,41 @@ class TestAnnounced:
             ("upload", SMALL.bucket, "thumbs/a"),
             ("stat", SOURCE, "a"),
         ]
+
+    def test_of_many_new_ones_only_the_first_are_looked_for(self, store: FakeMinio) -> None:
+        one = converger(store)
+        for number in range(2 * LOOKS_MIN):
+            store.put(f"{number}", b"1")
+            converge(one, replace(ANNOUNCED, key=f"{number}"))
+        looks = [
+            key for name, bucket, key in store.calls if (name, bucket) == ("stat", "large-bucket")
+        ]
+        assert looks == [f"{number}" for number in range(LOOKS_MIN)]
+
+    def test_once_one_is_found_all_are_looked_for(self, store: FakeMinio) -> None:
+        one = converger(store)
+        converge(one, ANNOUNCED)
+        again = converger(store)
+        assert converge(again, ANNOUNCED).status is Status.CURRENT
+        for number in range(2 * LOOKS_MIN):
+            store.put(f"{number}", b"1")
+            converge(again, replace(ANNOUNCED, key=f"{number}"))
+        store.calls.clear()
+        assert converge(again, ANNOUNCED).status is Status.CURRENT
+        assert {name for name, _, _ in store.calls} == {"stat"}
+
+    def test_what_is_made_again_for_lack_of_a_look_is_right(self, store: FakeMinio) -> None:
+        converge(converger(store), ANNOUNCED)
+        store.put("a", b"2")
+        one = converger(store)
+        for _ in range(LOOKS_MIN):
+            one.looks.saw(None)
+        assert converge(one, ANNOUNCED).status is Status.RENDERED
+        assert made_of(store) == [b"2", b"2"]
+        store.calls.clear()
+        assert converge(one, ANNOUNCED).status is Status.RENDERED
+        assert store.calls[0] == ("download", SOURCE, "a")
+        assert made_of(store) == [b"2", b"2"]
 
     def test_one_that_is_overwritten_takes_each_look_once(self, store: FakeMinio) -> None:
         converge(converger(store), ANNOUNCED)
