@@ -5,12 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from resize_pipeline.defs.assets import build_raw_images, build_renditions
-from resize_pipeline.defs.catalog import build_catalog
+from resize_pipeline.defs.assets import GROUP, build_raw_images, build_renditions
+from resize_pipeline.defs.catalog import CatalogDefinitions, build_catalog
 from resize_pipeline.defs.checks import build_completeness_checks, build_sensor_check
 from resize_pipeline.defs.jobs import build_checks_job, build_job
 from resize_pipeline.defs.names import Names
-from resize_pipeline.defs.partitions import build_partitions
+from resize_pipeline.defs.near_duplicates import build_near_duplicates
+from resize_pipeline.defs.partitions import TimePartitions, build_partitions
 from resize_pipeline.defs.retention import build_retention
 from resize_pipeline.defs.schedules import build_completeness, build_reconciliation
 from resize_pipeline.defs.sensors.alerts import build_dead_letter_sensor, build_failed_run_sensor
@@ -48,15 +49,15 @@ def build_definitions(
     names = Names(settings.pipeline_name)
     partitions = build_partitions(settings)
     check_catalog_bucket(settings.catalog_bucket, settings.source_bucket, renditions)
-    load_analyses(settings.renditions_file, settings.catalog_bucket)
     assets = [names.asset(rendition.name) for rendition in renditions]
-    catalog = build_catalog(settings, names, partitions)
+    catalog = _catalog(settings, names, partitions)
     assets += catalog.assets
     retention_job, retention_schedule = build_retention(names, renditions)
     return dg.Definitions(
         assets=[
             build_raw_images(settings, partitions),
             build_renditions(settings, renditions, partitions),
+            *catalog.downstream,
         ],
         asset_checks=[
             build_completeness_checks(names, renditions, partitions),
@@ -91,6 +92,19 @@ def build_definitions(
         # executor nor the logger has anything to configure at launch.
         executor=dg.in_process_executor.configured(_nothing, "in_process", config_schema={}),
         loggers={"console": dg.colored_console_logger.configured(_nothing, config_schema={})},
+    )
+
+
+def _catalog(settings: Settings, names: Names, partitions: TimePartitions) -> CatalogDefinitions:
+    analyses = load_analyses(settings.renditions_file, settings.catalog_bucket)
+    catalog = build_catalog(settings, names, partitions)
+    if all(one.name != "perceptual_hash" for one in analyses):
+        return catalog
+    found = build_near_duplicates(settings, names, GROUP)
+    return catalog._replace(
+        downstream=[found.asset],
+        jobs=[*catalog.jobs, found.job],
+        schedules=[*catalog.schedules, found.schedule],
     )
 
 

@@ -32,7 +32,7 @@ KEPT_HOURS = 48
 GONE_DAYS = 30
 """Days for which the rows of removed objects stay."""
 _KEPT = f"interval {KEPT_HOURS} hours"
-_CONFIGURATION: dict[str, str | None] = {
+TABLE_CONFIGURATION: dict[str, str | None] = {
     "delta.checkpointInterval": "20",
     "delta.deletedFileRetentionDuration": _KEPT,
     "delta.logRetentionDuration": _KEPT,
@@ -85,7 +85,7 @@ class CatalogTable:
                     mode="ignore",
                     name=self.name,
                     description=f"Pictures of the bucket {self.source_bucket}",
-                    configuration=_CONFIGURATION,
+                    configuration=TABLE_CONFIGURATION,
                     storage_options=options,
                 )
         return TableSnapshot(self, table)

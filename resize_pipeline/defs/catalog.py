@@ -14,7 +14,10 @@ from resize_pipeline.defs.runs import one_line_failures
 from resize_pipeline.delivery.reconciliation import Scope
 from resize_pipeline.delivery.row_states import RowWalk, differences
 from resize_pipeline.errors import TransientError
-from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
+from resize_pipeline.instance.internals import (
+    NOT_FINISHED_STATUSES,
+    UnresolvedAssetJobDefinition,
+)
 from resize_pipeline.renditions.objects import ObjectInfo
 from resize_pipeline.renditions.spec import reads_metadata
 from resize_pipeline.resources.minio import MinioResource
@@ -37,8 +40,9 @@ class CatalogDefinitions(NamedTuple):
 
     assets: Sequence[dg.AssetKey] = ()
     checks: Sequence[dg.AssetChecksDefinition] = ()
-    jobs: Sequence[dg.JobDefinition] = ()
+    jobs: Sequence[dg.JobDefinition | UnresolvedAssetJobDefinition] = ()
     schedules: Sequence[dg.ScheduleDefinition] = ()
+    downstream: Sequence[dg.AssetsDefinition] = ()
 
 
 def build_catalog(

@@ -48,6 +48,11 @@ class Names:
         """The key of the asset of the catalogue."""
         return self.asset("catalog")
 
+    @property
+    def near_duplicates(self) -> dg.AssetKey:
+        """The key of the asset of near-duplicates."""
+        return self.asset("near_duplicates")
+
     def of(self, name: str) -> str:
         """Return the name of a sensor, a job or a schedule: "photos_resize_images_job"."""
         return "_".join([*self._prefix, name])

@@ -9,6 +9,7 @@ import dagster as dg
 from resize_pipeline.defs.catalog import MAINTENANCE_JOB_NAME
 from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.names import Names
+from resize_pipeline.defs.near_duplicates import JOB_NAME as DUPLICATES_JOB_NAME
 from resize_pipeline.defs.runs import one_line_failures
 from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from resize_pipeline.instance.retention import deletable_runs, delete_runs
@@ -21,21 +22,23 @@ CRON = "47 * * * *"
 RUNS_MAX = 500
 """Most runs deleted at a time: 12,000 a day, where a steady trickle of images makes about 1,440."""
 
+_UPKEEP = (MAINTENANCE_JOB_NAME, DUPLICATES_JOB_NAME)
+
 
 def build_retention(
     names: Names, renditions: Sequence[Rendition]
 ) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
     """Build the job, and the schedule that runs it when there is something to delete."""
-    assets = {names.catalog, *(names.asset(rendition.name) for rendition in renditions)}
+    assets = {names.catalog, names.near_duplicates, *(names.asset(one.name) for one in renditions)}
     job_name = names.of(RETENTION_JOB_NAME)
+    jobs = (names.job, names.checks_job, job_name, *map(names.of, _UPKEEP))
 
     def found(instance: dg.DagsterInstance, pipeline: PipelineResource) -> Iterator[str]:
-        days = pipeline.run_retention_days
         return deletable_runs(
             instance,
-            jobs=(names.job, names.checks_job, job_name, names.of(MAINTENANCE_JOB_NAME)),
+            jobs=jobs,
             assets=assets,
-            before=dt.datetime.now(dt.UTC) - dt.timedelta(days=days),
+            before=dt.datetime.now(dt.UTC) - dt.timedelta(days=pipeline.run_retention_days),
             newest=pipeline.run_retention_runs,
             keep={gap.run_id for gap in recorded_gaps(instance, names)},
         )

@@ -6,7 +6,7 @@ from resize_pipeline.settings import Settings
 
 
 def with_catalog(policy: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Return a policy that also allows to write the catalogue's table, if there is one."""
+    """Return a policy that also allows to write the catalogue's tables, if there is one."""
     bucket = settings.catalog_bucket
     if not bucket:
         return policy
@@ -14,6 +14,7 @@ def with_catalog(policy: dict[str, Any], settings: Settings) -> dict[str, Any]:
     allowed = {
         f"{bucket}": ["s3:GetBucketLocation", "s3:ListBucket"],
         f"{bucket}/{settings.pipeline_name}/*": actions,
+        f"{bucket}/{settings.pipeline_name}-near-duplicates/*": actions,
     }
     statements = [
         {"Effect": "Allow", "Action": names, "Resource": [f"arn:aws:s3:::{resource}"]}

@@ -79,10 +79,21 @@ _LATER_FIELDS = frozenset({"jpeg_encoder"})
 from before they existed stay current."""
 
 # Dagster refuses these names for outputs (dagster/_core/definitions/utils.py, DISALLOWED_NAMES) and
-# Python's keywords, too; `raw_images` and `catalog` are assets.
+# Python's keywords, too; `raw_images`, `catalog` and `near_duplicates` are assets.
 RESERVED_NAMES = frozenset(
     {"context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict"}
-    | {"int", "str", "float", "bool", "input", "output", "type", "raw_images", "catalog"}
+    | {
+        "int",
+        "str",
+        "float",
+        "bool",
+        "input",
+        "output",
+        "type",
+        "raw_images",
+        "catalog",
+        "near_duplicates",
+    }
 )
 
 _REPR = reprlib.Repr()
