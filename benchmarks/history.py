@@ -29,7 +29,7 @@ from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 
 from resize_pipeline.commands.status import pipeline_status
-from resize_pipeline.defs.retention import RETENTION_JOB_NAME
+from resize_pipeline.defs.names import RETENTION_JOB_NAME
 from resize_pipeline.resources.kafka import KafkaResource
 from tests.dagster.fakes import event, fake_settings
 from tests.dagster.project import Project

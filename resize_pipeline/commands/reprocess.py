@@ -79,7 +79,7 @@ def reprocess(
         for partition, scope in scopes:
             run_id = client.submit_job_execution(
                 names.job,
-                run_config=run_config(**scope, force=force),
+                run_config=run_config(names, **scope, force=force),
                 tags={PARTITION_NAME_TAG: partition},
                 asset_selection=[names.asset(one).path for one in renditions] or None,
             )

@@ -7,10 +7,8 @@ import dagster as dg
 
 from resize_pipeline.defs.freshness import freshness_policy
 from resize_pipeline.defs.names import Names
-from resize_pipeline.defs.ops.batch import download, resize, upload
-from resize_pipeline.defs.ops.plan import plan
-from resize_pipeline.defs.ops.publish import build_publish
-from resize_pipeline.defs.ops.record import CATALOG, build_record
+from resize_pipeline.defs.ops.build import build_steps
+from resize_pipeline.defs.ops.record import CATALOG
 from resize_pipeline.defs.partitions import TimePartitions
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.settings import Settings
@@ -43,8 +41,8 @@ def build_renditions(
 ) -> dg.AssetsDefinition:
     """Build one asset for each rendition; a run decodes an image once for all selected ones."""
     names = Names(settings.pipeline_name)
-    publish = build_publish(renditions)
-    record = build_record(partitions) if settings.catalog_bucket else None
+    has_catalog = bool(settings.catalog_bucket)
+    steps = build_steps(names, renditions, partitions, has_catalog=has_catalog)
 
     def made_by(published: Any) -> dict[str, object]:
         if len(renditions) == 1:
@@ -52,11 +50,12 @@ def build_renditions(
         return {rendition.name: getattr(published, rendition.name) for rendition in renditions}
 
     @dg.graph_multi_asset(
-        name="renditions",
+        name=names.graph,
         ins={"source": dg.AssetIn(key=names.raw_images, dagster_type=dg.Nothing)},
         outs={
             rendition.name: dg.AssetOut(
                 key=names.asset(rendition.name),
+                io_manager_key=names.io_manager,
                 is_required=False,
                 description=_description(rendition),
                 code_version=rendition.code_version,
@@ -79,12 +78,12 @@ def build_renditions(
         group_name=GROUP,
     )
     def graph(source: object) -> dict[str, object]:
-        planned, batches = plan(source)
-        uploaded = batches.map(download).map(resize).map(upload)
-        if record is None:
-            return made_by(publish(planned, uploaded.collect()))
-        done = record(planned, uploaded.collect())
-        return {CATALOG: done.catalog, **made_by(publish(done.planned, done.recorded))}
+        planned, batches = steps.plan(source)
+        uploaded = batches.map(steps.download).map(steps.resize).map(steps.upload)
+        if steps.record is None:
+            return made_by(steps.publish(planned, uploaded.collect()))
+        done = steps.record(planned, uploaded.collect())
+        return {CATALOG: done.catalog, **made_by(steps.publish(done.planned, done.recorded))}
 
     # `AssetOut` accepts a policy but drops it.
     policy = freshness_policy(settings.reconciliation_cron)
@@ -95,6 +94,7 @@ def _catalog(settings: Settings, names: Names) -> dict[str, dg.AssetOut]:
     return {
         CATALOG: dg.AssetOut(
             key=names.catalog,
+            io_manager_key=names.io_manager,
             is_required=False,
             description=(
                 "A Delta Lake table with one row for each image: its size, format, camera and "

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
 
+from resize_pipeline.defs.jobs import EXECUTOR
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.partitions import TimePartitions, check_partition, window_of
 from resize_pipeline.defs.runs import one_line_failures
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from resize_pipeline.catalog.table import CatalogTable
 
 CHECK_NAME = "rows_agree"
-MAINTENANCE_JOB_NAME = "maintain_catalog_job"
 MAINTENANCE_SCHEDULE_NAME = "catalog_maintenance_schedule"
 MAINTENANCE_CRON = "52 * * * *"
 MAINTENANCE_TRIES = 10
@@ -97,7 +98,8 @@ def build_catalog_check(names: Names, partitions: TimePartitions) -> dg.AssetChe
             ),
         )
 
-    @dg.multi_asset_check(name=CHECK_NAME, specs=[spec])
+    @dg.multi_asset_check(name=names.of(CHECK_NAME), specs=[spec])
+    @with_keys(names)
     def check(
         context: dg.AssetCheckExecutionContext, minio: MinioResource, pipeline: PipelineResource
     ) -> dg.AssetCheckResult:
@@ -131,9 +133,10 @@ def build_catalog_check(names: Names, partitions: TimePartitions) -> dg.AssetChe
 
 def build_maintenance(names: Names) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
     """Build the job that keeps the table small and fast, and its schedule."""
-    job_name = names.of(MAINTENANCE_JOB_NAME)
+    job_name = names.maintenance_job
 
-    @dg.op
+    @dg.op(name=names.of("maintain_catalog"))
+    @with_keys(names)
     def maintain_catalog(
         context: dg.OpExecutionContext, minio: MinioResource, pipeline: PipelineResource
     ) -> None:
@@ -143,6 +146,7 @@ def build_maintenance(names: Names) -> tuple[dg.JobDefinition, dg.ScheduleDefini
 
     @dg.job(
         name=job_name,
+        executor_def=EXECUTOR,
         description=(
             "Joins the small files of the catalogue's table, deletes files that no version needs "
             "any more, and forgets objects that are long gone."

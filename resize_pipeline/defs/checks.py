@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.partitions import TimePartitions, check_partition, window_of
 from resize_pipeline.defs.runs import one_line_failures, sensor_state, stored_cursor
@@ -48,7 +49,8 @@ def build_completeness_checks(
             for rendition in renditions
         ]
 
-    @dg.multi_asset_check(name="completeness", specs=specs, can_subset=True)
+    @dg.multi_asset_check(name=names.of("completeness"), specs=specs, can_subset=True)
+    @with_keys(names)
     def completeness(
         context: dg.AssetCheckExecutionContext,
         kafka: KafkaResource,
@@ -97,6 +99,7 @@ def build_sensor_check(names: Names) -> dg.AssetChecksDefinition:
             f"{SILENT_MAX_S / 60:g} minutes, whether or not there was anything to do."
         ),
     )
+    @with_keys(names)
     def check(
         context: dg.AssetCheckExecutionContext, kafka: KafkaResource, pipeline: PipelineResource
     ) -> dg.AssetCheckResult:

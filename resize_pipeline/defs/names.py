@@ -8,6 +8,8 @@ from resize_pipeline.settings.base import DEFAULT_PIPELINE_NAME
 
 JOB_NAME = "resize_images_job"
 """The end of the name of each pipeline's job that makes renditions."""
+RETENTION_JOB_NAME = "delete_finished_runs_job"
+"""The end of the name of the job that deletes finished runs."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,32 @@ class Names:
         return self.of("check_renditions_job")
 
     @property
+    def retention_job(self) -> str:
+        """The name of the job that deletes finished runs."""
+        return self.of(RETENTION_JOB_NAME)
+
+    @property
+    def maintenance_job(self) -> str:
+        """The name of the job that maintains the catalogue's table."""
+        return self.of("maintain_catalog_job")
+
+    @property
+    def near_duplicates_job(self) -> str:
+        """The name of the job that looks for near-duplicates."""
+        return self.of("near_duplicates_job")
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The names of all jobs."""
+        return (
+            self.job,
+            self.checks_job,
+            self.retention_job,
+            self.maintenance_job,
+            self.near_duplicates_job,
+        )
+
+    @property
     def raw_images(self) -> dg.AssetKey:
         """The key of the asset of the source bucket, which is only observed."""
         return self.asset("raw_images")
@@ -53,8 +81,18 @@ class Names:
         """The key of the asset of near-duplicates."""
         return self.asset("near_duplicates")
 
+    @property
+    def graph(self) -> str:
+        """The name of the graph of a run's steps, under which a run is configured."""
+        return self.of("renditions")
+
+    @property
+    def io_manager(self) -> str:
+        """The key of what passes values from one step of a run to the next."""
+        return self.of("io_manager")
+
     def of(self, name: str) -> str:
-        """Return the name of a sensor, a job or a schedule: "photos_resize_images_job"."""
+        """Return the name of a sensor, a job, an op or a resource: "photos_resize_images_job"."""
         return "_".join([*self._prefix, name])
 
     def asset(self, name: str) -> dg.AssetKey:
@@ -64,6 +102,10 @@ class Names:
     def owns(self, asset: dg.AssetKey) -> bool:
         """Return whether an asset is one of this pipeline."""
         return self.asset(asset.path[-1]) == asset
+
+    def owns_run(self, run: dg.DagsterRun) -> bool:
+        """Return whether a run is one of this pipeline, from a job of its own or Materialize."""
+        return run.job_name in self.jobs or any(map(self.owns, run.asset_selection or ()))
 
     @property
     def _prefix(self) -> list[str]:

@@ -1,10 +1,12 @@
 """The asset of near-duplicates, downstream of the catalogue, with its job and its schedule."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 from resize_pipeline.defs.catalog import catalog_table
+from resize_pipeline.defs.jobs import EXECUTOR
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.runs import one_line_failures
 from resize_pipeline.errors import TransientError
@@ -16,7 +18,6 @@ from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.settings import Settings
 
-JOB_NAME = "near_duplicates_job"
 SCHEDULE_NAME = "near_duplicates_schedule"
 CRON = "37 3 * * *"
 
@@ -49,9 +50,10 @@ def _asset(settings: Settings, names: Names, group: str) -> dg.AssetsDefinition:
             "its perceptual hash differs from that image's. docs/catalog.md has an example."
         ),
     )
+    @with_keys(names)
     def near_duplicates(
         context: dg.AssetExecutionContext, minio: MinioResource, pipeline: PipelineResource
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult[Any]:
         # deltalake belongs to an extra.
         from resize_pipeline.catalog.groups import write_groups  # noqa: PLC0415
         from resize_pipeline.catalog.recording import ConflictError  # noqa: PLC0415
@@ -77,9 +79,9 @@ def _asset(settings: Settings, names: Names, group: str) -> dg.AssetsDefinition:
 
 
 def _job_and_schedule(names: Names) -> tuple[UnresolvedAssetJobDefinition, dg.ScheduleDefinition]:
-    job_name = names.of(JOB_NAME)
     job = dg.define_asset_job(
-        job_name,
+        names.near_duplicates_job,
+        executor_def=EXECUTOR,
         selection=dg.AssetSelection.assets(names.near_duplicates),
         description="Groups the images of the catalogue that nearly equal each other.",
     )
@@ -92,7 +94,9 @@ def _job_and_schedule(names: Names) -> tuple[UnresolvedAssetJobDefinition, dg.Sc
         description="Looks for near-duplicates once a day.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        unfinished = dg.RunsFilter(job_name=job_name, statuses=NOT_FINISHED_STATUSES)
+        unfinished = dg.RunsFilter(
+            job_name=names.near_duplicates_job, statuses=NOT_FINISHED_STATUSES
+        )
         if context.instance.get_runs_count(unfinished):
             return dg.SkipReason("an earlier run is still unfinished")
         return dg.RunRequest()

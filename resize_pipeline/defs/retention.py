@@ -6,23 +6,20 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from resize_pipeline.defs.catalog import MAINTENANCE_JOB_NAME
 from resize_pipeline.defs.gaps import recorded_gaps
+from resize_pipeline.defs.jobs import EXECUTOR
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
-from resize_pipeline.defs.near_duplicates import JOB_NAME as DUPLICATES_JOB_NAME
 from resize_pipeline.defs.runs import one_line_failures
 from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
 from resize_pipeline.instance.retention import deletable_runs, delete_runs
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.pipeline import PipelineResource
 
-RETENTION_JOB_NAME = "delete_finished_runs_job"
 RETENTION_SCHEDULE_NAME = "run_retention_schedule"
 CRON = "47 * * * *"
 RUNS_MAX = 500
 """Most runs deleted at a time: 12,000 a day, where a steady trickle of images makes about 1,440."""
-
-_UPKEEP = (MAINTENANCE_JOB_NAME, DUPLICATES_JOB_NAME)
 
 
 def build_retention(
@@ -30,36 +27,35 @@ def build_retention(
 ) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
     """Build the job, and the schedule that runs it when there is something to delete."""
     assets = {names.catalog, names.near_duplicates, *(names.asset(one.name) for one in renditions)}
-    job_name = names.of(RETENTION_JOB_NAME)
-    jobs = (names.job, names.checks_job, job_name, *map(names.of, _UPKEEP))
 
     def found(instance: dg.DagsterInstance, pipeline: PipelineResource) -> Iterator[str]:
-        return deletable_runs(
+        runs = deletable_runs(
             instance,
-            jobs=jobs,
+            jobs=names.jobs,
             assets=assets,
-            before=dt.datetime.now(dt.UTC) - dt.timedelta(days=pipeline.run_retention_days),
+            before=dt.datetime.now(dt.UTC) - _kept(pipeline),
             newest=pipeline.run_retention_runs,
             keep={gap.run_id for gap in recorded_gaps(instance, names)},
         )
+        return itertools.islice(runs, RUNS_MAX)
 
-    @dg.op
+    @dg.op(name=names.of("delete_finished_runs"))
+    @with_keys(names)
     def delete_finished_runs(context: dg.OpExecutionContext, pipeline: PipelineResource) -> None:
         if not pipeline.run_retention_days:
             context.log.info("RUN_RETENTION_DAYS is 0: nothing is deleted")
             return
         with one_line_failures(context):
-            some = itertools.islice(found(context.instance, pipeline), RUNS_MAX)
-            deleted = delete_runs(context.instance, some)
+            deleted = delete_runs(context.instance, found(context.instance, pipeline))
         context.log.info(f"deleted {deleted} runs that are {_kind(pipeline)}")
 
     @dg.job(
-        name=job_name,
+        name=names.retention_job,
+        executor_def=EXECUTOR,
         description=(
-            "Deletes finished runs of this project that are older than RUN_RETENTION_DAYS, and "
-            f"successful ones beyond RUN_RETENTION_RUNS, at most {RUNS_MAX}. Keeps those that hold "
-            "a partition's latest materialization or check result, or a gap that "
-            "`resize-pipeline status` shows."
+            "Deletes finished runs that are older than RUN_RETENTION_DAYS, and successful ones "
+            f"beyond RUN_RETENTION_RUNS, at most {RUNS_MAX}. Keeps those that hold a partition's "
+            "latest state, or a gap that `resize-pipeline status` shows."
         ),
     )
     def job() -> None:
@@ -72,12 +68,13 @@ def build_retention(
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Deletes finished runs that are too old or too many.",
     )
+    @with_keys(names)
     def schedule(
         context: dg.ScheduleEvaluationContext, pipeline: PipelineResource
     ) -> dg.RunRequest | dg.SkipReason:
         if not pipeline.run_retention_days:
             return dg.SkipReason("RUN_RETENTION_DAYS is 0")
-        unfinished = dg.RunsFilter(job_name=job_name, statuses=NOT_FINISHED_STATUSES)
+        unfinished = dg.RunsFilter(job_name=names.retention_job, statuses=NOT_FINISHED_STATUSES)
         if context.instance.get_runs_count(unfinished):
             return dg.SkipReason("an earlier run is still unfinished")
         if next(found(context.instance, pipeline), None) is None:
@@ -85,6 +82,10 @@ def build_retention(
         return dg.RunRequest()
 
     return job, schedule
+
+
+def _kept(pipeline: PipelineResource) -> dt.timedelta:
+    return dt.timedelta(days=pipeline.run_retention_days)
 
 
 def _kind(pipeline: PipelineResource) -> str:

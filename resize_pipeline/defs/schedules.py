@@ -5,6 +5,7 @@ import datetime as dt
 import dagster as dg
 
 from resize_pipeline.defs.jobs import run_config
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.partitions import TimePartitions, partition_key_at
 from resize_pipeline.defs.runs import unfinished_runs
@@ -32,6 +33,7 @@ def build_reconciliation(
             "in all partitions."
         ),
     )
+    @with_keys(names)
     def reconciliation(
         context: dg.ScheduleEvaluationContext, pipeline: PipelineResource
     ) -> dg.RunRequest | dg.SkipReason:
@@ -39,7 +41,7 @@ def build_reconciliation(
             return dg.SkipReason("an earlier reconciliation is still unfinished")
         return dg.RunRequest(
             partition_key=partition_key_at(partitions, None, dt.datetime.now(dt.UTC)),
-            run_config=run_config(reconcile=True, spec_digest=pipeline.spec_digest),
+            run_config=run_config(names, reconcile=True, spec_digest=pipeline.spec_digest),
             tags={PRIORITY_TAG: PRIORITY},
         )
 

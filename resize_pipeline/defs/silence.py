@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.runs import sensor_state, stored_cursor
 from resize_pipeline.delivery.silence import (
@@ -52,6 +53,7 @@ def build_source_check(names: Names) -> dg.AssetChecksDefinition:
             "evaluates it, too."
         ),
     )
+    @with_keys(names)
     def check(
         context: dg.AssetCheckExecutionContext, minio: MinioResource, pipeline: PipelineResource
     ) -> dg.AssetCheckResult:

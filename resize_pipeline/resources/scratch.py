@@ -1,11 +1,15 @@
 """The IO manager between the steps of a run: memory that drops a value once it has been read."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 from pydantic import PrivateAttr
 
 Identifier = tuple[str, ...]
+
+IN_PROCESS = ("in_process", "execute_in_process_executor")
+"""Names of the executors whose steps share a process; the second is of `execute_in_process`."""
 
 
 class ScratchIOManager(dg.ConfigurableIOManager):
@@ -19,7 +23,12 @@ class ScratchIOManager(dg.ConfigurableIOManager):
     _values: dict[Identifier, Any] = PrivateAttr(default_factory=dict[Identifier, Any])
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Keep a value for its reader."""
+        """Keep a value for its reader.
+
+        Raises:
+            dg.Failure: another process would read it.
+        """
+        _check_executor(context)
         self._values[tuple(context.get_identifier())] = obj
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -38,3 +47,17 @@ class ScratchIOManager(dg.ConfigurableIOManager):
                 "kept in memory only while a run lasts: re-execute all steps of the run"
             )
             raise dg.Failure(description, allow_retries=False) from None
+
+
+def _check_executor(context: dg.OutputContext) -> None:
+    step = context.step_context
+    config: Mapping[str, Any] = step.run_config
+    chosen = config.get("execution", {}).get("config", {})
+    if step.job_def.executor_def.name in IN_PROCESS or "in_process" in chosen:
+        return
+    description = (
+        "images pass from step to step in memory, but this code location executes each step in a "
+        "process of its own: launch or backfill the job whose name ends with resize_images_job, or "
+        "add execution: {config: {in_process: {}}} in the Launchpad"
+    )
+    raise dg.Failure(description, allow_retries=False)

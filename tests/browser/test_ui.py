@@ -289,7 +289,7 @@ def test_failed_check_names_the_missing_key_which_the_launchpad_makes_again(
     page.get_by_role("menuitem", name=hour).click()
     editor.click()
     page.keyboard.press("Control+A")
-    page.keyboard.insert_text(json.dumps(run_config(objects=[key]), indent=2))
+    page.keyboard.insert_text(json.dumps(run_config(NAMES, objects=[key]), indent=2))
     expect(dialog.get_by_text(f"partition: {hour}")).to_be_visible()
     screenshot("launchpad")
     dialog.get_by_role("button", name="Materialize").click()

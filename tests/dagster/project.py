@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from resize_pipeline.definitions import build_definitions
+from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.names import Names
 from resize_pipeline.kafka.offsets import Cursor
 from resize_pipeline.resources.scratch import ScratchIOManager
@@ -63,7 +64,10 @@ class Project:
             cursor=self.cursor,
             repository_def=repository,
             sensor_name=self.names.sensor,
-            resources={name: definitions.resources[name] for name in ("kafka", "pipeline")},
+            resources={
+                self.names.of(name): definitions.resources[self.names.of(name)]
+                for name in ("kafka", "pipeline")
+            },
         )
         answer = repository.get_sensor_def(self.names.sensor).evaluate_tick(context)
         self.cursor = answer.cursor
@@ -81,11 +85,11 @@ class Project:
         raise_on_error: bool = True,
     ) -> dg.ExecuteInProcessResult:
         job = self.definitions.get_repository_def().get_job(job_name or self.names.job)
-        run_config = {"ops": {"renditions": {"ops": {"plan": {"config": config or {}}}}}}
+        configured = run_config(self.names, **(config or {}))
         return job.execute_in_process(
             instance=self.instance,
             partition_key=request.partition_key if request else partition,
-            run_config=request.run_config if request else run_config,
+            run_config=request.run_config if request else configured,
             tags=dict(request.tags) if request else tags,
             asset_selection=[self.names.asset(name) for name in selection] if selection else None,
             raise_on_error=raise_on_error,

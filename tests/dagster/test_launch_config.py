@@ -13,6 +13,7 @@ from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.ops.config import KEY_MAX_BYTES, LISTED_MAX_OBJECTS, PlanConfig
 from resize_pipeline.errors import UserError
 from tests.dagster.fakes import fake_settings
+from tests.support.names import NAMES
 
 SECRET = "secret-7d1f"
 STRANGERS = {"endpoint": "http://attacker.example:9000", "access_key": {"env": "MINIO_SECRET_KEY"}}
@@ -85,11 +86,11 @@ def test_resources_can_not_be_configured(definitions: dg.Definitions, name: str)
         {"execution": {"config": {"multiprocess": {}}}},
         {"loggers": {"console": {"config": {"name": "\x1b]0;x\x07"}}}},
         {"loggers": {"other": {"config": {}}}},
-        run_config(prefix={"env": "MINIO_SECRET_KEY"}),
-        run_config(objects=[{"env": "MINIO_SECRET_KEY"}]),
-        run_config(offset_ranges=[{"env": "MINIO_SECRET_KEY"}]),
-        run_config(reconcile={"env": "MINIO_SECRET_KEY"}),
-        run_config(unknown="x"),
+        run_config(NAMES, prefix={"env": "MINIO_SECRET_KEY"}),
+        run_config(NAMES, objects=[{"env": "MINIO_SECRET_KEY"}]),
+        run_config(NAMES, offset_ranges=[{"env": "MINIO_SECRET_KEY"}]),
+        run_config(NAMES, reconcile={"env": "MINIO_SECRET_KEY"}),
+        run_config(NAMES, unknown="x"),
     ],
 )
 def test_a_run_that_configures_anything_else_is_refused(
@@ -102,7 +103,7 @@ def test_a_run_that_configures_anything_else_is_refused(
 
 def test_what_a_run_covers_can_still_be_configured(definitions: dg.Definitions) -> None:
     job = definitions.resolve_job_def("resize_images_job")
-    config = run_config(objects=["a.jpg"], version_id="v", force=True)
+    config = run_config(NAMES, objects=["a.jpg"], version_id="v", force=True)
     assert dg.validate_run_config(job, config)
     assert dg.validate_run_config(job, {"resources": {"minio": {}}})
 

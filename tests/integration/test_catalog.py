@@ -18,6 +18,7 @@ from PIL import Image
 
 from resize_pipeline.catalog.rows import Row
 from resize_pipeline.catalog.table import CatalogTable, storage_options
+from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.sensors import minio_events as sensors
 from resize_pipeline.errors import UserError
 from resize_pipeline.renditions.facts import Facts
@@ -85,7 +86,7 @@ def launch(
     return job.execute_in_process(
         instance=pipeline.instance,
         partition_key=job.partitions_def.get_last_partition_key(),
-        run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},
+        run_config=run_config(pipeline.names, **config),
         asset_selection=[pipeline.names.asset(name) for name in selection] if selection else None,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.ops import batch
 from resize_pipeline.defs.sensors import minio_events as sensors
 from resize_pipeline.errors import TransientError
@@ -53,7 +54,7 @@ def execute(pipeline: Pipeline, run_config: dict[str, Any]) -> bool:
 
 
 def reconcile(pipeline: Pipeline) -> bool:
-    config = {"ops": {"renditions": {"ops": {"plan": {"config": {"reconcile": True}}}}}}
+    config = run_config(pipeline.names, reconcile=True)
     return execute(pipeline, config)
 
 

@@ -28,7 +28,8 @@ from minio import Minio
 from minio.error import S3Error
 from PIL import Image
 
-from resize_pipeline.defs.retention import RETENTION_JOB_NAME, RETENTION_SCHEDULE_NAME
+from resize_pipeline.defs.names import RETENTION_JOB_NAME
+from resize_pipeline.defs.retention import RETENTION_SCHEDULE_NAME
 from resize_pipeline.defs.schedules import CHECKS_SCHEDULE_NAME, SCHEDULE_NAME
 from resize_pipeline.defs.sensors.follow_ups import SENSOR_NAME as FOLLOW_UP_SENSOR_NAME
 from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENSOR_NAME

@@ -21,6 +21,7 @@ from minio.versioningconfig import ENABLED, VersioningConfig
 from resize_pipeline.cli import main
 from resize_pipeline.definitions import build_definitions
 from resize_pipeline.defs.gaps import recorded_gaps
+from resize_pipeline.defs.jobs import run_config
 from resize_pipeline.defs.sensors import minio_events as sensors
 from resize_pipeline.delivery.converge import ROUNDS_MAX
 from resize_pipeline.errors import TransientError, UserError
@@ -68,7 +69,7 @@ def launch(pipeline: Pipeline, config: dict[str, object]) -> dict[str, dict]:
     return pipeline.run(
         dg.RunRequest(
             partition_key=partitions.get_last_partition_key(),
-            run_config={"ops": {"renditions": {"ops": {"plan": {"config": config}}}}},
+            run_config=run_config(pipeline.names, **config),
         )
     )
 

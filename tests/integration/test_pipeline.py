@@ -134,7 +134,10 @@ class Pipeline:
             cursor=cursor,
             repository_def=repository,
             sensor_name=sensor,
-            resources={name: self.definitions.resources[name] for name in resources},
+            resources={
+                self.names.of(name): self.definitions.resources[self.names.of(name)]
+                for name in resources
+            },
         )
         return repository.get_sensor_def(sensor).evaluate_tick(context)
 
@@ -145,7 +148,7 @@ class Pipeline:
         result = job.execute_in_process(
             instance=self.instance,
             partition_key=job.partitions_def.get_last_partition_key(),
-            run_config=run_config(reconcile=True),
+            run_config=run_config(self.names, reconcile=True),
             raise_on_error=False,
         )
         [*_, evaluation] = result.get_asset_check_evaluations()

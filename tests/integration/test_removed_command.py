@@ -34,13 +34,13 @@ def pipeline(stack: Settings, tmp_path: Path) -> Iterator[Pipeline]:
 def render(pipeline: Pipeline) -> None:
     pipeline.configure()
     assert pipeline.definitions.resources
-    pipeline.definitions.resources["renderer"] = InProcessRenderer()
+    pipeline.definitions.resources[pipeline.names.of("renderer")] = InProcessRenderer()
     partitions = pipeline.definitions.get_job_def(pipeline.names.job).partitions_def
     assert partitions
     pipeline.run(
         dg.RunRequest(
             partition_key=partitions.get_last_partition_key(),
-            run_config=run_config(objects=PICTURES),
+            run_config=run_config(pipeline.names, objects=PICTURES),
         )
     )
 

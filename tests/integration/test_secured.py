@@ -191,12 +191,15 @@ def tick(settings: Settings, instance: dg.DagsterInstance) -> SensorExecutionDat
     definitions = build_definitions(settings)
     assert definitions.resources
     repository = definitions.get_repository_def()
-    sensor = Names(settings.pipeline_name).sensor
+    names = Names(settings.pipeline_name)
+    sensor = names.sensor
     context = dg.build_sensor_context(
         instance=instance,
         repository_def=repository,
         sensor_name=sensor,
-        resources={name: definitions.resources[name] for name in ("kafka", "pipeline")},
+        resources={
+            names.of(name): definitions.resources[names.of(name)] for name in ("kafka", "pipeline")
+        },
     )
     return repository.get_sensor_def(sensor).evaluate_tick(context)
 

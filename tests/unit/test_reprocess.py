@@ -10,6 +10,7 @@ import pytest
 from resize_pipeline.commands.reprocess import reprocess
 from resize_pipeline.defs.jobs import run_config
 from tests.dagster.fakes import fake_settings
+from tests.support.names import NAMES
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_a_prefix_is_one_run_and_the_empty_one_is_everything(
     (run,) = reprocess(fake_settings(tmp_path), prefix=prefix, force=True)
     assert (run.run_id, run.keys) == ("run", ())
     ((_, launched),) = client.submit_job_execution.call_args_list
-    assert launched["run_config"] == run_config(**scope, force=True)
+    assert launched["run_config"] == run_config(NAMES, **scope, force=True)
     assert launched["tags"] == {"dagster/partition": run.partition}
 
 
@@ -47,4 +48,4 @@ def test_more_objects_than_a_run_may_name_are_several_runs(
     runs = list(reprocess(fake_settings(tmp_path), keys=["a", "b", "c"]))
     assert [run.keys for run in runs] == [("a", "b"), ("c",)]
     launched = [call.kwargs["run_config"] for call in client.submit_job_execution.call_args_list]
-    assert launched == [run_config(objects=list(run.keys), force=False) for run in runs]
+    assert launched == [run_config(NAMES, objects=list(run.keys), force=False) for run in runs]

@@ -32,7 +32,6 @@ from resize_pipeline.delivery.events import notification
 from resize_pipeline.delivery.flow import BatchInFlight, Flow, Stage
 from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.errors import TransientError
-from resize_pipeline.instance.internals import PRIORITY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value
 from resize_pipeline.kafka.messages import Outgoing
 from resize_pipeline.renditions.analyses import Analysed
@@ -42,7 +41,6 @@ from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.resources.renderer import RendererResource, SharedRenderer
 
 
-@dg.op(out=dg.Out(BatchInFlight), tags={PRIORITY_TAG: "1"})
 def download(
     context: dg.OpExecutionContext,
     batch: Batch,
@@ -72,9 +70,6 @@ def download(
     return flight
 
 
-@dg.op(
-    ins={"downloaded": dg.In(BatchInFlight)}, out=dg.Out(BatchInFlight), tags={PRIORITY_TAG: "2"}
-)
 def resize(context: dg.OpExecutionContext, downloaded: BatchInFlight) -> BatchInFlight:
     """Make the renditions of a batch in child processes.
 
@@ -85,7 +80,6 @@ def resize(context: dg.OpExecutionContext, downloaded: BatchInFlight) -> BatchIn
     return downloaded
 
 
-@dg.op(ins={"resized": dg.In(BatchInFlight)}, tags={PRIORITY_TAG: "3"})
 def upload(
     context: dg.OpExecutionContext,
     resized: BatchInFlight,

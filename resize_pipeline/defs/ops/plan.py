@@ -44,7 +44,7 @@ from resize_pipeline.delivery.requests import (
 )
 from resize_pipeline.delivery.row_states import ROW
 from resize_pipeline.errors import MALFORMED, PermanentError, UserError
-from resize_pipeline.instance.internals import PRIORITY_TAG, RETRY_STRATEGY_TAG
+from resize_pipeline.instance.internals import RETRY_STRATEGY_TAG
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value, position_key
 from resize_pipeline.kafka.letter_index import BUDGET_S, LetterIndex, letter_index
 from resize_pipeline.kafka.messages import Undecodable
@@ -54,12 +54,6 @@ from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 
 
-@dg.op(
-    ins={"source": dg.In(dg.Nothing)},
-    out={"planned": dg.Out(Plan), "batches": dg.DynamicOut(Batch)},
-    tags={PRIORITY_TAG: "0"},
-    config_schema=PlanConfig.schema_of_op(),
-)
 def plan(
     context: dg.OpExecutionContext,
     kafka: KafkaResource,

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from resize_pipeline.defs.code_versions import code_version_of_part, refreshed, version_tags
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.runs import in_words
 from resize_pipeline.defs.slow_lane import tag_postponed
@@ -23,13 +24,16 @@ from resize_pipeline.resources.renderer import RendererResource
 REJECTED_SHOWN = 100
 
 
-def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
+def build_publish(names: Names, renditions: Sequence[Rendition]) -> dg.OpDefinition:
     """Build the last step, which has an output for each rendition."""
+    out = dg.Out(dg.Nothing, is_required=False, io_manager_key=names.io_manager)
 
     @dg.op(
-        out={rendition.name: dg.Out(dg.Nothing, is_required=False) for rendition in renditions},
+        name=names.of("publish"),
+        out={rendition.name: out for rendition in renditions},
         tags={PRIORITY_TAG: "5"},
     )
+    @with_keys(names)
     def publish(
         context: dg.OpExecutionContext,
         planned: Plan,
@@ -48,7 +52,6 @@ def build_publish(renditions: Sequence[Rendition]) -> dg.OpDefinition:
             # A run of the slow lane makes the rest, so this one covers no partition whole.
             planned = replace(planned, covers=Covers.OBJECTS)
             tag_postponed(context, pipeline, total.statuses[Status.POSTPONED])
-        names = Names(pipeline.pipeline_name)
         selected = [one for one in renditions if one.name in context.selected_output_names]
         # Dagster stores metadata several times over, and all renditions show the same images.
         shown = min(selected, key=lambda one: one.width * one.height)

@@ -11,6 +11,8 @@ from resize_pipeline.catalog.recording import Recorded, Recorder
 from resize_pipeline.catalog.rows import Terms
 from resize_pipeline.catalog.source import RunSource
 from resize_pipeline.defs.catalog import catalog_table
+from resize_pipeline.defs.keys import with_keys
+from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.ops.batch import announce, converger_of, send_again
 from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import in_words, one_line_failures
@@ -26,17 +28,19 @@ CATALOG = "catalog"
 FAILURES_SHOWN = 10
 
 
-def build_record(partitions: TimePartitions) -> dg.OpDefinition:
+def build_record(names: Names, partitions: TimePartitions) -> dg.OpDefinition:
     """Build the step; it passes the plan and the outcomes on to `publish`."""
+    types = {"planned": Plan, "recorded": list, CATALOG: dg.Nothing}
 
     @dg.op(
+        name=names.of("record"),
         out={
-            "planned": dg.Out(Plan, is_required=False),
-            "recorded": dg.Out(list, is_required=False),
-            CATALOG: dg.Out(dg.Nothing, is_required=False),
+            name: dg.Out(one, is_required=False, io_manager_key=names.io_manager)
+            for name, one in types.items()
         },
         tags={PRIORITY_TAG: "4"},
     )
+    @with_keys(names)
     def record(  # noqa: PLR0913, PLR0917  Most of them are resources.
         context: dg.OpExecutionContext,
         planned: Plan,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 
 from resize_pipeline.defs.failures import failure_reason
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.sensors.notices import dead_letters_notice, failed_run_notice
 from resize_pipeline.errors import TransientError
@@ -62,11 +63,15 @@ def build_failed_run_sensor(names: Names, ui_url: str) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notifies the webhook of each failed run that Dagster does not retry.",
     )
+    @with_keys(names)
     def sensor(
         context: dg.RunFailureSensorContext, webhook: WebhookResource
     ) -> DagsterRunReaction | dg.SkipReason:
         # Every path ends the tick, so a run is reported only once, whatever happens to the next.
         run = context.dagster_run
+        if not names.owns_run(run):
+            # In somebody else's code location.
+            return dg.SkipReason(f"run {run.run_id} is none of this pipeline")
         if will_be_repeated(context.instance, run):
             return dg.SkipReason(f"Dagster retries run {run.run_id}")
         notice = failed_run_notice(
@@ -115,6 +120,7 @@ def build_dead_letter_sensor(names: Names) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notifies the webhook of new dead letters: number, first keys and reasons.",
     )
+    @with_keys(names)
     def sensor(
         context: dg.SensorEvaluationContext,
         kafka: KafkaResource,

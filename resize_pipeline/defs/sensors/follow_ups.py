@@ -49,17 +49,17 @@ def build_follow_ups(names: Names) -> dg.SensorDefinition:
         if not records:
             return dg.SkipReason("no run has left objects for a follow-up run")
         return dg.SensorResult(
-            run_requests=[_follow_up(record.dagster_run) for record in records],
+            run_requests=[_follow_up(names, record.dagster_run) for record in records],
             cursor=records[-1].update_timestamp.isoformat(),
         )
 
     return sensor
 
 
-def _follow_up(run: dg.DagsterRun) -> dg.RunRequest:
+def _follow_up(names: Names, run: dg.DagsterRun) -> dg.RunRequest:
     # A copy, because the run's own configuration is frozen at every level.
     config: dict[str, Any] = copy.deepcopy(dict(run.run_config))
-    plan = config.setdefault("ops", {}).setdefault("renditions", {}).setdefault("ops", {})
+    plan = config.setdefault("ops", {}).setdefault(names.graph, {}).setdefault("ops", {})
     plan.setdefault("plan", {}).setdefault("config", {})["start_after"] = run.tags[LEFT_AFTER_TAG]
     return dg.RunRequest(
         # Two runs can have the same update time, on either side of a cursor.

@@ -14,6 +14,7 @@ import dagster as dg
 
 from resize_pipeline.defs.gaps import gap_observation
 from resize_pipeline.defs.jobs import run_config
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import LAG_TAG, OFFSETS_TAG, TOPIC_TAG, Names
 from resize_pipeline.defs.partitions import TimePartitions, partition_keys
 from resize_pipeline.defs.runs import unfinished_runs
@@ -63,6 +64,7 @@ def build_sensor(names: Names, partitions: TimePartitions) -> dg.SensorDefinitio
             f"that finds none waits {LONG_POLL_S:g} s for a message and requests 0 runs."
         ),
     )
+    @with_keys(names)
     def sensor(
         context: dg.SensorEvaluationContext, kafka: KafkaResource, pipeline: PipelineResource
     ) -> dg.SensorResult | dg.SkipReason:
@@ -127,7 +129,7 @@ def _tick(
     )
     # Only gaps: events outside a run are never deleted, because runs are what is deleted.
     events = [gap_observation(names, state.topic, cursor.topic_id, gap) for gap in gaps if cursor]
-    return _result(runs, after, state, events, pipeline.spec_digest, held_back)
+    return _result(names, runs, after, state, events, pipeline.spec_digest, held_back)
 
 
 def _position(
@@ -226,7 +228,8 @@ def _mirror(
         context.log.warning(f"consumer group {group} does not show the position: {error}")
 
 
-def _result(
+def _result(  # noqa: PLR0913, PLR0917
+    names: Names,
     runs: Sequence[RunRanges],
     after: Cursor,
     state: TopicState,
@@ -236,19 +239,21 @@ def _result(
 ) -> dg.SensorResult:
     left = lag(after.next_offsets, state)
     return dg.SensorResult(
-        run_requests=[_request(run, state, left, spec_digest) for run in runs],
+        run_requests=[_request(names, run, state, left, spec_digest) for run in runs],
         cursor=after.model_dump_json(),
         asset_events=events,
         skip_reason=None if runs else _skip_reason(state.topic, left, held_back),
     )
 
 
-def _request(run: RunRanges, state: TopicState, left: int, spec_digest: str) -> dg.RunRequest:
+def _request(
+    names: Names, run: RunRanges, state: TopicState, left: int, spec_digest: str
+) -> dg.RunRequest:
     ranges = [str(offsets) for offsets in run.ranges]
     return dg.RunRequest(
         partition_key=run.group,
         run_config=run_config(
-            topic_id=state.topic_id, offset_ranges=ranges, spec_digest=spec_digest
+            names, topic_id=state.topic_id, offset_ranges=ranges, spec_digest=spec_digest
         ),
         tags={
             PRIORITY_TAG: RUN_PRIORITY,

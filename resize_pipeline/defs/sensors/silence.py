@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.sensors.notices import silence_notice
 from resize_pipeline.defs.silence import problems
@@ -27,6 +28,7 @@ def build_silence_sensor(names: Names) -> dg.SensorDefinition:
             "when that is over."
         ),
     )
+    @with_keys(names)
     def sensor(
         context: dg.SensorEvaluationContext,
         minio: MinioResource,

@@ -53,7 +53,7 @@ def build_slow_lane(names: Names) -> dg.SensorDefinition:
         if not waiting:
             return dg.SkipReason("no run has postponed pictures")
         return dg.SensorResult(
-            run_requests=[_slow_run(waiting[0].dagster_run)],
+            run_requests=[_slow_run(names, waiting[0].dagster_run)],
             cursor=waiting[0].update_timestamp.isoformat(),
         )
 
@@ -72,11 +72,12 @@ def waiting_runs(
     return succeeded_runs(instance, {HAS_POSTPONED_TAG: names.pipeline}, cursor, limit=limit)
 
 
-def _slow_run(run: dg.DagsterRun) -> dg.RunRequest:
+def _slow_run(names: Names, run: dg.DagsterRun) -> dg.RunRequest:
     planned = plan_config(run.run_config)
     return dg.RunRequest(
         run_key=run.run_id,
         run_config=run_config(
+            names,
             postponed_by=run.run_id,
             force=bool(planned.get("force", False)),
             spec_digest=str(planned.get("spec_digest", "")),
