@@ -13,8 +13,6 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
-
 from resize_pipeline.delivery.batches import (
     Downloaded,
     Known,
@@ -25,20 +23,18 @@ from resize_pipeline.delivery.batches import (
     Written,
 )
 from resize_pipeline.delivery.looks import Looks
+from resize_pipeline.delivery.patience import retried
 from resize_pipeline.delivery.room import Memory
 from resize_pipeline.errors import (
     MissingBucketError,
     PermanentError,
     SlowPictureError,
-    TransientError,
 )
 from resize_pipeline.renditions.objects import ObjectInfo, Original, Rendered, identity, is_current
 from resize_pipeline.renditions.spec import Rendition, metadata_read
 
 ROUNDS_MAX = 10
 """A source that changes this often while it is rendered is busy, and is left to a later run."""
-WAIT_MAX_S = 5.0
-"""Longest pause between two tries."""
 
 T = TypeVar("T")
 
@@ -433,13 +429,7 @@ class Converger:
         )
 
     def _retry(self, work: Callable[[], T]) -> T:
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_delay(self.retry_s),
-            wait=wait_exponential_jitter(multiplier=0.1, max=WAIT_MAX_S),
-            reraise=True,
-        )
-        return retrying(work)
+        return retried(work, self.retry_s)
 
 
 def _changes_letter(settled: Settled) -> bool:

@@ -668,6 +668,32 @@ class TestFailures:
         result = project.run(partition=THIS_HOUR, config=offsets("0:0-1"), raise_on_error=False)
         assert project.failure(result) == "Kafka at K does not answer: start it"
 
+    def test_a_run_waits_for_kafka_and_uses_up_no_repeat(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A broker that restarts may be away for longer than four runs take to fail."""
+        project.configure(retry_s=60.0)
+        project.minio.put("a.png", b"junk")
+        project.kafka.produce(event("a.png", NOW))
+        asked: list[str] = []
+
+        def twice_away(name: str) -> None:
+            method = getattr(project.kafka, name)
+
+            def away(topic: str, *given: object, **named: object) -> object:
+                asked.append(name)
+                if asked.count(name) <= 2:
+                    raise TransientError("Kafka at K does not answer: start it")
+                return method(topic, *given, **named)
+
+            monkeypatch.setattr(project.kafka, name, away)
+
+        twice_away("topic_state")
+        twice_away("send_dead_letters")
+        assert project.run(partition=THIS_HOUR, config=offsets("0:0-1")).success
+        assert len(project.kafka.letters) == 1
+        assert min(map(asked.count, ("topic_state", "send_dead_letters"))) > 2
+
     @pytest.mark.parametrize("key", ["a.png", "thumbnails/a.png"], ids=["download", "upload"])
     @pytest.mark.parametrize(("error", "repeats"), [(TransientError, None), (UserError, "0")])
     def test_minio_is_away(

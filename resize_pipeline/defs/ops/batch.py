@@ -30,6 +30,7 @@ from resize_pipeline.delivery.completions import Terms, completion
 from resize_pipeline.delivery.converge import Confirmed, Converger
 from resize_pipeline.delivery.events import notification
 from resize_pipeline.delivery.flow import BatchInFlight, Flow, Stage
+from resize_pipeline.delivery.patience import retried
 from resize_pipeline.delivery.requests import letter_identity, letter_key
 from resize_pipeline.errors import TransientError
 from resize_pipeline.kafka.dead_letters import DeadLetter, kept_value
@@ -90,10 +91,11 @@ def upload(
     converger = resized.converger
 
     def send(rejected: Sequence[Settled], taken_back: Sequence[Request]) -> None:
-        kafka.send_dead_letters(
-            pipeline.dead_letter_topic,
-            [_dead_letter(context, pipeline, settled) for settled in rejected],
-            taken_back=[letter_key(pipeline.source_bucket, one.key) for one in taken_back],
+        letters = [_dead_letter(context, pipeline, settled) for settled in rejected]
+        back = [letter_key(pipeline.source_bucket, one.key) for one in taken_back]
+        retried(
+            lambda: kafka.send_dead_letters(pipeline.dead_letter_topic, letters, taken_back=back),
+            pipeline.retry_s,
         )
 
     def once_more(outcome: Confirmed) -> Confirmed:
@@ -157,7 +159,7 @@ def send_again(
         for one in outcomes
     ]
     if again:
-        kafka.send(pipeline.kafka_topic, again)
+        retried(lambda: kafka.send(pipeline.kafka_topic, again), pipeline.retry_s)
 
 
 def announce(
@@ -190,7 +192,8 @@ def announce(
         if (message := completion(one, terms, now, analyses.get(one.request.key, ())))
     ]
     if messages:
-        kafka.send(pipeline.completion_topic, messages)
+        topic = pipeline.completion_topic
+        retried(lambda: kafka.send(topic, messages), pipeline.retry_s)
 
 
 def converger_of(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import dagster as dg
@@ -29,6 +29,7 @@ from resize_pipeline.delivery.batches import (
     batches_of,
     linked,
 )
+from resize_pipeline.delivery.patience import retried
 from resize_pipeline.delivery.reconciliation import (
     ANSWERED,
     Letters,
@@ -122,12 +123,16 @@ def _indexes(
 ) -> Generator[tuple[LetterIndex, LetterIndex | None]]:
     """Open the indexes of dead letters and of completion events."""
     folder = context.instance.storage_directory()
-    with letter_index(kafka, pipeline.dead_letter_topic, folder, budget_s) as letters:
-        if not pipeline.completion_topic:
-            yield letters, None
-            return
-        with letter_index(kafka, pipeline.completion_topic, folder, budget_s) as announced:
-            yield letters, announced
+    with ExitStack() as stack:
+
+        def opened(topic: str) -> LetterIndex:
+            return stack.enter_context(letter_index(kafka, topic, folder, budget_s))
+
+        # Each run begins here, so a run whose Kafka is away waits here, and does not use up its
+        # repeats within a minute.
+        letters = retried(lambda: opened(pipeline.dead_letter_topic), pipeline.retry_s)
+        topic = pipeline.completion_topic
+        yield letters, retried(lambda: opened(topic), pipeline.retry_s) if topic else None
 
 
 def _check_config(
@@ -185,24 +190,22 @@ def _read_ranges(
                 topic, message.partition, message.offset, message.key, message.value
             )
             requested.add(source, pipeline.source_bucket, planned)
-    kafka.send_dead_letters(
-        pipeline.dead_letter_topic,
-        [
-            DeadLetter(
-                key=position_key(message.topic, message.partition, message.offset),
-                **kept_value(message.value, pipeline.dead_letter_max_bytes),
-                error_class=MALFORMED,
-                error_message=reason,
-                identity="",
-                run_id=context.run.run_id,
-                attempt=attempt_number(context),
-                topic=message.topic,
-                partition=message.partition,
-                offset=message.offset,
-            )
-            for message, reason in requested.malformed
-        ],
-    )
+    letters = [
+        DeadLetter(
+            key=position_key(message.topic, message.partition, message.offset),
+            **kept_value(message.value, pipeline.dead_letter_max_bytes),
+            error_class=MALFORMED,
+            error_message=reason,
+            identity="",
+            run_id=context.run.run_id,
+            attempt=attempt_number(context),
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+        )
+        for message, reason in requested.malformed
+    ]
+    retried(lambda: kafka.send_dead_letters(pipeline.dead_letter_topic, letters), pipeline.retry_s)
     return requested.requests.values()
 
 
