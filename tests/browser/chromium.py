@@ -34,12 +34,13 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def page_of(browser: Browser, url: str) -> Iterator[Page]:
+def page_of(browser: Browser, url: str, password: str = "") -> Iterator[Page]:
     """Give a page of `url`'s server, and fail at the end if it reported an error.
 
     Args:
         browser: shows it.
         url: where relative addresses start.
+        password: what the server asks for, with any user name.
     """
     problems: list[str] = []
 
@@ -58,6 +59,7 @@ def page_of(browser: Browser, url: str) -> Iterator[Page]:
         locale="en-US",
         timezone_id="UTC",
         reduced_motion="reduce",
+        http_credentials={"username": "someone", "password": password} if password else None,
     )
     context.set_default_timeout(TIMEOUT_MS)
     context.add_init_script(DISMISS_INVITATION)

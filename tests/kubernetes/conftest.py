@@ -27,7 +27,7 @@ __all__ = ["app_image", "builder", "minio_image"]
 
 KILL_TITLES = (
     *("uploaded", "refused", "lost", "stale", "extra", "failed runs"),
-    *("before", "written again", "seconds"),
+    *("made up for", "before", "written again", "seconds"),
 )
 SECRETS = {
     "minio-root.env": f"MINIO_ROOT_USER={ROOT_USER}\nMINIO_ROOT_PASSWORD={ROOT_PASSWORD}\n",

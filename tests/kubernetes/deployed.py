@@ -4,9 +4,10 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.kubernetes.node import Node
 from tests.support.kubernetes_files import OWN
@@ -18,10 +19,11 @@ KILLS: dict[str, dict[str, Any]] = {}
 """What was found after each kill, by what was killed."""
 NAMESPACE = "resize-pipeline"
 UI_PASSWORD = "password-of-the-ui"
-UP_TIMEOUT_S = 900
-SETTLED_TIMEOUT_S = 600
+UP_TIMEOUT_S = 1800
+SETTLED_TIMEOUT_S = 1800
 JUDGED_TIMEOUT_S = 1800
 STRICT = ("--server-side", "--validate=strict")
+T = TypeVar("T")
 RUNS = """
 import json
 import dagster as dg
@@ -108,6 +110,40 @@ class Deployed:
         """Run a command in the code server's pod."""
         return self.kubectl("exec", "deployment/code", "--", *words, timeout=300)
 
+    @contextmanager
+    def forwarded(self, what: str, port: int) -> Generator[None]:
+        """Have a port of a service on the node's loopback."""
+        server = self.node.server
+        words = ("port-forward", f"--namespace={NAMESPACE}", what, str(port))
+        command = server.command("kubectl", f"--kubeconfig={server.kubeconfig}", *words)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarding:
+            assert forwarding.stdout
+            try:
+                assert "Forwarding" in forwarding.stdout.readline()
+                yield
+            finally:
+                forwarding.terminate()
+
+    def wait_for(self, condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
+        """Wait as `wait_until` does, and ask again if what is asked does not answer now."""
+        unanswered: list[Exception] = []
+
+        def ask() -> T | None:
+            try:
+                return condition()
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                # A pod that starts, or a machine that is busy.
+                unanswered[:] = [error]
+                return None
+
+        try:
+            answer = wait_until(ask, timeout_s, what)
+        except AssertionError as error:
+            msg = f"{error}; {unanswered}\n{self.said()}"
+            raise AssertionError(msg) from error
+        assert answer
+        return answer
+
     def runs(self) -> list[dict[str, Any]]:
         """Return all runs, newest first."""
         answer = self.exec("python", "-c", RUNS)
@@ -129,11 +165,29 @@ class Deployed:
         """Return the pipeline's own status."""
         return json.loads(self.status_text("--json"))
 
-    def is_settled(self) -> bool:
-        """Return whether nothing is left to do."""
-        found = self.status()
-        time.sleep(2)
-        return found["lag"] == 0 and not found["unfinished_count"]
+    def settled(self) -> dict[str, Any]:
+        """Wait until nothing is left to do, and return the pipeline's own status."""
+
+        def status() -> dict[str, Any] | None:
+            found = self.status()
+            time.sleep(2)
+            is_settled = found["lag"] == 0 and not found["unfinished_count"]
+            return found if is_settled else None
+
+        return self.wait_for(status, SETTLED_TIMEOUT_S, "lag 0 and no unfinished run")
+
+    def make_up(self) -> int:
+        """Reconcile if `status` lists runs that failed for good; return how many it lists."""
+        found = self.settled()
+        failed = found["failed_count"] - found["healed_count"]
+        if failed:
+            self.reconcile()
+        return failed
+
+    def reconcile(self) -> None:
+        """Launch what the schedule of the reconciliation launches, in the pod of the UI."""
+        inside = ("exec", "deployment/webserver", "--", "env", "UI_HOST=127.0.0.1")
+        self.kubectl(*inside, "resize-pipeline", "reprocess", "--prefix", "", timeout=300)
 
     def judged(
         self,
@@ -145,6 +199,9 @@ class Deployed:
         meanwhile: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """Upload photographs, and judge what became of them.
+
+        What runs left that failed for good is made by a reconciliation, as on the hour: `status`
+        must list them.
 
         Args:
             count: how many; some are uploaded again.
@@ -167,13 +224,15 @@ class Deployed:
                 first()
                 assert judge.stdout.readline() == "under way\n", self._why(judge)
                 meanwhile()
+                assert judge.stdout.readline() == "uploaded\n", self._why(judge)
+                made_up_for = self.make_up()
                 assert judge.stdout.readline() == "made\n", self._why(judge)
-                wait_until(self.is_settled, SETTLED_TIMEOUT_S, "lag 0 and no unfinished run")
+                self.settled()
                 out, errors = judge.communicate("\n", timeout=JUDGED_TIMEOUT_S)
             finally:
                 judge.kill()
         assert judge.returncode == 0, errors[-3000:]
-        return json.loads(out)
+        return json.loads(out) | {"made up for": made_up_for}
 
     def _why(self, judge: subprocess.Popen[str]) -> str:
         judge.kill()

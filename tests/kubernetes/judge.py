@@ -1,8 +1,8 @@
 """Uploads photographs to a cluster, and judges what became of them as the fault matrix does.
 
 Runs beside the pods, and says on its standard output how far it is: "uploading" as soon as it
-does, "under way" once some renditions are there, "made" once no photograph seems to be missing.
-Then it waits for a line, and judges.
+does, "under way" once some renditions are there, "uploaded" once all photographs are, "made" once
+none seems to be missing. Then it waits for a line, and judges.
 
 Usage: judge.py PREFIX COUNT PAUSE_S BEGUN
 """
@@ -30,7 +30,7 @@ from tests.support.waiting import wait_until
 SIZE = (2400, 1600)
 OVERWRITTEN = 5
 """Each of so many photographs is uploaded once more."""
-MADE_TIMEOUT_S = 900.0
+MADE_TIMEOUT_S = 1800.0
 PAUSE_S = 3.0
 
 
@@ -76,6 +76,7 @@ def judge(prefix: str, count: int, pause_s: float, begun: int) -> dict[str, Any]
             wait_until(lambda: len(checker.snapshot()) >= begun, MADE_TIMEOUT_S, "renditions")
             before = checker.snapshot()
             say("under way")
+        say("uploaded")
         deadline = started + MADE_TIMEOUT_S
         while not seems_made(checker) and time.monotonic() < deadline:
             pass
