@@ -14,6 +14,7 @@ from dagster_k8s.job import construct_dagster_k8s_job
 from kubernetes import client
 from pydantic import ValidationError
 
+from resize_pipeline.instance.celery_launcher import LOST_MAX_RETRIES
 from resize_pipeline.local.servers import versions
 from resize_pipeline.provisioning.topics import (
     MAX_MESSAGE_BYTES_DEFAULT,
@@ -364,14 +365,15 @@ def test_code_server_and_runs_have_the_same_settings_and_credentials() -> None:
     assert VALUES["global"]["dagsterHome"] == values(DOCKERFILE, "ENV")["DAGSTER_HOME"]
 
 
-def test_the_instance_is_the_project_s_own_but_for_storage_launcher_and_number_of_runs() -> None:
+def test_the_instance_is_the_project_s_own_but_for_storage_launcher_and_numbers_of_runs() -> None:
     ours = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
     daemon = VALUES["dagsterDaemon"]
     for key in ("runCoordinator", "runMonitoring", "runRetries"):
         assert daemon[key] == {"enabled": False}, "the chart would write the section a second time"
     assert VALUES["retention"] == {"enabled": False}
-    for key in ("run_monitoring", "run_retries", "retention", "nux"):
+    for key in ("run_monitoring", "retention", "nux"):
         assert INSTANCE[key] == ours[key]
+    assert INSTANCE["run_retries"] == ours["run_retries"] | {"max_retries": LOST_MAX_RETRIES}
     for key in ("sensors", "schedules"):
         assert daemon[key] == {
             "useThreads": ours[key]["use_threads"],

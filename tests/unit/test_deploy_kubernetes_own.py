@@ -11,6 +11,7 @@ from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import construct_dagster_k8s_job
 from kubernetes import client
 
+from resize_pipeline.instance.celery_launcher import LOST_MAX_RETRIES
 from tests.support.deployment import APP_IMAGE, REPOSITORY
 from tests.support.kubernetes_files import FOLDER, OWN_OBJECTS, PODS, SECRETS, containers, name_of
 from tests.support.kubernetes_models import problems
@@ -48,10 +49,12 @@ def test_dagster_takes_the_instance() -> None:
     assert result.success, result.errors
 
 
-def test_the_instance_is_the_project_s_but_for_storage_launcher_and_number_of_runs() -> None:
+def test_the_instance_is_the_project_s_but_for_storage_launcher_and_numbers_of_runs() -> None:
     own = {"storage", "local_artifact_storage", "compute_logs", "run_launcher", "run_coordinator"}
-    same = OURS.keys() - own - {"concurrency"}
+    same = OURS.keys() - own - {"concurrency", "run_retries"}
     assert {key: INSTANCE[key] for key in same} == {key: OURS[key] for key in same}
+    # A run that was lost with its pod is repeated as often as with Celery workers.
+    assert INSTANCE["run_retries"] == OURS["run_retries"] | {"max_retries": LOST_MAX_RETRIES}
     runs = OURS["concurrency"]["runs"] | {
         "max_concurrent_runs": {"env": "DAGSTER_MAX_CONCURRENT_RUNS"}
     }
