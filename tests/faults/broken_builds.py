@@ -37,8 +37,8 @@ CURSOR_BEFORE_RUNS = Broken(
     "defs/sensors/minio_events.py",
     (
         (
-            "_request(run, state, left, spec_digest) for run in runs]",
-            "_request(run, state, left, spec_digest) for run in runs if run.messages < 10]",
+            "_request(names, run, state, left, spec_digest) for run in runs]",
+            "_request(names, run, state, left, spec_digest) for run in runs if run.messages < 10]",
         ),
     ),
 )
@@ -53,14 +53,14 @@ NO_LOOK_AFTER_UPLOAD = Broken(
 )
 NO_DEAD_LETTER = Broken(
     "defs/ops/batch.py",
-    (("[_dead_letter(context, pipeline, settled) for settled in rejected],", "[],"),),
+    (("[_dead_letter(context, pipeline, settled) for settled in rejected]", "[]"),),
 )
 NO_COMPLETION_EVENT = Broken(
     "defs/ops/batch.py",
     (
         (
-            "kafka.send(pipeline.completion_topic, messages)",
-            "kafka.send(pipeline.completion_topic, messages[1:])",
+            "kafka.send(topic, messages)",
+            "kafka.send(topic, messages[1:])",
         ),
     ),
 )
