@@ -1,8 +1,8 @@
 """Pictures in source archives of packages look as libvips shows them, but for lists with reasons.
 
-Pillow's has some 680, among them most kinds that once were a bug report, and Wand's 190. Those of
-imageio and tifffile have none. The archives come from the package registry by pip and stay in the
-cache; only their pictures are unpacked.
+Pillow's has some 680, among them most kinds that once were a bug report, and Wand's 190. imageio's
+has one and tifffile's none, so they are left out. The archives come from the package registry by
+pip and stay in the cache; only their pictures are unpacked.
 """
 
 import subprocess
