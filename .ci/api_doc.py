@@ -17,6 +17,14 @@ PUBLIC = {
             "resize_pipeline.definitions.build_definitions": False,
         },
     ),
+    "Kafka for any job": (
+        "Import them from `resize_pipeline`; [kafka.md](kafka.md) has an example.",
+        {
+            "resize_pipeline.topics.kafka_sensor": False,
+            "resize_pipeline.topics.read_messages": False,
+            "resize_pipeline.resources.kafka.KafkaResource": False,
+        },
+    ),
     "Classes that dagster.yaml names": (
         "They are configured there and not called.",
         {

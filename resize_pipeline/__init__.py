@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from types import ModuleType
+from typing import Any
 
 FORMER_MODULES = {
     f"resize_pipeline.{name}": (f"resize_pipeline.instance.{name}", entry)
@@ -17,13 +19,22 @@ FORMER_MODULES = {
 """Modules that a dagster.yaml of version 0.1.0 names, each with its present path and with the entry
 that names it."""
 
+PUBLIC = {
+    "KafkaResource": "resize_pipeline.resources.kafka",
+    "kafka_sensor": "resize_pipeline.topics",
+    "read_messages": "resize_pipeline.topics",
+}
+"""What this module exports, each with the module that defines it."""
 
-def __getattr__(name: str) -> str:
+
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         # Imported here, because rendering children start without it.
         from importlib.metadata import version  # noqa: PLC0415
 
         return version("resize-pipeline")
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

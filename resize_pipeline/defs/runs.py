@@ -22,7 +22,9 @@ SINCE = dt.timedelta(days=1)
 
 
 @contextmanager
-def one_line_failures(context: dg.OpExecutionContext) -> Generator[None]:
+def one_line_failures(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+) -> Generator[None]:
     """Fail a step with the one-line message of this package's errors, without a traceback."""
     try:
         yield

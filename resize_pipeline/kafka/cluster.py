@@ -22,6 +22,10 @@ WAIT_FETCH_MS = 3_000
 """How long a broker holds the request of a consumer that only waits: each costs CPU time."""
 
 
+class NoTopicError(UserError):
+    """A topic does not exist."""
+
+
 class Cluster:
     """A Kafka cluster: describes topics, reads and sends messages.
 
@@ -41,7 +45,7 @@ class Cluster:
 
         Raises:
             TransientError: Kafka is unreachable.
-            UserError: the topic does not exist.
+            NoTopicError: the topic does not exist.
         """
         with self.connection.admin() as admin:
             description = admin.describe_topics([topic])[0]
@@ -53,7 +57,7 @@ class Cluster:
                 f"Kafka at {self.connection.bootstrap_servers} has no topic {topic!r}: "
                 "run `resize-pipeline provision`, or set KAFKA_TOPIC"
             )
-            raise UserError(msg)
+            raise NoTopicError(msg)
         partitions = [
             TopicPartition(topic, partition["partition_index"])
             for partition in description["partitions"]
