@@ -96,9 +96,12 @@ def read_messages(
 ) -> Iterator[Message]:
     """Read the messages of a run that `kafka_sensor` requested, one by one.
 
+    A message has `partition`, `offset`, `timestamp` in milliseconds since the Unix epoch, and
+    `key`, `value` and `headers` as bytes; a value of None is a tombstone. Memory holds the answer
+    to one fetch, not the run. Messages of aborted transactions are read, too.
+
     A run that is repeated reads the same messages again (at least once), so write idempotently, for
-    instance under `(message.partition, message.offset)`. Memory holds the answer to one fetch, not
-    the run. Messages of aborted transactions are read, too.
+    instance under `(message.partition, message.offset)`.
 
     Offsets that Kafka no longer has, because the topic was recreated, truncated or expired, and
     those that can't be decoded, are logged as errors and recorded as observations of the asset
@@ -106,11 +109,10 @@ def read_messages(
 
     Args:
         context: the context of an op or an asset.
-        kafka: the resource.
+        kafka: the `KafkaResource`.
 
     Yields:
-        Messages with `partition`, `offset`, `timestamp` in milliseconds since the Unix epoch, and
-        `key`, `value` and `headers` as bytes; a value of None is a tombstone.
+        The messages, in order within each partition.
 
     Raises:
         Failure: Kafka is unreachable, or the run has no offset ranges.

@@ -191,6 +191,30 @@ def test_what_can_not_be_read_is_named(example: Example) -> None:
     assert len(gaps(result)) == len(request.tags["kafka/offsets"].split(","))
 
 
+def test_assets_read_as_well(example: Example) -> None:
+    read: list[bytes | None] = []
+
+    @dg.asset
+    def orders(context: dg.AssetExecutionContext, kafka: KafkaResource) -> None:
+        read.extend(one.value for one in resize_pipeline.read_messages(context, kafka))
+
+    job = dg.define_asset_job("orders_job", selection=[orders])
+    sensor = resize_pipeline.kafka_sensor(name="orders", job=job, topic=example.topic)
+    resources = {"kafka": example.kafka}
+    example.definitions = dg.Definitions(
+        [orders], jobs=[job], sensors=[sensor], resources=resources
+    )
+    example.stored_tick()
+    example.send(30)
+    [request] = example.stored_tick()
+    assert example.run(dict(request.tags)).success
+    assert sorted(map(int, filter(None, read))) == list(range(30))
+    result = example.run(dict(request.tags) | {"kafka/topic_id": "another"})
+    assert len(gaps(result)) == 3
+    assert len(read) == 30
+    assert "the run has no tag kafka/topic:" in failure(example.run({}))
+
+
 def test_mistakes_are_one_line(example: Example) -> None:
     assert "the run has no tag kafka/topic:" in failure(example.run({}))
     tags = {"kafka/topic": example.topic, "kafka/topic_id": "x", "kafka/offsets": "0:9-3"}
