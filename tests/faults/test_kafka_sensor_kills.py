@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "kafka.md").read_text()
 [CODE] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+[RESET] = re.findall(r"`(dagster sensor cursor [^`]*--delete)`", PAGE)
 [INSTANCE] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 MESSAGES = 1_000
 # Long enough for a run to be killed in the midst of it.
@@ -76,6 +77,18 @@ class Foreign:
         finally:
             process.terminate()
             process.wait(60)
+
+    def dagster(self, command: str) -> subprocess.CompletedProcess[str]:
+        program, *words = command.split()
+        return subprocess.run(
+            [Path(sys.executable).with_name(program), *words, "-f", "definitions.py"],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
 
     def runs(self) -> list[dg.DagsterRun]:
         with dg.DagsterInstance.from_config(str(self.folder / "home")) as instance:
@@ -146,3 +159,4 @@ def test_nothing_is_lost_when_daemon_and_runs_are_killed(stack: Settings, tmp_pa
     assert 1 <= len(requested) <= 2
     ranges = [OffsetRange.parse(one) for text in requested for one in text.split(",")]
     assert sum(one.end - one.start for one in ranges) == MESSAGES, "each message in one run"
+    assert "Cleared cursor" in foreign.dagster(RESET).stdout
