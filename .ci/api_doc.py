@@ -25,6 +25,10 @@ PUBLIC = {
             "resize_pipeline.resources.kafka.KafkaResource": False,
         },
     ),
+    "Component": (
+        "In YAML `resize_pipeline.ImageRenditions`; [components.md](components.md) says more.",
+        {"resize_pipeline.component.image_renditions.ImageRenditions": False},
+    ),
     "Classes that dagster.yaml names": (
         "They are configured there and not called.",
         {

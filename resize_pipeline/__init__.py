@@ -20,6 +20,7 @@ FORMER_MODULES = {
 that names it."""
 
 PUBLIC = {
+    "ImageRenditions": "resize_pipeline.component.image_renditions",
     "KafkaResource": "resize_pipeline.resources.kafka",
     "kafka_sensor": "resize_pipeline.topics",
     "read_messages": "resize_pipeline.topics",
@@ -37,6 +38,11 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(PUBLIC[name]), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    # Dagster looks for components among these.
+    return [*globals(), *PUBLIC]
 
 
 def replacement(former: str) -> str:
