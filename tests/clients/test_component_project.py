@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -32,7 +33,15 @@ NAMES = ("photos", "scans")
 NEVER = "0 0 1 1 *"
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) { __typename }
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+  }
+}
+"""
+STATUS = """
+query Status($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
 }
 """
 
@@ -103,19 +112,31 @@ def dev(project: ForeignProject) -> Iterator[str]:
         (project.folder / "dev.log").write_text(printed)
 
 
-def backfill(url: str, job: str, hour: str) -> None:
-    """Do what the backfill of a job in the UI does."""
-    repository = {"repositoryLocationName": "foreign", "repositoryName": "__repository__"}
-    selector = {"partitionSetName": f"{job}_partition_set", "repositorySelector": repository}
-    params = {"selector": selector, "partitionNames": [hour]}
-    body = json.dumps({"query": BACKFILL, "variables": {"params": params}}).encode()
+def ask(url: str, query: str, **variables: object) -> dict[str, Any]:
+    body = json.dumps({"query": query, "variables": variables}).encode()
     request = urllib.request.Request(  # noqa: S310
         f"{url}/graphql", body, {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request) as answer:  # noqa: S310
-        said = json.load(answer)
-    launched = said["data"]["launchPartitionBackfill"]["__typename"]
-    assert launched == "LaunchBackfillSuccess", said
+        return json.load(answer)["data"]
+
+
+def backfill(url: str, job: str, hour: str) -> None:
+    """Do what the backfill of a job in the UI does, and wait for its end."""
+    repository = {"repositoryLocationName": "foreign", "repositoryName": "__repository__"}
+    selector = {"partitionSetName": f"{job}_partition_set", "repositorySelector": repository}
+    params = {"selector": selector, "partitionNames": [hour]}
+    launched = ask(url, BACKFILL, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    # Dagster goes on with an unfinished one after a restart, when its job may be gone.
+    wait_until(
+        lambda: (
+            ask(url, STATUS, id=launched["backfillId"])["partitionBackfillOrError"]["status"]
+            in {"COMPLETED", "COMPLETED_SUCCESS"}
+        ),
+        TIMEOUT_S,
+        "the end of the backfill",
+    )
 
 
 def exists(minio: Minio, bucket: str, key: str) -> bool:
