@@ -12,14 +12,11 @@ from resize_pipeline.defs.jobs import EXECUTOR
 from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.partitions import TimePartitions, check_partition, window_of
-from resize_pipeline.defs.runs import one_line_failures
+from resize_pipeline.defs.runs import has_unfinished_run, one_line_failures
 from resize_pipeline.delivery.reconciliation import Scope
 from resize_pipeline.delivery.row_states import RowWalk, differences
 from resize_pipeline.errors import TransientError
-from resize_pipeline.instance.internals import (
-    NOT_FINISHED_STATUSES,
-    UnresolvedAssetJobDefinition,
-)
+from resize_pipeline.instance.internals import UnresolvedAssetJobDefinition
 from resize_pipeline.renditions.objects import ObjectInfo
 from resize_pipeline.renditions.spec import reads_metadata
 from resize_pipeline.resources.minio import MinioResource
@@ -163,8 +160,7 @@ def build_maintenance(names: Names) -> tuple[dg.JobDefinition, dg.ScheduleDefini
         description="Maintains the catalogue's table.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        unfinished = dg.RunsFilter(job_name=job_name, statuses=NOT_FINISHED_STATUSES)
-        if context.instance.get_runs_count(unfinished):
+        if has_unfinished_run(context.instance, job_name):
             return dg.SkipReason("an earlier run is still unfinished")
         return dg.RunRequest()
 

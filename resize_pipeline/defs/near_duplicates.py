@@ -8,12 +8,9 @@ from resize_pipeline.defs.catalog import catalog_table
 from resize_pipeline.defs.jobs import EXECUTOR
 from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
-from resize_pipeline.defs.runs import one_line_failures
+from resize_pipeline.defs.runs import has_unfinished_run, one_line_failures
 from resize_pipeline.errors import TransientError
-from resize_pipeline.instance.internals import (
-    NOT_FINISHED_STATUSES,
-    UnresolvedAssetJobDefinition,
-)
+from resize_pipeline.instance.internals import UnresolvedAssetJobDefinition
 from resize_pipeline.resources.minio import MinioResource
 from resize_pipeline.resources.pipeline import PipelineResource
 from resize_pipeline.settings import Settings
@@ -94,10 +91,7 @@ def _job_and_schedule(names: Names) -> tuple[UnresolvedAssetJobDefinition, dg.Sc
         description="Looks for near-duplicates once a day.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        unfinished = dg.RunsFilter(
-            job_name=names.near_duplicates_job, statuses=NOT_FINISHED_STATUSES
-        )
-        if context.instance.get_runs_count(unfinished):
+        if has_unfinished_run(context.instance, names.near_duplicates_job):
             return dg.SkipReason("an earlier run is still unfinished")
         return dg.RunRequest()
 

@@ -10,8 +10,7 @@ from resize_pipeline.defs.gaps import recorded_gaps
 from resize_pipeline.defs.jobs import EXECUTOR
 from resize_pipeline.defs.keys import with_keys
 from resize_pipeline.defs.names import Names
-from resize_pipeline.defs.runs import one_line_failures
-from resize_pipeline.instance.internals import NOT_FINISHED_STATUSES
+from resize_pipeline.defs.runs import has_unfinished_run, one_line_failures
 from resize_pipeline.instance.retention import deletable_runs, delete_runs
 from resize_pipeline.renditions.spec import Rendition
 from resize_pipeline.resources.pipeline import PipelineResource
@@ -74,8 +73,7 @@ def build_retention(
     ) -> dg.RunRequest | dg.SkipReason:
         if not pipeline.run_retention_days:
             return dg.SkipReason("RUN_RETENTION_DAYS is 0")
-        unfinished = dg.RunsFilter(job_name=names.retention_job, statuses=NOT_FINISHED_STATUSES)
-        if context.instance.get_runs_count(unfinished):
+        if has_unfinished_run(context.instance, names.retention_job):
             return dg.SkipReason("an earlier run is still unfinished")
         if next(found(context.instance, pipeline), None) is None:
             return dg.SkipReason(f"no run can be deleted that is {_kind(pipeline)}")

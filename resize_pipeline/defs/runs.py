@@ -57,6 +57,12 @@ def attempt_number(context: dg.OpExecutionContext) -> int:
     return int(context.run.tags.get(RETRY_NUMBER_TAG, "0")) + 1
 
 
+def has_unfinished_run(instance: dg.DagsterInstance, job_name: str) -> bool:
+    """Return whether a run of a job has not ended."""
+    unfinished = dg.RunsFilter(job_name=job_name, statuses=NOT_FINISHED_STATUSES)
+    return instance.get_runs_count(unfinished) > 0
+
+
 def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> int:
     """Count the runs with these tags that have not ended."""
     # With both filters in one query SQLite would scan all runs that ever had the tags.

@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 from resize_pipeline.errors import LETTER_CLASSES, TransientError
 from resize_pipeline.kafka.messages import Message
 from resize_pipeline.kafka.offsets import TopicState
+from resize_pipeline.sqlite_files import connect, transaction
 
 LETTERS_MAX = 1_000_000
 """Most letters in an index, about 100 MB; the oldest are forgotten."""
@@ -254,15 +255,8 @@ class LetterIndex:
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
-        with self._errors():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._errors(), transaction(self._connection):
+            yield
 
     @contextmanager
     def _errors(self) -> Generator[None]:
@@ -300,22 +294,12 @@ def letter_index(
 
 
 def _connect(file: Path | None) -> sqlite3.Connection:
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # SQLite would create it with the permissions of the umask.
-        file.touch(mode=0o600)
-    connection = sqlite3.connect(file or "", timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    connection = connect(file, version=VERSION, schema=_SCHEMA, busy_timeout_s=BUSY_TIMEOUT_S)
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version not in {0, VERSION}:
-            msg = f"version {version}"
-            raise sqlite3.DatabaseError(msg)
-        if not version:
-            connection.executescript(_SCHEMA)
         connection.execute("SELECT key, class FROM letter LIMIT 1")
         # A file that can only be read is of no use.
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
+        with transaction(connection):
+            pass
     except BaseException:
         connection.close()
         raise

@@ -68,6 +68,9 @@ def families(pipeline: str, reading: Reading) -> Iterator[Metric]:
         yield from _totals(make, reading.totals)
 
 
+_Kind = type[GaugeMetricFamily] | type[CounterMetricFamily]
+
+
 class _Maker:
     """Makes metrics with the label of the pipeline."""
 
@@ -75,23 +78,26 @@ class _Maker:
         self._pipeline = pipeline
 
     def gauge(self, name: str, text: str, value: float) -> Metric:
-        family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["pipeline"])
-        family.add_metric([self._pipeline], value)
-        return family
+        return self._one(GaugeMetricFamily, name, text, value)
 
     def gauges(self, name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-        family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["pipeline", label])
-        for one, value in values.items():
-            family.add_metric([self._pipeline, one], value)
-        return family
+        return self._several(GaugeMetricFamily, name, text, label, values)
 
     def counter(self, name: str, text: str, value: float) -> Metric:
-        family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["pipeline"])
+        return self._one(CounterMetricFamily, name, text, value)
+
+    def counters(self, name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+        return self._several(CounterMetricFamily, name, text, label, values)
+
+    def _one(self, kind: _Kind, name: str, text: str, value: float) -> Metric:
+        family = kind(f"{PREFIX}_{name}", text, labels=["pipeline"])
         family.add_metric([self._pipeline], value)
         return family
 
-    def counters(self, name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-        family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["pipeline", label])
+    def _several(
+        self, kind: _Kind, name: str, text: str, label: str, values: Mapping[str, float]
+    ) -> Metric:
+        family = kind(f"{PREFIX}_{name}", text, labels=["pipeline", label])
         for one, value in values.items():
             family.add_metric([self._pipeline, one], value)
         return family

@@ -15,7 +15,7 @@ from resize_pipeline.defs.names import Names
 from resize_pipeline.defs.runs import sensor_state, stored_cursor
 from resize_pipeline.errors import TransientError, UserError, one_line
 from resize_pipeline.kafka.cluster import Cluster
-from resize_pipeline.kafka.offsets import Cursor, starting_offsets
+from resize_pipeline.kafka.offsets import Cursor
 from resize_pipeline.monitoring.asking import Question
 from resize_pipeline.monitoring.history import history
 from resize_pipeline.monitoring.oldest import first_unrendered, oldest_age_s, unfinished_ranges
@@ -118,7 +118,7 @@ class PipelineCollector(Collector):
         sensor = sensor_state(self._instance, self._names.sensor)
         cursor = Cursor.parse(stored_cursor(sensor), self._names.sensor)
         partitions, gaps = positions(cursor, facts.topic)
-        start, _ = starting_offsets(cursor, facts.topic, time.time())
+        start = {one.partition: one.end_offset - one.lag for one in partitions}
         unfinished = unfinished_ranges(
             self._instance,
             self._names,

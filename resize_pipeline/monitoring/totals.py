@@ -6,12 +6,13 @@ not fall when it does. Losing the file costs one reading of the log, and starts 
 
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from resize_pipeline.errors import TransientError
 from resize_pipeline.instance.event_log import EventRow
+from resize_pipeline.sqlite_files import connect, transaction
 
 OVERLAP = 500
 """Ids that are looked at again: PostgreSQL can show an event later than one with a higher id."""
@@ -71,7 +72,7 @@ class Totals:
         Returns:
             Whether there were none left.
         """
-        with self._transaction():
+        with transaction(self._connection):
             last = self._position(stream.name)
             if newest < last - OVERLAP:
                 self._connection.execute("DELETE FROM counted WHERE stream = ?", (stream.name,))
@@ -109,18 +110,6 @@ class Totals:
             self._connection.execute("SELECT id, run FROM counted WHERE stream = ?", (stream,))
         )
 
-    @contextmanager
-    def _transaction(self) -> Generator[None]:
-        # Two processes that answer for the same pipeline share the file.
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
 
 @contextmanager
 def totals_in(file: Path) -> Generator[Totals]:
@@ -150,18 +139,4 @@ def totals_in(file: Path) -> Generator[Totals]:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # SQLite would create it with the permissions of the umask.
-    file.touch(mode=0o600)
-    connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version not in {0, VERSION}:
-            msg = f"version {version}"
-            raise sqlite3.DatabaseError(msg)
-        if not version:
-            connection.executescript(_SCHEMA)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return connect(file, version=VERSION, schema=_SCHEMA, busy_timeout_s=BUSY_TIMEOUT_S)

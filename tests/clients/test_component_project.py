@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 from minio import Minio
-from minio.error import S3Error
 
 from resize_pipeline.addresses import is_listening
 from resize_pipeline.local.processes.ports import free_port
@@ -21,6 +20,7 @@ from resize_pipeline.provisioning.provision import provision
 from resize_pipeline.settings import Settings
 from tests.conftest import ROOT_PASSWORD, ROOT_USER
 from tests.support.foreign_project import ForeignProject
+from tests.support.objects import exists
 from tests.support.pictures import detailed, encoded
 from tests.support.waiting import wait_until
 
@@ -137,16 +137,6 @@ def backfill(url: str, job: str, hour: str) -> None:
         TIMEOUT_S,
         "the end of the backfill",
     )
-
-
-def exists(minio: Minio, bucket: str, key: str) -> bool:
-    try:
-        minio.stat_object(bucket, key)
-    except S3Error as error:
-        if error.code == "NoSuchKey":
-            return False
-        raise
-    return True
 
 
 def upload(minio: Minio, key: str, *buckets: str) -> None:

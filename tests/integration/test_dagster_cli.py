@@ -25,7 +25,6 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 from minio import Minio
-from minio.error import S3Error
 from PIL import Image
 
 from resize_pipeline.defs.names import RETENTION_JOB_NAME
@@ -35,6 +34,7 @@ from resize_pipeline.defs.sensors.follow_ups import SENSOR_NAME as FOLLOW_UP_SEN
 from resize_pipeline.defs.sensors.slow_lane import SENSOR_NAME as SLOW_LANE_SENSOR_NAME
 from tests.conftest import MINIO_BIN
 from tests.support.names import NAMES
+from tests.support.objects import exists
 from tests.support.project import (
     COMMAND_TIMEOUT_S,
     NEVER,
@@ -130,16 +130,6 @@ def jpeg() -> bytes:
     file = io.BytesIO()
     Image.frombytes("RGB", (24, 16), os.urandom(24 * 16 * 3)).save(file, "JPEG")
     return file.getvalue()
-
-
-def exists(minio: Minio, bucket: str, key: str) -> bool:
-    try:
-        minio.stat_object(bucket, key)
-    except S3Error as error:
-        if error.code == "NoSuchKey":
-            return False
-        raise
-    return True
 
 
 @pytest.fixture

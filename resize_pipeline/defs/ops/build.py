@@ -1,7 +1,7 @@
 """The ops of a pipeline's runs, with names and resources of its own."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -39,39 +39,35 @@ def build_steps(
 ) -> Steps:
     """Build the steps; those of a later batch wait, because later steps have a higher priority."""
     scratch = names.io_manager
-    planning = dg.op(
-        name=names.of("plan"),
-        ins={"source": dg.In(dg.Nothing)},
-        out={
-            "planned": dg.Out(Plan, io_manager_key=scratch),
-            "batches": dg.DynamicOut(Batch, io_manager_key=scratch),
-        },
-        tags={PRIORITY_TAG: "0"},
-        config_schema=PlanConfig.schema_of_op(),
-    )(with_keys(names)(plan))
-    downloading = dg.op(
-        name=names.of("download"),
-        out=dg.Out(BatchInFlight, io_manager_key=scratch),
-        tags={PRIORITY_TAG: "1"},
-    )(with_keys(names)(download))
-    resizing = dg.op(
-        name=names.of("resize"),
-        ins={"downloaded": dg.In(BatchInFlight)},
-        out=dg.Out(BatchInFlight, io_manager_key=scratch),
-        tags={PRIORITY_TAG: "2"},
-    )(with_keys(names)(resize))
-    uploading = dg.op(
-        name=names.of("upload"),
-        ins={"resized": dg.In(BatchInFlight)},
-        out=dg.Out(Uploaded, io_manager_key=scratch),
-        tags={PRIORITY_TAG: "3"},
-    )(with_keys(names)(upload))
+
+    def step(
+        function: Callable[..., Any], priority: int, **options: Any
+    ) -> dg.PendingNodeInvocation[dg.OpDefinition]:
+        name = function.__name__
+        op = dg.op(name=names.of(name), tags={PRIORITY_TAG: str(priority)}, **options)
+        return op(with_keys(names)(function)).alias(name)
+
+    in_flight = dg.Out(BatchInFlight, io_manager_key=scratch)
     record = build_record(names, partitions) if has_catalog else None
     return Steps(
-        planning.alias("plan"),
-        downloading.alias("download"),
-        resizing.alias("resize"),
-        uploading.alias("upload"),
-        build_publish(names, renditions).alias("publish"),
-        record.alias("record") if record else None,
+        plan=step(
+            plan,
+            0,
+            ins={"source": dg.In(dg.Nothing)},
+            out={
+                "planned": dg.Out(Plan, io_manager_key=scratch),
+                "batches": dg.DynamicOut(Batch, io_manager_key=scratch),
+            },
+            config_schema=PlanConfig.schema_of_op(),
+        ),
+        download=step(download, 1, out=in_flight),
+        resize=step(resize, 2, ins={"downloaded": dg.In(BatchInFlight)}, out=in_flight),
+        upload=step(
+            upload,
+            3,
+            ins={"resized": dg.In(BatchInFlight)},
+            out=dg.Out(Uploaded, io_manager_key=scratch),
+        ),
+        publish=build_publish(names, renditions).alias("publish"),
+        record=record.alias("record") if record else None,
     )
