@@ -12,7 +12,6 @@ from pydantic import AfterValidator, ConfigDict
 from resize_pipeline.component.given_settings import given_settings
 from resize_pipeline.component.scaffolder import ImageRenditionsScaffolder
 from resize_pipeline.component.spec_file import written_spec
-from resize_pipeline.defs.pipeline import SecretVariables, build_pipeline
 from resize_pipeline.errors import UserError
 from resize_pipeline.settings import Settings
 
@@ -147,10 +146,22 @@ class ImageRenditions(dg.Component, dg.Resolvable, dg.Model):
         Raises:
             UserError: an attribute, a setting or a rendition is wrong.
         """
+        # Here, because every `dg` command imports this module, and few of them build definitions.
+        from resize_pipeline.defs.pipeline import (  # noqa: PLC0415
+            SecretVariables,
+            build_pipeline,
+        )
+
+        # The defaults of the optional ones are not read: the settings have no such secrets.
+        secrets = SecretVariables(
+            minio_access_key=self.minio_access_key_variable,
+            minio_secret_key=self.minio_secret_key_variable,
+            **self._optional_variables(),
+        )
         folder = context.path if context.path.is_dir() else context.path.parent
         spec = self._spec(folder)
         try:
-            return build_pipeline(self._settings(folder, spec), self._secrets())
+            return build_pipeline(self._settings(folder, spec), secrets)
         except UserError as error:
             # A file that was written here is none that anybody should edit.
             said = str(error)
@@ -190,11 +201,3 @@ class ImageRenditions(dg.Component, dg.Resolvable, dg.Model):
             "webhook_url": self.webhook_url_variable,
         }
         return {name: variable for name, variable in variables.items() if variable}
-
-    def _secrets(self) -> SecretVariables:
-        # The defaults of the optional ones are not read: the settings have no such secrets.
-        return SecretVariables(
-            minio_access_key=self.minio_access_key_variable,
-            minio_secret_key=self.minio_secret_key_variable,
-            **self._optional_variables(),
-        )
